@@ -1,0 +1,41 @@
+"""edgeoe: compress a vision classifier with a few class-imbalanced images, and ship it with a verdict.
+
+    import edgeoe
+    run = edgeoe.compress(edgeoe.CompressSettings(...), out=Path("runs/a"))
+    edgeoe.export(run); edgeoe.build(run, target); edgeoe.validate(run, target, test=Path("test"))
+
+The names below are imported when first used, so that `import edgeoe` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgeoe.pipeline import build, compress, deploy, export, validate
+    from edgeoe.settings import CompressSettings, OESettings
+    from edgeoe.targets import load_target
+
+__all__ = [
+    "CompressSettings",
+    "OESettings",
+    "build",
+    "compress",
+    "deploy",
+    "export",
+    "load_target",
+    "validate",
+]
+
+_HOME = {
+    "CompressSettings": "edgeoe.settings",
+    "OESettings": "edgeoe.settings",
+    "load_target": "edgeoe.targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'edgeoe' has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "edgeoe.pipeline")), name)

@@ -1,0 +1,41 @@
+"""Inference runtimes. The seam has two nouns: a Backend builds and opens artifacts, a Runner runs one."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.records import Target
+
+__all__ = ["Backend", "Runner"]
+
+
+class Runner(Protocol):
+    """A loaded artifact."""
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, K) logits of (N, C, H, W) normalised images; returns when they are ready."""
+        ...
+
+
+class Backend(Protocol):
+    """A runtime. Both verbs raise BackendError where it is missing or refuses."""
+
+    def build(self, graph: Path, target: Target, artifact: Path) -> dict[str, Any]:
+        """Write `artifact` for `target` from the ONNX `graph` and prove that it loads and runs.
+
+        Returns the settings that the artifact is tied to.
+        """
+        ...
+
+    def open(self, artifact: Path, target: Target) -> AbstractContextManager[Runner]:
+        """A context that loads `artifact` when entered and frees it when left."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """The versions that an artifact is tied to."""
+        ...

@@ -1,0 +1,71 @@
+"""ONNX Runtime on the CPU. The artifact is the graph itself: what it is tied to is how the session is set up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgeoe.errors import BackendError
+from edgeoe.records import RuntimeSettings, Target
+from edgeoe.run import versions, write_atomic
+
+__all__ = ["OnnxRuntime", "run_graph"]
+
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def _session(path: Path, settings: RuntimeSettings) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(str(path), options, providers=_PROVIDERS)
+    except Exception as reason:  # onnxruntime's exceptions have no common base but Exception
+        raise BackendError(f"{path}: onnxruntime can't load it: {str(reason).splitlines()[0]}") from reason
+    if session.get_providers() != _PROVIDERS:
+        raise BackendError(f"{path}: onnxruntime chose {session.get_providers()} instead of {_PROVIDERS}.")
+    return session
+
+
+class _Runner:
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
+        return logits
+
+
+def run_graph(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, K) logits of one ONNX file for (N, C, H, W) images, with default settings."""
+    return _Runner(_session(path, RuntimeSettings())).infer(x)
+
+
+class OnnxRuntime:
+    """Backend "onnxruntime" with the CPU provider; any other provider is an error, never a fallback."""
+
+    def build(self, graph: Path, target: Target, artifact: Path) -> dict[str, Any]:
+        write_atomic(artifact, lambda path: shutil.copyfile(graph, path))
+        session = _session(artifact, target.runtime)
+        shape = [target.measure.batch, *session.get_inputs()[0].shape[1:]]
+        _Runner(session).infer(np.zeros(shape, np.float32))
+        return {"providers": _PROVIDERS, "threads": target.runtime.threads, "spinning": target.runtime.spinning}
+
+    @contextmanager
+    def open(self, artifact: Path, target: Target) -> Iterator[_Runner]:
+        yield _Runner(_session(artifact, target.runtime))
+
+    def versions(self) -> dict[str, str]:
+        return versions("onnxruntime", "onnx")

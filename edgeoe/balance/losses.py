@@ -1,0 +1,58 @@
+"""The joint distillation loss and the class-dependent regulariser, as weights on per-row losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["RowWeights", "joint_loss", "teacher_guidance"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowWeights:
+    """The scalars of the joint loss.
+
+    labels: a, of cross-entropy on the few samples. ood: lambda, of imitation on OOD rows. regulariser: eta.
+    class_weights: (K,) omega. teacher_guided: weight OOD rows by the teacher's view of rare classes.
+    """
+
+    labels: float
+    ood: float
+    regulariser: float
+    class_weights: Tensor
+    teacher_guided: bool
+
+
+def teacher_guidance(teacher_logits: Tensor, class_weights: Tensor) -> Tensor:
+    """(N,) w(x) = sum_j softmax(t)_j omega_j: how much the teacher sees rare classes in each row."""
+    return teacher_logits.softmax(1) @ class_weights
+
+
+def joint_loss(
+    imitation: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    *,
+    labels: Tensor,
+    samples: int,
+    weights: RowWeights,
+) -> Tensor:
+    """The scalar that a step descends: L_JD + L_reg, after Wu et al.
+
+    imitation: (N,) how far each row's student is from its teacher; the first `samples` rows are few samples,
+    the others OOD. student_logits, teacher_logits: (N, K). labels: (N,), true for samples and drawn from the
+    complementary prior for OOD rows.
+        mean over samples of  imitation + a CE(s, y)
+      + mean over OOD rows of lambda w(x) imitation + eta omega_y CE(s, y)
+    """
+    cross_entropy = F.cross_entropy(student_logits, labels, reduction="none")
+    own = imitation[:samples] + weights.labels * cross_entropy[:samples]
+    if samples == len(labels):
+        return own.mean()
+    ood = weights.ood * imitation[samples:]
+    if weights.teacher_guided:
+        ood = ood * teacher_guidance(teacher_logits[samples:], weights.class_weights)
+    regulariser = weights.class_weights[labels[samples:]] * cross_entropy[samples:]
+    return own.mean() + (ood + weights.regulariser * regulariser).mean()

@@ -1,0 +1,147 @@
+"""A list of image files as rows of pixels: all in memory where they fit, else read when asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import DataError
+from edgeoe.progress import Progress, silent
+
+__all__ = ["SUFFIXES", "Images", "find_images", "readable"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+_UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+_MEMORY_SHARE = 0.25  # of the free memory, at most, for one list of images
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image file below `folder`, sorted. Raises DataError if it is no folder."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder.")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("._")
+    )
+
+
+def readable(paths: Iterable[Path]) -> list[bool]:
+    """Whether each file opens as an image and decodes to its end."""
+
+    def decodes(path: Path) -> bool:
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except _UNREADABLE:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(decodes, paths))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn whatever Pillow raises over a file into a DataError that names it."""
+    try:
+        yield
+    except _UNREADABLE as reason:
+        raise DataError(f"{path}: can't be read as an image ({reason}). Remove or replace it.") from None
+
+
+def _free_bytes() -> int:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not on every system
+        return 2**31
+
+
+class Images:
+    """Images as uint8 rows (C, H, W).
+
+    paths: their files. memory_bytes: keep them decoded if they take no more than this; None is a quarter of
+    the free memory. skip_unreadable: leave out files that are no images (when streamed: that don't open as
+    one) and list them in `skipped`, instead of raising. Raises DataError, naming the file, for an image that
+    can't be decoded.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        preprocess: Preprocess,
+        *,
+        memory_bytes: int | None = None,
+        skip_unreadable: bool = False,
+        progress: Progress = silent,
+        title: str = "Reading images",
+    ) -> None:
+        self.preprocess = preprocess
+        self.memory: NDArray[np.uint8] | None = None
+        self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
+        need = len(paths) * int(np.prod(preprocess.shape))
+        if need <= (_free_bytes() * _MEMORY_SHARE if memory_bytes is None else memory_bytes):
+            memory = np.empty((len(paths), *preprocess.shape), np.uint8)
+            whole = self._each(paths, self._decode_into(memory), skip_unreadable, progress, title)
+            self.memory = memory[whole]
+        else:
+            whole = self._each(paths, self._open, skip_unreadable, progress, title)
+        self.paths = tuple(path for path, good in zip(paths, whole, strict=True) if good)
+        self.skipped = tuple(path for path, good in zip(paths, whole, strict=True) if not good)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def rows(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(n, C, H, W) uint8 of the images at `indices`, in that order."""
+        if self.memory is not None:
+            return self.memory[np.asarray(indices, np.int64)]
+        return np.stack(list(self._threads.map(self._decode, [self.paths[i] for i in indices])))
+
+    def _each(
+        self,
+        paths: Sequence[Path],
+        read: Callable[[int, Path], object],
+        skip_unreadable: bool,
+        progress: Progress,
+        title: str,
+    ) -> NDArray[np.bool_]:
+        """Whether `read(row, path)` could read each path."""
+
+        def reads(row: int, path: Path) -> bool:
+            try:
+                read(row, path)
+            except DataError:
+                if not skip_unreadable:
+                    raise
+                return False
+            return True
+
+        whole = np.zeros(len(paths), np.bool_)
+        with progress(title, len(paths)) as advance:
+            for row, good in enumerate(self._threads.map(reads, range(len(paths)), paths)):
+                whole[row] = good
+                advance()
+        return whole
+
+    def _decode_into(self, memory: NDArray[np.uint8]) -> Callable[[int, Path], None]:
+        def read(row: int, path: Path) -> None:
+            memory[row] = self._decode(path)
+
+        return read
+
+    def _open(self, row: int, path: Path) -> None:  # noqa: ARG002 - the same shape as _decode_into's
+        with _naming(path), Image.open(path):
+            pass
+
+    def _decode(self, path: Path) -> NDArray[np.uint8]:
+        with _naming(path), Image.open(path) as image:
+            return self.preprocess.pixels(image)

@@ -1,0 +1,98 @@
+"""What a network's input is made of: size, interpolation, mean and standard deviation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeoe.errors import ConfigError
+from edgeoe.settings import Interpolation, PreprocessSettings
+
+__all__ = ["Preprocess"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """Resize the shorter side, crop the centre, scale to 0..1, normalise.
+
+    size: (H, W) of the network's input. mean, std: C values each, C = 1 (greyscale) or 3 (RGB).
+    crop_fraction: the central share of the resized image that is kept, as timm's crop_pct.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation = "bilinear"
+    crop_fraction: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return (self.channels, *self.size)
+
+    @classmethod
+    def resolve(cls, own: Preprocess | None, settings: PreprocessSettings) -> Preprocess:
+        """The teacher's `own` preprocessing with `settings` laid over it.
+
+        Raises ConfigError where neither says what is needed, or they don't fit together.
+        """
+        given = {key: value for key, value in asdict(settings).items() if value is not None}
+        if own is None:
+            missing = [key for key in ("size", "mean", "std") if key not in given]
+            if missing:
+                raise ConfigError(
+                    f"this teacher does not say how its images are prepared: set {', '.join(missing)} under "
+                    "[preprocess] in edgeoe.toml, e.g. size = [32, 32], mean = [0.5, 0.5, 0.5], "
+                    "std = [0.5, 0.5, 0.5]."
+                )
+            result = cls(**given)
+        else:
+            result = replace(own, **given)
+        if len(result.mean) != len(result.std) or len(result.mean) not in (1, 3):
+            raise ConfigError(
+                "[preprocess] mean and std must both have 1 value (greyscale) or 3 (RGB). "
+                f"Got {len(result.mean)} and {len(result.std)}."
+            )
+        return result
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Preprocess:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
+        """`image` of any size and mode, resized and cropped: (C, H, W) uint8."""
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        height, width = self.size
+        scale = max(height / image.height, width / image.width) / self.crop_fraction
+        resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
+        if resized != image.size:
+            image = image.resize(resized, _FILTERS[self.interpolation])
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        if image.size != (width, height):
+            image = image.crop((left, top, left + width, top + height))
+        array = np.asarray(image, dtype=np.uint8)
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, C, H, W) uint8 -> float32, as the network takes it."""
+        mean = np.asarray(self.mean, np.float32)[:, None, None]
+        std = np.asarray(self.std, np.float32)[:, None, None]
+        return np.asarray((pixels.astype(np.float32) / np.float32(255) - mean) / std, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""ONNX graphs of students: written, checked against the student, free of local paths."""

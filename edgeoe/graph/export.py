@@ -1,0 +1,158 @@
+"""Student -> ONNX, with a parity gate on real images."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeoe.backends.onnxruntime import run_graph
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import ExportError
+
+__all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
+
+OPSET = 18  # read by TensorRT 10 and 11, and by every onnxruntime that we support
+TOLERANCE = {"fp32": 1e-3}  # of max |difference| / max |logit|
+INPUT, OUTPUT = "images", "logits"
+Exporter = Literal["dynamo", "legacy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a graph is from its student: max |difference| / max |logit|, and share of equal top-1."""
+
+    max_rel_error: float
+    agreement: float
+
+
+def onnx_from_student(
+    student: nn.Module, *, preprocess: Preprocess, metadata: Mapping[str, Any], exporter: Exporter = "dynamo"
+) -> onnx.ModelProto:
+    """The fp32 graph: input `images` (batch, C, H, W) normalised, output `logits` (batch, K), batch dynamic.
+
+    metadata: JSON data to store under "edgeoe.<key>", beside the preprocessing. exporter: "legacy" is
+    torch's TorchScript exporter, for students that the default one can't read.
+    Raises ExportError, naming the other exporter, if this one fails.
+    """
+    example = torch.zeros(2, *preprocess.shape)  # two rows: a batch of 1 would be taken for a constant
+    try:
+        with _quiet():
+            model = (_dynamo if exporter == "dynamo" else _legacy)(student.eval(), example)
+        opset = next(entry.version for entry in model.opset_import if entry.domain == "")
+        if opset != OPSET:
+            raise ExportError(f"the {exporter} exporter wrote opset {opset} instead of {OPSET}.")
+        _strip(model)
+        onnx.checker.check_model(model)
+    except ExportError:
+        raise
+    except Exception as reason:
+        other = "legacy" if exporter == "dynamo" else "dynamo"
+        line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        raise ExportError(
+            f"the {exporter} exporter can't read this student: {line} Try: edgeoe export RUN --exporter {other}"
+        ) from reason
+    onnx.helper.set_model_props(
+        model,
+        {
+            "edgeoe.preprocess": json.dumps(asdict(preprocess)),
+            **{f"edgeoe.{key}": json.dumps(value) for key, value in metadata.items()},
+        },
+    )
+    return model
+
+
+def _dynamo(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        student,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101 - what dynamo=True returns without a file
+    return program.model_proto
+
+
+def _legacy(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
+    stream = io.BytesIO()
+    torch.onnx.export(
+        student,
+        (example,),
+        stream,  # type: ignore[arg-type, unused-ignore]
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+    )
+    return onnx.load_from_string(stream.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' own chatter and deprecation warnings from the user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove, in place, what the exporters note about the source code: local paths, lines, stack traces."""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    for graph in (model.graph, *model.functions):
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
+def check_parity(
+    graph: Path, student: nn.Module, images: NDArray[np.float32], *, precision: str
+) -> tuple[Parity, NDArray[np.float32]]:
+    """Compare `graph` with `student` on real images (N, C, H, W), one by one and as a batch.
+
+    Returns how far it is, and the student's logits (N, K). Raises ExportError if the error is over TOLERANCE.
+    """
+    with torch.no_grad():
+        expected = student(torch.from_numpy(images)).float().numpy()
+    got = run_graph(graph, images)
+    single = np.concatenate([run_graph(graph, images[:1]), got[1:]])  # the batch axis is really dynamic
+    scale = float(np.abs(expected).max()) or 1.0
+    error = max(float(np.abs(out - expected).max()) for out in (got, single)) / scale
+    parity = Parity(error, float((got.argmax(1) == expected.argmax(1)).mean()))
+    if not error <= TOLERANCE[precision]:
+        raise ExportError(
+            f"the exported graph does not compute what the student does: max relative error {error:.2g} over "
+            f"{len(images)} images, allowed {TOLERANCE[precision]:g}. Try the other --exporter."
+        )
+    return parity, expected

@@ -1,0 +1,1 @@
+"""What is measured of an artifact, and the verdict over it."""

@@ -1,0 +1,55 @@
+"""How often an artifact is right, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.backends import Runner
+from edgeoe.data.samples import Samples
+from edgeoe.measure.statistics import mean_of_proportions, proportion
+from edgeoe.progress import Progress, silent
+from edgeoe.records import Accuracy
+
+__all__ = ["accuracy_from_predictions", "predict"]
+
+_BATCH = 64
+
+
+def predict(runner: Runner, test: Samples, *, progress: Progress = silent) -> NDArray[np.int64]:
+    """(N,) class that `runner` chooses for each test image."""
+    parts = np.array_split(np.arange(len(test.labels)), max(1, -(-len(test.labels) // _BATCH)))
+    chosen = []
+    with progress("Testing", len(parts)) as advance:
+        for rows in parts:
+            pixels = test.images.rows(rows)
+            chosen.append(runner.infer(test.images.preprocess.normalise(pixels)).argmax(1))
+            advance()
+    return np.concatenate(chosen).astype(np.int64)
+
+
+def accuracy_from_predictions(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int, rare: Sequence[int]
+) -> Accuracy:
+    """Top-1, recall per class, and its mean over all, over the `rare` and in the worst class.
+
+    predicted, labels: (N,), N > 0. Classes without a test image have no recall and enter no mean.
+    """
+    hits = np.bincount(labels[predicted == labels], minlength=classes)
+    images = np.bincount(labels, minlength=classes)
+    recall = tuple(
+        proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True)
+    )
+    known = [part for part in recall if part is not None]
+    rare_known = [part for k in rare if (part := recall[k]) is not None]
+    return Accuracy(
+        top1=proportion(int(hits.sum()), len(labels)),
+        recall_per_class=recall,
+        mean_recall=mean_of_proportions(known),
+        rare_recall=mean_of_proportions(rare_known) if rare_known else None,
+        worst_recall=min(known, key=lambda part: part.value),
+        rare_classes=tuple(rare),
+        images_per_class=tuple(int(n) for n in images),
+    )

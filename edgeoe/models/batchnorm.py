@@ -1,0 +1,76 @@
+"""Batch statistics over all processes, on devices for which torch has no SyncBatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["SynchronisedBatchNorm"]
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004 - autograd's signature
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SynchronisedBatchNorm(TorchFunctionMode):
+    """Within this context every batch norm in training mode normalises over the rows of all processes.
+
+    Every process must hold as many rows. It works on the function below the modules, so that subclasses
+    such as timm's BatchNormAct2d keep what they add.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],  # noqa: ARG002 - the mode's signature
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.batch_norm and args[5]:
+            return _batch_norm(*args[:5], momentum=args[6], eps=args[7])
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Batch norm of (N, C, ...) over all processes; the running statistics are updated in place."""
+    dims = [d for d in range(x.dim()) if d != 1]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    wide = x.float()
+    rows = wide.numel() // wide.shape[1] * dist.get_world_size()
+    mean = _SumOverProcesses.apply(wide.sum(dims)) / rows
+    centred = wide - mean.view(shape)
+    variance = _SumOverProcesses.apply(centred.square().sum(dims)) / rows
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((variance * rows / (rows - 1)).to(running_var.dtype), momentum)
+    out = centred * torch.rsqrt(variance + eps).view(shape)
+    if weight is not None:
+        out = out * weight.view(shape)
+    if bias is not None:
+        out = out + bias.view(shape)
+    return out.to(x.dtype)

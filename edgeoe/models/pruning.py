@@ -1,0 +1,226 @@
+"""Structured pruning of channels by L1 norm, to a share of the teacher's multiply-accumulates.
+
+Channels that depend on each other are found by torch-pruning's dependency graph (Fang et al., CVPR 2023) and
+then *verified*: removing a channel must do to the outputs exactly what silencing it does. A group for which
+that fails (a zero-padded shortcut that the graph does not follow, a reshape that mixes channels, a layer norm
+over the removed channel) is left alone, and the result says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch_pruning as tp
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgeoe.errors import PruningError
+from edgeoe.progress import Progress, silent
+
+__all__ = ["Group", "Pruned", "count_macs", "count_params", "prunable_groups", "prune_channels"]
+
+TOLERANCE = 0.02
+_PRUNED_TYPES = (nn.Conv2d, nn.Linear)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Channels that go together, named by the layer that makes them.
+
+    order: channel indices, least L1 norm first. refused: why they must stay; empty if they may go.
+    """
+
+    name: str
+    order: tuple[int, ...]
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A really smaller network and how it came about; `removed` maps a layer to the channels it lost."""
+
+    model: nn.Module
+    removed: dict[str, tuple[int, ...]]
+    groups: tuple[Group, ...]
+    macs: int
+    macs_kept: float
+    params_kept: float
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions, matrix products and attention for one image (C, H, W)."""
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *shape, device=device))
+    return counter.get_total_flops() // 2
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def prune_channels(
+    teacher: nn.Module,
+    *,
+    shape: tuple[int, int, int],
+    keep_macs: float,
+    channel_multiple: int = 1,
+    progress: Progress = silent,
+) -> Pruned:
+    """A copy of `teacher` that keeps `keep_macs` of its MACs, within 2 %.
+
+    Every prunable group loses the same share of its channels, those with the least L1 norm (Li et al.,
+    ICLR 2017), in steps of `channel_multiple`; each keeps at least one step.
+    Raises PruningError if nothing can be pruned, or the nearest reachable share is off by more than 2 %.
+    """
+    original = count_macs(teacher, shape)
+    groups = tuple(prunable_groups(teacher, shape=shape, progress=progress))
+    units = sorted(_units(groups, channel_multiple), key=lambda unit: unit[0])
+    if keep_macs < 1 and not units:
+        reasons = {f"{group.name}: {group.refused}" for group in groups if group.refused}
+        raise PruningError(
+            f"no channel of this teacher can be pruned in steps of {channel_multiple}. "
+            f"{'; '.join(sorted(reasons)[:3]) or 'No convolution or linear layer was found'}."
+        )
+
+    def cut(count: int) -> tuple[nn.Module, dict[str, tuple[int, ...]], float]:
+        removed: dict[str, tuple[int, ...]] = {}
+        for _, name, channels in units[:count]:
+            removed[name] = removed.get(name, ()) + channels
+        student = _without(teacher, removed, shape)
+        return student, removed, count_macs(student, shape) / original
+
+    low, high = 0, len(units)  # cut(low) keeps at least keep_macs; search the last such count
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cut(middle)[2] >= keep_macs else (low, middle - 1)
+    student, removed, kept = min(
+        (cut(count) for count in {low, min(low + 1, len(units))}), key=lambda c: abs(c[2] - keep_macs)
+    )
+    if abs(kept - keep_macs) > TOLERANCE * keep_macs:
+        floor = cut(len(units))[2]
+        raise PruningError(
+            f"--keep-macs {keep_macs} can't be met within 2 %: the nearest is {kept:.3f}, the least {floor:.3f}. "
+            f"Ask for one of these, or for finer steps than --channel-multiple {channel_multiple}."
+        )
+    return Pruned(
+        model=student,
+        removed={name: tuple(sorted(channels)) for name, channels in removed.items()},
+        groups=groups,
+        macs=original,
+        macs_kept=kept,
+        params_kept=count_params(student) / count_params(teacher),
+    )
+
+
+def _units(groups: tuple[Group, ...], multiple: int) -> Iterator[tuple[float, str, tuple[int, ...]]]:
+    """(share of its group gone once this unit is, group, channels) for every unit that may go."""
+    for group in groups:
+        if group.refused:
+            continue
+        width = len(group.order)
+        first = width % multiple  # the odd channels go first, so that what stays is a multiple
+        edges = [*range(first, width, multiple)] if first else [*range(multiple, width, multiple)]
+        start = 0
+        for edge in edges:
+            yield edge / width, group.name, group.order[start:edge]
+            start = edge
+
+
+def _graph(model: nn.Module, shape: tuple[int, int, int]) -> tp.DependencyGraph:
+    # Fresh dictionaries each time: torch-pruning writes into its default arguments.
+    return tp.DependencyGraph().build_dependency(
+        model, example_inputs=_example(shape), customized_pruners={}, unwrapped_parameters={}, verbose=False
+    )
+
+
+def _example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
+    return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _prune(graph: tp.DependencyGraph, model: nn.Module, name: str, channels: tuple[int, ...]) -> tp.Group:
+    """The graph's group that removes output `channels` of layer `name`; `.prune()` does it."""
+    layer = model.get_submodule(name)
+    function = graph.get_pruner_of_module(layer).prune_out_channels
+    return graph.get_pruning_group(layer, function, list(channels))
+
+
+def _without(
+    model: nn.Module, removed: dict[str, tuple[int, ...]], shape: tuple[int, int, int]
+) -> nn.Module:
+    """A copy of `model` without those output channels and whatever depends on them."""
+    student = copy.deepcopy(model)
+    with torch.enable_grad():  # the graph is traced through autograd
+        student.requires_grad_(True)
+        graph = _graph(student, shape)
+    for name, channels in removed.items():
+        _prune(graph, student, name, channels).prune()
+    return student
+
+
+def prunable_groups(
+    teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent
+) -> Iterator[Group]:
+    """Every group of tied channels, in the order of the layers, verified or refused with the reason."""
+    model = copy.deepcopy(teacher).requires_grad_(True)
+    try:
+        graph = _graph(model, shape)
+        tied = list(graph.get_all_groups(root_module_types=list(_PRUNED_TYPES)))
+    except Exception as reason:
+        raise PruningError(
+            f"the teacher's layers can't be traced: {type(reason).__name__}: {str(reason).splitlines()[0]}"
+        ) from reason
+    names = {module: name for name, module in model.named_modules()}
+    order = {name: position for position, name in enumerate(names.values())}
+    importance = tp.importance.GroupMagnitudeImportance(
+        p=1, group_reduction="mean", normalizer="mean", target_types=list(_PRUNED_TYPES)
+    )
+    roots = sorted(((names[group[0].dep.target.module], group) for group in tied), key=lambda g: order[g[0]])
+    with progress("Verifying channel groups", len(roots)) as advance:
+        for name, group in roots:
+            scores = importance(group)
+            width = len(group[0].idxs)
+            if scores is None or len(scores) != width:
+                yield Group(name, tuple(range(width)), "its channels can't be ranked one by one")
+            else:
+                ranked = tuple(torch.argsort(scores, stable=True).tolist())
+                yield Group(name, ranked, _refusal(teacher, name, ranked[: max(1, width // 4)], shape))
+            advance()
+
+
+@torch.no_grad()
+def _refusal(teacher: nn.Module, name: str, channels: tuple[int, ...], shape: tuple[int, int, int]) -> str:
+    """Why output `channels` of `name` can't go; "" if removing them equals silencing them."""
+    images = _example(shape, rows=2)
+    before = teacher(images)
+    silenced = copy.deepcopy(teacher)
+    try:
+        with torch.enable_grad():
+            graph = _graph(silenced.requires_grad_(True), shape)
+        _silence(_prune(graph, silenced, name, channels))
+        pruned = _without(teacher, {name: channels}, shape)
+        after = pruned(images)
+    except Exception as reason:
+        return f"the network fails without them ({type(reason).__name__}: {str(reason).splitlines()[0][:120]})"
+    if after.shape != before.shape:
+        return "they are the network's outputs"
+    expected = silenced(images)
+    if not torch.allclose(after, expected, rtol=1e-3, atol=1e-4 * float(before.abs().max())):
+        return "removing them is not the same as silencing them"
+    return ""
+
+
+def _silence(group: tp.Group) -> None:
+    """Zero what makes the group's channels (weights, biases, normalisation), in place, keeping every shape."""
+    for dependency, indices in group:
+        layer = dependency.target.module
+        if not dependency.handler.__name__.startswith("prune_") or "out" not in dependency.handler.__name__:
+            continue
+        for parameter in (getattr(layer, "weight", None), getattr(layer, "bias", None)):
+            if isinstance(parameter, nn.Parameter) and parameter.dim() > 0:
+                parameter.data[list(indices)] = 0.0

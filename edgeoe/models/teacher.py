@@ -1,0 +1,224 @@
+"""The teacher: FILE.py:FACTORY, timm:NAME or torchvision:NAME, and its weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import TeacherError
+from edgeoe.registry import nearest
+
+__all__ = ["TeacherSource", "check_outputs", "load_teacher", "read_weights"]
+
+_FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSource:
+    """Where an architecture comes from. kind: "file", "timm" or "torchvision"; file: only for "file"."""
+
+    kind: str
+    name: str
+    file: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TeacherSource:
+        """Read `text` in one of its three forms. Raises TeacherError otherwise."""
+        kind, _, name = text.rpartition(":")
+        if kind in ("timm", "torchvision") and name:
+            return cls(kind, name)
+        if kind.endswith(".py") and name.isidentifier():
+            return cls("file", name, Path(kind))
+        raise TeacherError(f"--teacher must be {_FORMS}. Got {text!r}.")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}" if self.file else f"{self.kind}:{self.name}"
+
+    def build(self, classes: int, *, pretrained: bool = False) -> nn.Module:
+        """The architecture with `classes` outputs, on the CPU.
+
+        pretrained: with the published weights (timm and torchvision; they are downloaded).
+        Raises TeacherError, naming what failed.
+        """
+        try:
+            model = {"file": self._from_file, "timm": self._from_timm, "torchvision": self._from_torchvision}[
+                self.kind
+            ](classes, pretrained)
+        except TeacherError:
+            raise
+        except Exception as reason:
+            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {_one_line(reason)}") from reason
+        if not isinstance(model, nn.Module):
+            raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
+        return model
+
+    def _from_file(self, classes: int, pretrained: bool) -> Any:  # noqa: ARG002 - one signature for all kinds
+        assert self.file is not None  # noqa: S101 - what kind "file" means
+        if not self.file.is_file():
+            raise TeacherError(f"--teacher {self}: no file {self.file}.")
+        spec = importlib.util.spec_from_file_location(f"edgeoe_teacher_{self.file.stem}", self.file)
+        if spec is None or spec.loader is None:
+            raise TeacherError(f"--teacher {self}: {self.file} can't be imported as Python.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pickling inside the user's file look here
+        sys.path.insert(0, str(self.file.parent.resolve()))
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.pop(0)
+        factory = getattr(module, self.name, None)
+        if not callable(factory):
+            known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+            raise TeacherError(f"--teacher {self}: no function {self.name!r} there. {nearest(self.name, known)}")
+        return factory()
+
+    def _from_timm(self, classes: int, pretrained: bool) -> Any:
+        import timm
+
+        if not timm.is_model(self.name.split(".")[0]):
+            raise TeacherError(f"--teacher {self}: {nearest(self.name, timm.list_models())}")
+        return timm.create_model(self.name, pretrained=pretrained, **({} if pretrained else {"num_classes": classes}))
+
+    def _from_torchvision(self, classes: int, pretrained: bool) -> Any:
+        from torchvision import models
+
+        known = models.list_models(module=models)
+        if self.name not in known:
+            raise TeacherError(f"--teacher {self}: {nearest(self.name, known)}")
+        if pretrained:
+            return models.get_model(self.name, weights="DEFAULT")
+        return models.get_model(self.name, weights=None, num_classes=classes, **_NO_INIT.get(self.name, {}))
+
+    def preprocess(self, model: nn.Module) -> Preprocess | None:
+        """What the source says of its input images; None where it says nothing (a user's own file)."""
+        if self.kind == "timm":
+            from timm.data import resolve_data_config  # type: ignore[attr-defined, unused-ignore]
+
+            data = resolve_data_config({}, model=model)
+            return Preprocess(
+                size=tuple(data["input_size"][1:]),
+                mean=tuple(data["mean"]),
+                std=tuple(data["std"]),
+                interpolation=data["interpolation"] if data["interpolation"] in _TIMM_FILTERS else "bicubic",
+                crop_fraction=data["crop_pct"],
+            )
+        if self.kind == "torchvision":
+            from torchvision.models import get_model_weights
+
+            transform = get_model_weights(self.name).DEFAULT.transforms()  # type: ignore[attr-defined, unused-ignore]
+            crop, resize = transform.crop_size[0], transform.resize_size[0]
+            return Preprocess(
+                size=(crop, crop),
+                mean=tuple(transform.mean),
+                std=tuple(transform.std),
+                interpolation=transform.interpolation.value,
+                crop_fraction=crop / resize,
+            )
+        return None
+
+
+_TIMM_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
+_NO_INIT: Mapping[str, Mapping[str, Any]] = {  # their slow weight initialisation is overwritten anyway
+    "inception_v3": {"init_weights": False, "aux_logits": False},
+    "googlenet": {"init_weights": False, "aux_logits": False},
+}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a file of `torch.save(model.state_dict(), ...)`.
+
+    Wrappers such as {"state_dict": ...} and prefixes such as "module." are undone.
+    Raises TeacherError for a missing file, a pickled object or anything that is no state dict.
+    """
+    if not path.is_file():
+        raise TeacherError(f"--weights {path}: no such file.")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as reason:
+            raise TeacherError(f"--weights {path}: not a safetensors file: {reason}") from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise TeacherError(
+            f"--weights {path}: a pickled object, which could run any code when loaded. Save the weights alone: "
+            "torch.save(model.state_dict(), 'weights.pt'), or better, safetensors.torch.save_file."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as reason:
+        raise TeacherError(f"--weights {path}: not a file of torch.save: {_one_line(reason)}") from None
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise TeacherError(f"--weights {path}: holds no state dict of tensors. Got {type(state).__name__}.")
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
+
+
+def load_teacher(source: TeacherSource, weights: Path | None, *, classes: int) -> nn.Module:
+    """The teacher in eval mode on the CPU, its parameters frozen.
+
+    weights: None takes the published weights of a timm or torchvision name.
+    Raises TeacherError if weights and architecture don't match, or its outputs are not `classes`.
+    """
+    if weights is None and source.kind == "file":
+        raise TeacherError(f"--weights is missing: {source} builds an architecture without weights.")
+    model = source.build(classes, pretrained=weights is None)
+    if weights is not None:
+        _load_state(model, read_weights(weights), f"--weights {weights}", source)
+    return model.eval().requires_grad_(False)
+
+
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source: TeacherSource) -> None:
+    own = model.state_dict()
+    for key, tensor in state.items():
+        if key in own and own[key].shape != tensor.shape:
+            raise TeacherError(
+                f"{what}: {key} is {tuple(tensor.shape)}, and {source} has {tuple(own[key].shape)} there "
+                "(its outputs are as many as --samples has class folders)."
+            )
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unknown:
+        parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
+        parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
+        raise TeacherError(f"{what}: not the weights of {source}: {' and '.join(parts)}.")
+    model.load_state_dict(state, strict=False)
+
+
+@torch.no_grad()
+def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int) -> None:
+    """Run `teacher` on two images (C, H, W) of zeros. Raises TeacherError unless it answers (2, classes) finite logits."""
+    try:
+        logits = teacher(torch.zeros(2, *shape))
+    except Exception as reason:
+        raise TeacherError(
+            f"the teacher fails on images of {shape} (channels, height, width): {_one_line(reason)}. "
+            "Check size, mean and std under [preprocess]."
+        ) from reason
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TeacherError(
+            f"the teacher must answer 2 images with logits (2, {classes}), one per class folder. Got {got}."
+        )
+    if not math.isfinite(logits.abs().sum().item()):
+        raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
+
+
+def _one_line(reason: BaseException) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]

@@ -1,0 +1,55 @@
+"""The whole line on one page: teacher -> student -> ONNX -> artifact -> measurement -> verdict.
+
+Every stage reads what it needs from the run directory and writes its results there, so that it can be
+started again anywhere that the directory is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from math import lcm
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeoe.progress import Progress, silent
+from edgeoe.records import Measurement, Target, Verdict
+from edgeoe.run import Run
+from edgeoe.settings import CompressSettings
+from edgeoe.stages.build import build
+from edgeoe.stages.compress import compress
+from edgeoe.stages.export import export
+from edgeoe.stages.validate import validate
+
+if TYPE_CHECKING:
+    from edgeoe.graph.export import Exporter
+
+__all__ = ["build", "compress", "deploy", "export", "validate"]
+
+
+def deploy(
+    settings: CompressSettings,
+    *,
+    out: Path,
+    targets: Iterable[Target],
+    test: Path,
+    exporter: Exporter = "dynamo",
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Iterator[tuple[Target, Measurement, Verdict]]:
+    """The whole line for several targets; a finished student at `out` with the same settings is kept.
+
+    Channel counts suit all targets at once. Yields each target's measurement and verdict as it is known.
+    """
+    targets = list(targets)
+    multiple = lcm(settings.channel_multiple, *(target.channel_multiple for target in targets))
+    settings = replace(settings, channel_multiple=multiple)
+    run: Run | None = Run(out)
+    if not Run(out).was_made_with(settings.to_toml()):
+        run = compress(settings, out=out, overwrite=overwrite, progress=progress)
+    if run is None:  # one of torchrun's other processes: the first goes on alone
+        return
+    export(run, exporter=exporter)
+    for target in targets:
+        build(run, target)
+        yield target, *validate(run, target, test=test, progress=progress)

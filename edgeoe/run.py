@@ -1,0 +1,192 @@
+"""The run directory: where each stage's files lie, how they are written, and that nobody changed them.
+
+    runs/a/
+      config.toml            every setting, resolved
+      manifest.json          sha256 of every file, versions, seed
+      compress.json          record of the stage; likewise export.json
+      probe.safetensors      a few real images (uint8) for the parity gate
+      student/               plan.json, weights.safetensors, the teacher's own .py file if it came from one
+      student.onnx           precision fp32
+      golden.safetensors     the probe's images as the network takes them, and the student's logits
+      targets/<target>/      model.onnx, engine.json, latency.json (raw samples), validation.json
+
+A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is
+written last: it is there only if the stage finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from edgeoe.errors import RunError
+from edgeoe.records import to_json
+from edgeoe.toml_document import TomlDocument
+
+__all__ = ["Run", "file_sha256", "new_run", "versions", "write_atomic"]
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of edgeoe, Python and `packages`; those that are absent are left out."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in ("edgeoe", *packages):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+class Run:
+    """One run directory. Raises RunError where a file is missing or not the one that was written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """The run at `path`, which `edgeoe compress` must have finished."""
+        if not (path / "compress.json").is_file():
+            raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {path}")
+        return cls(path)
+
+    def file(self, name: str, *, made_by: str) -> Path:
+        """The path of `name`, checked against the hash in the manifest.
+
+        made_by: the command that writes it, for the message.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{path}: missing. Make it: edgeoe {made_by}")
+        if file_sha256(path) != self._manifest()["files"].get(name):
+            raise RunError(f"{path}: not the file that edgeoe wrote. Make it again: edgeoe {made_by}")
+        return path
+
+    def write(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Write file `name` atomically through `write(path)` and note its hash in the manifest."""
+        write_atomic(self.path / name, write)
+        return self.note(name)
+
+    def note(self, name: str) -> Path:
+        """Note the hash of file `name`, which a backend has written, in the manifest."""
+        path = self.path / name
+        manifest = self._manifest()
+        manifest["files"][name] = file_sha256(path)
+        self._write_json("manifest.json", manifest)
+        return path
+
+    def write_record(self, name: str, record: Any) -> Path:
+        """Write `record` (a dataclass or JSON data) as file `name`."""
+        return self.write(name, lambda path: _dump(path, record))
+
+    def read_record(self, name: str, *, made_by: str) -> dict[str, Any]:
+        """The JSON object in file `name`."""
+        data: dict[str, Any] = json.loads(self.file(name, made_by=made_by).read_text(encoding="utf-8"))
+        return data
+
+    def write_tensors(self, name: str, **arrays: NDArray[Any]) -> Path:
+        """Write named arrays as file `name`, in safetensors format."""
+        return self.write(name, lambda path: save_file(arrays, path))
+
+    def read_tensors(self, name: str, *, made_by: str) -> dict[str, NDArray[Any]]:
+        """The named arrays in file `name`."""
+        return load_file(self.file(name, made_by=made_by))
+
+    def was_made_with(self, tables: Mapping[str, Any]) -> bool:
+        """Whether this is a finished run whose resolved settings are `tables`."""
+        config = self.path / "config.toml"
+        if not (self.path / "compress.json").is_file() or not config.is_file():
+            return False
+        return TomlDocument(config, error=RunError).tables == tables
+
+    def describe(self, **facts: Any) -> None:
+        """Add `facts` (versions, seed, environment) to the manifest."""
+        self._write_json("manifest.json", {**self._manifest(), **facts})
+
+    def forget(self, *names: str) -> None:
+        """Remove files, their records first, because what they were made from is about to change."""
+        manifest = self._manifest()
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
+            manifest["files"].pop(name, None)
+        self._write_json("manifest.json", manifest)
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            return {"format": 1, "files": {}}
+        try:
+            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            manifest["files"].items()
+        except (ValueError, KeyError, AttributeError):
+            raise RunError(f"{path}: not a manifest of edgeoe. Make the run again.") from None
+        return manifest
+
+    def _write_json(self, name: str, data: Any) -> None:
+        write_atomic(self.path / name, lambda path: _dump(path, data))
+
+
+def _dump(path: Path, record: Any) -> None:
+    path.write_text(json.dumps(to_json(record), indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
+    """A run that appears at `path` only when the block ends without an exception.
+
+    Raises RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not (path / "manifest.json").is_file():
+            raise RunError(f"{path}: exists and is no run of edgeoe. Choose another --out.")
+        if not overwrite:
+            raise RunError(f"{path}: already holds a run. Choose another --out, or pass --overwrite.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as reason:
+        raise RunError(f"{path}: can't be created: {reason}") from None
+    try:
+        temporary.chmod(0o755)
+        yield Run(temporary)
+        if path.exists():
+            discarded = temporary.with_suffix(".old")
+            path.rename(discarded)
+            temporary.rename(path)
+            shutil.rmtree(discarded)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,147 @@
+"""compress: teacher + few samples + OOD pool -> student."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from edgeoe.compute import new_fabric
+from edgeoe.data.pool import load_pool
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.data.samples import find_samples, load_samples
+from edgeoe.errors import EdgeoeError
+from edgeoe.methods import Compressed, Method
+from edgeoe.models.checkpoint import save_student
+from edgeoe.models.pruning import count_params
+from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.progress import Progress, silent
+from edgeoe.records import CompressRecord
+from edgeoe.registry import METHODS, resolve
+from edgeoe.run import Run, new_run, versions
+from edgeoe.settings import CompressSettings
+from edgeoe.workbench import Workbench
+
+__all__ = ["compress"]
+
+_PROBE_IMAGES = 32
+
+
+def compress(
+    settings: CompressSettings, *, out: Path, overwrite: bool = False, progress: Progress = silent
+) -> Run | None:
+    """Make a student of the teacher and write the run `out`, which appears only when it is whole.
+
+    Returns the run; None in every process but the first where torchrun started several.
+    Raises EdgeoeError for anything that the user can put right.
+    """
+    fabric = new_fabric(settings)
+    first = os.environ.get("RANK", "0") == "0"
+    with new_run(out, overwrite=overwrite) if first else nullcontext() as run:
+        reason = fabric.launch(_compress, settings, run, progress)
+        if isinstance(reason, EdgeoeError):
+            raise reason
+    return Run(out) if first else None
+
+
+def _compress(
+    fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress
+) -> EdgeoeError | None:
+    """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
+    try:
+        _compress_into(fabric, settings, run, progress if fabric.is_global_zero else silent)
+    except EdgeoeError as reason:
+        return reason
+    return None
+
+
+def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress) -> None:
+    started = perf_counter()
+    torch.manual_seed(settings.seed)
+    source = TeacherSource.parse(settings.teacher)
+    files = find_samples(settings.samples, settings.list)
+    teacher = load_teacher(source, settings.weights, classes=len(files.classes))
+    preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
+    check_outputs(teacher, preprocess.shape, classes=len(files.classes))
+    samples = load_samples(files, preprocess, progress=progress)
+    pool = load_pool(settings.ood, preprocess, progress=progress) if settings.oe and settings.ood else None
+    workbench = Workbench(
+        teacher,
+        samples,
+        pool,
+        plan=settings.oe_settings if pool else None,
+        fabric=fabric,
+        batch=settings.batch,
+        padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
+        flip=settings.flip,
+        seed=settings.seed,
+        progress=progress,
+    )
+    method: Method = resolve(METHODS, settings.method, kind="method")(settings)
+    compressed = method.compress(teacher, workbench)
+    if run is not None and fabric.is_global_zero:
+        rows = _one_of_each_class_first(samples.labels)[:_PROBE_IMAGES]
+        run.write_tensors("probe.safetensors", pixels=samples.images.rows(rows))
+        facts = {
+            "classes": files.classes,
+            "counts": files.counts_k.tolist(),
+            "preprocess": asdict(preprocess),
+            "removed": compressed.pruned.removed,
+            "left_alone": {group.name: group.refused for group in compressed.pruned.groups if group.refused},
+        }
+        save_student(run, compressed.pruned.model, teacher, source, facts=facts)
+        record = _record(settings, compressed, fabric, facts, seconds=perf_counter() - started)
+        _describe(run, settings)
+        run.write_record("compress.json", record)
+
+
+def _describe(run: Run, settings: CompressSettings) -> None:
+    run.describe(seed=settings.seed, versions=versions("torch", "torch-pruning", "lightning-fabric", "timm"))
+    run.write("config.toml", lambda path: path.write_text(tomli_w.dumps(settings.to_toml()), encoding="utf-8"))
+
+
+def _record(
+    settings: CompressSettings,
+    compressed: Compressed,
+    fabric: Fabric,
+    facts: dict[str, Any],
+    *,
+    seconds: float,
+) -> CompressRecord:
+    pruned, fit = compressed.pruned, compressed.fit
+    return CompressRecord(
+        method=settings.method,
+        oe=settings.oe,
+        macs_kept=pruned.macs_kept,
+        params_kept=pruned.params_kept,
+        macs=round(pruned.macs * pruned.macs_kept),
+        params=count_params(pruned.model),
+        steps=fit.steps,
+        best_step=fit.best_step,
+        seconds=seconds,
+        images_per_second=fit.images_per_second,
+        seed=settings.seed,
+        student="student",
+        classes=tuple(facts["classes"]),
+        counts=tuple(facts["counts"]),
+        device=str(fabric.device),
+        precision=settings.precision,
+    )
+
+
+def _one_of_each_class_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of (N,) labels: the first image of every class, then the second of every class, and so on."""
+    turn = np.zeros(len(labels), np.int64)
+    for k in np.unique(labels):
+        own = np.flatnonzero(labels == k)
+        turn[own] = np.arange(len(own))
+    return np.lexsort((labels, turn))
