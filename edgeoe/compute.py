@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -18,7 +19,7 @@ from edgeoe.errors import ConfigError
 from edgeoe.models.batchnorm import SynchronisedBatchNorm
 from edgeoe.settings import CompressSettings
 
-__all__ = ["new_fabric", "synchronised_batchnorm", "with_native_sync"]
+__all__ = ["automatic_precision", "new_fabric", "synchronised_batchnorm", "with_native_sync"]
 
 _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -31,7 +32,7 @@ def new_fabric(settings: CompressSettings) -> Fabric:
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise ConfigError("--device cuda: no CUDA device here. Use --device cpu; edgeoe doctor says what is missing.")
-    accelerator = "cuda" if cuda and settings.device != "cpu" else "cpu"
+    accelerator: Literal["cpu", "cuda"] = "cuda" if cuda and settings.device != "cpu" else "cpu"
     devices, nodes = settings.devices, settings.nodes
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the processes and says how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -57,21 +58,23 @@ def new_fabric(settings: CompressSettings) -> Fabric:
         )
 
 
-def _precision(asked: str, accelerator: str) -> str:
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if accelerator == "cuda" else _cpu_bf16()
+def automatic_precision(accelerator: Literal["cpu", "cuda"]) -> str:
+    """The fastest precision that `accelerator` really computes in: bf16, fp16 or fp32."""
+    if accelerator == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # elsewhere bf16 is emulated, slower than fp32
+    return "bf16" if probe and probe() else "fp32"
+
+
+def _precision(asked: str, accelerator: Literal["cpu", "cuda"]) -> str:
+    best = automatic_precision(accelerator)
     if asked == "auto":
-        return "bf16" if bf16 else "fp16" if accelerator == "cuda" else "fp32"
-    if asked == "bf16" and not bf16:
+        return best
+    if asked == "bf16" and best != "bf16":
         raise ConfigError("--precision bf16: this device computes no bf16. Use --precision auto.")
     if asked == "fp16" and accelerator == "cpu":
         raise ConfigError("--precision fp16: the CPU trains in fp32 or bf16. Use --precision auto.")
     return asked
-
-
-def _cpu_bf16() -> bool:
-    """Whether bf16 is an instruction here and not an emulation, which would be slower than fp32."""
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe and probe())
 
 
 def synchronised_batchnorm(fabric: Fabric) -> AbstractContextManager[object]:

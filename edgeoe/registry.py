@@ -11,7 +11,7 @@ from edgeoe.errors import ConfigError
 
 __all__ = ["BACKENDS", "METHODS", "nearest", "resolve"]
 
-METHODS = {"kd": "edgeoe.methods.kd:KD"}
+METHODS = {"kd": "edgeoe.methods.kd:KD", "none": "edgeoe.methods.unchanged:Unchanged"}
 BACKENDS = {"onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime"}
 
 

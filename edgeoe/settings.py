@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 from edgeoe.errors import ConfigError
 from edgeoe.registry import METHODS, nearest
@@ -59,60 +59,58 @@ class OESettings:
     patience: Annotated[int, Ge(1)] = 6
 
 
+def _option(help: str, default: Any = dataclasses.MISSING) -> Any:  # noqa: A002 - as Typer calls it
+    """A dataclass field that is also a command-line option with this help."""
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressSettings:
-    """Everything that decides which student `compress` makes.
+    """Everything that decides which student `compress` makes; each field is an option of the command line.
 
-    teacher: "FILE.py:FACTORY", "timm:NAME" or "torchvision:NAME". weights: safetensors or a state dict; None
-    takes the published weights of a timm or torchvision name. keep_macs: share of the teacher's
-    multiply-accumulates to keep. batch: few-sample rows in a batch. crop_padding: pixels of the random crop;
-    None is an eighth of the image's height. node count and launcher: see `edgeoe compress --help`.
+    Raises ConfigError, naming the option, for what can be seen to be wrong before anything is loaded.
     """
 
-    teacher: str
-    samples: Path
-    weights: Path | None = None
-    list: Path | None = None
-    ood: Path | None = None
-    keep_macs: Annotated[float, Gt(0), Le(1)] = 0.5
-    method: str = "kd"
-    oe: bool = True
-    seed: Annotated[int, Ge(0)] = 0
-    steps: Annotated[int, Ge(1)] = 600
-    batch: Annotated[int, Ge(2)] = 64
-    lr: Annotated[float, Gt(0)] = 0.02
-    temperature: Annotated[float, Gt(0)] = 4.0
-    flip: bool = True
-    crop_padding: Annotated[int, Ge(0)] | None = None
-    channel_multiple: Annotated[int, Ge(1)] = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Annotated[int, Ge(1)] = 1
-    nodes: Annotated[int, Ge(1)] = 1
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    teacher: str = _option("FILE.py:FACTORY, timm:NAME or torchvision:NAME.")
+    samples: Path = _option("Few labelled images: a folder per class.")
+    weights: Path | None = _option("Teacher weights: .safetensors, or a saved state dict.", None)
+    list: Path | None = _option("Text file of paths that narrows --samples.", None)
+    ood: Path | None = _option("Any unlabelled images, read recursively.", None)
+    keep_macs: Annotated[float, Gt(0), Le(1)] = _option("Share of the teacher's MACs to keep.", 0.5)
+    method: str = _option(f"One of {', '.join(METHODS)}.", "kd")
+    oe: bool = _option("Rebalance with out-of-distribution images.", True)
+    seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
+    steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
+    batch: Annotated[int, Ge(2)] = _option("Few-sample rows of a batch.", 64)
+    lr: Annotated[float, Gt(0)] = _option("Learning rate at the start; it falls along a cosine.", 0.02)
+    temperature: Annotated[float, Gt(0)] = _option("Of distillation.", 4.0)
+    flip: bool = _option("Mirror half of the training images.", True)
+    crop_padding: Annotated[int, Ge(0)] | None = _option(
+        "Pixels that a random crop may be off by; default: an eighth of the height.", None
+    )
+    channel_multiple: Annotated[int, Ge(1)] = _option("Keep channel counts at multiples of this.", 1)
+    device: Literal["auto", "cpu", "cuda"] = _option("Where to compute.", "auto")
+    devices: Annotated[int, Ge(1)] = _option("Processes on this machine, one a device.", 1)
+    nodes: Annotated[int, Ge(1)] = _option("Machines; more than one needs torchrun.", 1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option("Of training arithmetic.", "auto")
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
     oe_settings: OESettings = field(default_factory=OESettings)
 
     def __post_init__(self) -> None:
-        """Refuse what can be seen to be wrong before anything is loaded. Raises ConfigError."""
         from pydantic import TypeAdapter, ValidationError
 
         if self.method not in METHODS:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
         if self.oe and self.ood is None:
-            raise ConfigError(
-                "--ood is missing: give a folder of any images to rebalance with, or pass --no-oe."
-            )
-        for f in dataclasses.fields(self):
-            if "Annotated" not in str(f.type) and "Literal" not in str(f.type):
-                continue
-            kind = eval(str(f.type), globals())  # noqa: S307 - our own annotation, kept as text by __future__
+            raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
+        for name, kind in get_type_hints(CompressSettings, include_extras=True).items():
+            value = getattr(self, name)
             try:
-                TypeAdapter(kind).validate_python(getattr(self, f.name), strict=True)
+                TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
-                option = f.name.replace("_", "-")
                 raise ConfigError(
-                    f"--{option}: {message[0].lower() + message[1:]}. Got {getattr(self, f.name)!r}."
+                    f"--{name.replace('_', '-')}: {message[0].lower() + message[1:]}. Got {value!r}."
                 ) from None
 
     def to_toml(self) -> dict[str, Any]:
@@ -124,14 +122,14 @@ class CompressSettings:
                 tables["oe" if f.name == "oe_settings" else f.name] = _without_none(dataclasses.asdict(value))
             elif value is not None:
                 tables["compress"][f.name] = str(value.resolve()) if isinstance(value, Path) else value
+        if ".py:" in self.teacher:
+            tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
         return tables
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in values.items()
-        if value is not None
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value is not None
     }
 
 
@@ -139,23 +137,24 @@ class Config:
     """An edgeoe.toml: one table a command, and [preprocess] and [oe].
 
     path: the file; None is ./edgeoe.toml where there is one, else no settings at all.
-    commands: each command's options, so that an unknown key can be refused by file and line.
+    commands: the options of each command, so that an unknown key is refused by file and line.
+    paths: those options that are paths; relative ones are taken from the file's own folder.
     """
 
-    def __init__(self, path: Path | None, *, commands: Mapping[str, Mapping[str, type]]) -> None:
+    def __init__(self, path: Path | None, *, commands: Mapping[str, Collection[str]], paths: Collection[str]) -> None:
         default = Path("edgeoe.toml")
         self.path = path if path is not None else default if default.is_file() else None
         self._document = TomlDocument(self.path, error=ConfigError) if self.path else None
-        self._commands = commands
+        self._paths = paths
         if self._document is not None:
             self._document.refuse_unknown("", self._document.tables, [*commands, "preprocess", "oe"])
+            for command, options in commands.items():
+                self._document.refuse_unknown(command, self._document.table(command), options)
 
     @property
     def preprocess(self) -> PreprocessSettings:
         """`[preprocess]`."""
-        if self._document is None:
-            return PreprocessSettings()
-        return self._document.record("preprocess", PreprocessSettings)
+        return self._document.record("preprocess", PreprocessSettings) if self._document else PreprocessSettings()
 
     @property
     def oe(self) -> OESettings:
@@ -163,14 +162,12 @@ class Config:
         return self._document.record("oe", OESettings) if self._document else OESettings()
 
     def options(self, command: str) -> dict[str, Any]:
-        """The options that `[command]` sets; relative paths are taken from the file's own folder."""
+        """The options that `[command]` sets."""
         if self._document is None or self.path is None:
             return {}
-        known = self._commands[command]
-        table = self._document.table(command)
-        self._document.refuse_unknown(command, table, known)
-        options: dict[str, Any] = {}
-        for key, value in table.items():
-            is_path = known[key] is Path or (key == "teacher" and ".py:" in str(value))
-            options[key] = str(self.path.parent / value) if is_path else value
-        return options
+        return {
+            key: str(self.path.parent / value)
+            if isinstance(value, str) and (key in self._paths or (key == "teacher" and ".py:" in value))
+            else value
+            for key, value in self._document.table(command).items()
+        }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from edgeoe.errors import TargetError
 from edgeoe.records import Budget, MeasureSettings, RuntimeSettings, Target
@@ -40,9 +41,7 @@ def find_target(name: str) -> Path:
         return Path(name)
     known = find_targets()
     if name not in known:
-        raise TargetError(
-            f"unknown target {name!r}. {nearest(name, known)} Your own go into ./targets/<name>.toml."
-        )
+        raise TargetError(f"unknown target {name!r}. {nearest(name, known)} Your own go into ./targets/<name>.toml.")
     return known[name]
 
 
@@ -54,7 +53,7 @@ def load_target(name: str) -> Target:
     document = TomlDocument(find_target(name), error=TargetError)
     fields = [field.name for field in dataclasses.fields(Target) if field.name != "name"]
     document.refuse_unknown("", document.tables, fields)
-    parts = {table: document.record(table, kind) for table, kind in _TABLES.items()}
+    parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}
     top = {key: value for key, value in document.tables.items() if key not in _TABLES}
     target = document.record("", Target, {**top, "name": document.path.stem})
     return dataclasses.replace(target, **parts)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,8 @@ from edgeoe.settings import OESettings
 
 __all__ = ["Batch", "Workbench"]
 
-_MAX_HOLDOUT, _MIN_HOLDOUT = 500, 20
+_MAX_HOLDOUT, _MIN_HOLDOUT = 500, 20  # images; fewer than the latter say nothing
+_EVALUATED = 250  # images at a time
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ class Workbench:
         self.pool = pool if plan is not None else None
         self.plan = plan
         self.progress = progress if fabric.is_global_zero else silent
-        self._teacher = copy.deepcopy(teacher).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._teacher = copy.deepcopy(teacher).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         counts = torch.from_numpy(samples.counts_k)
         prior = complementary_prior(counts, alpha=plan.alpha if plan else None)
         self._class_weights = class_weights(prior).to(fabric.device)
@@ -144,7 +146,7 @@ class Workbench:
 
     def _prepare(self, student: nn.Module, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:
         trained = with_native_sync(self.fabric, copy.deepcopy(student)).train().requires_grad_(True)
-        module = self.fabric.setup_module(trained.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        module = self.fabric.setup_module(trained.to(memory_format=torch.channels_last))  # type: ignore[call-overload, unused-ignore]
         optimizer = torch.optim.SGD(
             module.parameters(),
             lr=stage.lr,
@@ -152,7 +154,7 @@ class Workbench:
             weight_decay=stage.weight_decay,
             nesterov=True,
         )
-        return module, self.fabric.setup_optimizers(optimizer)
+        return module, cast(torch.optim.Optimizer, self.fabric.setup_optimizers(optimizer))
 
     def _row_weights(self, stage: Stage) -> RowWeights:
         plan = self.plan or OESettings()
@@ -171,7 +173,10 @@ class Workbench:
         held = min(_MAX_HOLDOUT, int(len(self.pool) * self.plan.holdout))
         if held < _MIN_HOLDOUT:
             if self.plan.holdout:
-                _log.warning("the OOD pool of %d images is too small to hold any out: no early stopping", len(self.pool))
+                _log.warning(
+                    "the OOD pool of %d images is too small to hold any out: no early stopping",
+                    len(self.pool),
+                )
             held = 0
         order = torch.randperm(len(self.pool), generator=torch.Generator().manual_seed(seed))
         return order[:held], order[held:]
@@ -209,12 +214,14 @@ class Workbench:
         if self.pool is None or not len(self._holdout):
             return None
         pixels = self._pixels(self.pool.images, self._holdout)
-        return pixels, torch.cat([self.teach(self._normalise(part)).argmax(1) for part in pixels.split(250)])
+        return pixels, torch.cat(
+            [self.teach(self._normalise(part)).argmax(1) for part in torch.split(pixels, _EVALUATED)]
+        )
 
     @torch.no_grad()
     def _agreement(self, module: nn.Module, pixels: Tensor, teacher_classes: Tensor) -> float:
         module.eval()
-        classes = torch.cat([module(self._normalise(part)).argmax(1) for part in pixels.split(250)])
+        classes = torch.cat([module(self._normalise(part)).argmax(1) for part in torch.split(pixels, _EVALUATED)])
         module.train()
         return balanced_agreement(classes, teacher_classes)
 

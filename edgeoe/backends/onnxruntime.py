@@ -61,7 +61,11 @@ class OnnxRuntime:
         session = _session(artifact, target.runtime)
         shape = [target.measure.batch, *session.get_inputs()[0].shape[1:]]
         _Runner(session).infer(np.zeros(shape, np.float32))
-        return {"providers": _PROVIDERS, "threads": target.runtime.threads, "spinning": target.runtime.spinning}
+        return {
+            "providers": _PROVIDERS,
+            "threads": target.runtime.threads,
+            "spinning": target.runtime.spinning,
+        }
 
     @contextmanager
     def open(self, artifact: Path, target: Target) -> Iterator[_Runner]:

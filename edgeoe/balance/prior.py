@@ -25,9 +25,7 @@ def complementary_prior(counts: Tensor, *, alpha: float | None = None) -> Tensor
     largest = float(beta.max())
     chosen = float(beta.max() + beta.min()) if alpha is None else alpha
     if chosen < largest - 1e-9:
-        raise ConfigError(
-            f"[oe] alpha must be at least the largest class's share, {largest:.4f}. Got {chosen}."
-        )
+        raise ConfigError(f"[oe] alpha must be at least the largest class's share, {largest:.4f}. Got {chosen}.")
     scale = len(beta) * chosen - 1
     if scale < 1e-9:  # balanced, and alpha is exactly every share: the limit is uniform
         return torch.full_like(beta, 1 / len(beta)).float()

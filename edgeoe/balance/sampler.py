@@ -57,7 +57,7 @@ class Sampler:
 
     def draw(self, step: int) -> Draw:
         """The batch of `step`."""
-        g = torch.Generator().manual_seed((self.seed << 32) + step)
+        g = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**32)  # torch reads 32 bits of it
         rows = self.batch + self.ood_batch
         return Draw(
             samples=self._samples(g),

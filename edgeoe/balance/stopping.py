@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["BestWeights", "balanced_agreement"]
@@ -14,7 +15,7 @@ def balanced_agreement(student_classes: Tensor, teacher_classes: Tensor) -> floa
     the pool resembles most do not drown the others.
     """
     same = (student_classes == teacher_classes).double()
-    shares = [same[teacher_classes == k].mean() for k in teacher_classes.unique()]
+    shares = [same[teacher_classes == k].mean() for k in torch.unique(teacher_classes)]
     return float(sum(shares) / len(shares))
 
 

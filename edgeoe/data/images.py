@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +16,10 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import DataError
 from edgeoe.progress import Progress, silent
 
-__all__ = ["SUFFIXES", "Images", "find_images", "readable"]
+__all__ = ["SUFFIXES", "UNREADABLE", "Images", "find_images"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-_UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
+UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
 _MEMORY_SHARE = 0.25  # of the free memory, at most, for one list of images
 
 
@@ -34,27 +34,12 @@ def find_images(folder: Path) -> list[Path]:
     )
 
 
-def readable(paths: Iterable[Path]) -> list[bool]:
-    """Whether each file opens as an image and decodes to its end."""
-
-    def decodes(path: Path) -> bool:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except _UNREADABLE:
-            return False
-        return True
-
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(decodes, paths))
-
-
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Turn whatever Pillow raises over a file into a DataError that names it."""
     try:
         yield
-    except _UNREADABLE as reason:
+    except UNREADABLE as reason:
         raise DataError(f"{path}: can't be read as an image ({reason}). Remove or replace it.") from None
 
 

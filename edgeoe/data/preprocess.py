@@ -73,7 +73,8 @@ class Preprocess:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Preprocess:
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """`image` of any size and mode, resized and cropped: (C, H, W) uint8."""

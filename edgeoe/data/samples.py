@@ -102,9 +102,7 @@ def find_test(folder: Path, classes: Sequence[str]) -> SampleFiles:
     found = find_samples(folder)
     for name in found.classes:
         if name not in classes:
-            raise DataError(
-                f"{folder / name}: no class {name!r} among the few samples. {nearest(name, classes)}"
-            )
+            raise DataError(f"{folder / name}: no class {name!r} among the few samples. {nearest(name, classes)}")
     labels = tuple(classes.index(found.classes[k]) for k in found.labels)
     return SampleFiles(found.paths, labels, tuple(classes))
 

@@ -39,9 +39,7 @@ def accuracy_from_predictions(
     """
     hits = np.bincount(labels[predicted == labels], minlength=classes)
     images = np.bincount(labels, minlength=classes)
-    recall = tuple(
-        proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True)
-    )
+    recall = tuple(proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True))
     known = [part for part in recall if part is not None]
     rare_known = [part for k in rare if (part := recall[k]) is not None]
     return Accuracy(

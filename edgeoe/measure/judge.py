@@ -35,7 +35,12 @@ def judge(measurement: Measurement, budget: Budget) -> Verdict:
             outcome, reason = _outcome(sense, limit, estimate)
             checks.append(
                 Check(
-                    name=field.name, limit=limit, sense=sense, measured=estimate, outcome=outcome, reason=reason
+                    name=field.name,
+                    limit=limit,
+                    sense=sense,
+                    measured=estimate,
+                    outcome=outcome,
+                    reason=reason,
                 )
             )
     return Verdict(tuple(checks))

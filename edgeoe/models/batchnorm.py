@@ -21,7 +21,7 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # noqa: ARG004
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
         total = gradient.clone()
         dist.all_reduce(total)
         return total
@@ -37,7 +37,7 @@ class SynchronisedBatchNorm(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Iterable[type],  # noqa: ARG002 - the mode's signature
+        types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
@@ -61,14 +61,14 @@ def _batch_norm(
     shape = [1, -1] + [1] * (x.dim() - 2)
     wide = x.float()
     rows = wide.numel() // wide.shape[1] * dist.get_world_size()
-    mean = _SumOverProcesses.apply(wide.sum(dims)) / rows
+    mean: Tensor = _SumOverProcesses.apply(wide.sum(dims)) / rows
     centred = wide - mean.view(shape)
-    variance = _SumOverProcesses.apply(centred.square().sum(dims)) / rows
+    variance: Tensor = _SumOverProcesses.apply(centred.square().sum(dims)) / rows
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * rows / (rows - 1)).to(running_var.dtype), momentum)
-    out = centred * torch.rsqrt(variance + eps).view(shape)
+    out: Tensor = centred * torch.rsqrt(variance + eps).view(shape)
     if weight is not None:
         out = out * weight.view(shape)
     if bias is not None:

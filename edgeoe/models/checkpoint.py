@@ -89,9 +89,7 @@ def save_student(
         run.write(f"student/{file.name}", lambda path: shutil.copyfile(file, path))
         source = replace(source, file=Path(file.name))
     run.write(_WEIGHTS, lambda path: save_model(student, str(path)))
-    run.write_record(
-        _PLAN, {"format": 1, "teacher": str(source), **facts, "layers": plan_between(teacher, student)}
-    )
+    run.write_record(_PLAN, {"format": 1, "teacher": str(source), **facts, "layers": plan_between(teacher, student)})
 
 
 def load_student(run: Run) -> nn.Module:

@@ -56,7 +56,7 @@ def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
     device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape, device=device))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops()) // 2
 
 
 def count_params(model: nn.Module) -> int:
@@ -150,9 +150,7 @@ def _prune(graph: tp.DependencyGraph, model: nn.Module, name: str, channels: tup
     return graph.get_pruning_group(layer, function, list(channels))
 
 
-def _without(
-    model: nn.Module, removed: dict[str, tuple[int, ...]], shape: tuple[int, int, int]
-) -> nn.Module:
+def _without(model: nn.Module, removed: dict[str, tuple[int, ...]], shape: tuple[int, int, int]) -> nn.Module:
     """A copy of `model` without those output channels and whatever depends on them."""
     student = copy.deepcopy(model)
     with torch.enable_grad():  # the graph is traced through autograd
@@ -163,9 +161,7 @@ def _without(
     return student
 
 
-def prunable_groups(
-    teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent
-) -> Iterator[Group]:
+def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent) -> Iterator[Group]:
     """Every group of tied channels, in the order of the layers, verified or refused with the reason."""
     model = copy.deepcopy(teacher).requires_grad_(True)
     try:

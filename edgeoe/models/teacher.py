@@ -203,7 +203,10 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source
 
 @torch.no_grad()
 def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int) -> None:
-    """Run `teacher` on two images (C, H, W) of zeros. Raises TeacherError unless it answers (2, classes) finite logits."""
+    """Run `teacher` on two black images of `shape` (C, H, W).
+
+    Raises TeacherError unless it answers with finite logits (2, classes).
+    """
     try:
         logits = teacher(torch.zeros(2, *shape))
     except Exception as reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -47,15 +48,13 @@ def compress(
     fabric = new_fabric(settings)
     first = os.environ.get("RANK", "0") == "0"
     with new_run(out, overwrite=overwrite) if first else nullcontext() as run:
-        reason = fabric.launch(_compress, settings, run, progress)
+        reason = fabric.launch(partial(_compress, settings=settings, run=run, progress=progress))
         if isinstance(reason, EdgeoeError):
             raise reason
     return Run(out) if first else None
 
 
-def _compress(
-    fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress
-) -> EdgeoeError | None:
+def _compress(fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress) -> EdgeoeError | None:
     """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
     try:
         _compress_into(fabric, settings, run, progress if fabric.is_global_zero else silent)

@@ -24,9 +24,7 @@ from edgeoe.stages.facts import run_facts
 __all__ = ["validate", "validate_record"]
 
 
-def validate(
-    run: Run, target: Target, *, test: Path, progress: Progress = silent
-) -> tuple[Measurement, Verdict]:
+def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> tuple[Measurement, Verdict]:
     """Measure the built artifact's accuracy on `test` and its latency here, and judge both."""
     folder = f"targets/{target.name}"
     made_by = f"build {run.path} --target {target.name}"

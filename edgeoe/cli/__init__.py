@@ -1,0 +1,64 @@
+"""The command line: parses, calls the pipeline, shows results, and turns errors into exit codes.
+
+0 passed, 1 verdict failed, 2 user error, 3 inconclusive, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from edgeoe.cli import compress, demo, deploy, doctor, samples, stages, targets
+from edgeoe.errors import EdgeoeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="edgeoe",
+    help="Compress a vision classifier with a few class-imbalanced images, and ship it with a verdict.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+app.command("compress")(compress.command)
+app.command("export")(stages.export_command)
+app.command("build")(stages.build_command)
+app.command("validate")(stages.validate_command)
+app.command("deploy")(deploy.command)
+app.add_typer(targets.app, name="targets")
+app.command("samples")(samples.command)
+app.command("doctor")(doctor.command)
+app.command("demo")(demo.command)
+
+_USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    from edgeoe.report.terminal import err
+
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other packages' deprecations are not the user's to mend
+    logging.basicConfig(level=logging.WARNING, format="edgeoe: %(message)s")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except EdgeoeError as reason:
+        err.print(f"[red]error:[/] {_plain(str(reason))}", soft_wrap=True)
+        code = 2
+    except _USAGE_ERROR as reason:
+        message = reason.format_message()  # type: ignore[attr-defined]
+        err.print(f"[red]error:[/] {_plain(message)} See --help.", soft_wrap=True)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("[yellow]interrupted[/]: nothing half-written was left.")
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _plain(message: str) -> str:
+    """`message` on one line, its brackets no markup."""
+    return " ".join(message.split()).replace("[", r"\[")

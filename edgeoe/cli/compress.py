@@ -1,0 +1,49 @@
+"""edgeoe compress"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import ConfigOption, JsonOption, next_step, takes_settings, write_json
+from edgeoe.settings import CompressSettings
+
+__all__ = ["command"]
+
+
+@takes_settings
+def command(
+    *,
+    context: typer.Context,  # noqa: ARG001 - takes_settings reads it
+    settings: CompressSettings,
+    out: Annotated[Path, typer.Option(help="Run directory to write.", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    config: ConfigOption = None,  # noqa: ARG001 - takes_settings reads it
+    json: JsonOption = None,
+) -> int:
+    """Make a smaller student of a teacher, from a few labelled images and any pile of pictures.
+
+    Example: [bold]edgeoe compress --teacher model.py:resnet56 --weights teacher.safetensors --samples few/
+    --ood pictures/ --keep-macs 0.5 --out runs/a[/]
+    """
+    from edgeoe.pipeline import compress
+    from edgeoe.report.terminal import bar
+    from edgeoe.report.terminal import out as console
+
+    run = compress(settings, out=out, overwrite=overwrite, progress=bar)
+    if run is None:  # one of torchrun's other processes
+        return 0
+    record = run.read_record("compress.json", made_by="compress")
+    write_json(json, record)
+    console.print(
+        f"student in {out}: {100 * record['macs_kept']:.1f} % of the MACs, {100 * record['params_kept']:.1f} % of the "
+        f"parameters; {record['steps']} steps in {record['seconds']:.0f} s",
+        soft_wrap=True,
+    )
+    plan = run.read_record("student/plan.json", made_by="compress")
+    for layer, reason in plan["left_alone"].items():
+        console.print(f"  [dim]left alone: {layer}: {reason}[/]", soft_wrap=True)
+    next_step(f"edgeoe export {out}")
+    return 0

@@ -1,0 +1,70 @@
+"""edgeoe deploy"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.stages import ExporterOption, checked_exporter
+from edgeoe.settings import CompressSettings
+
+__all__ = ["command"]
+
+
+@takes_settings
+def command(
+    *,
+    context: typer.Context,  # noqa: ARG001 - takes_settings reads it
+    settings: CompressSettings,
+    out: Annotated[Path, typer.Option(help="Run directory to write, or to go on with.", show_default=False)],
+    target: Annotated[list[str], typer.Option(help="A profile; may be given several times.", show_default=False)],
+    test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
+    exporter: ExporterOption = "dynamo",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run with other settings.")] = False,
+    config: ConfigOption = None,  # noqa: ARG001 - takes_settings reads it
+    json: JsonOption = None,
+) -> int:
+    """The whole line: compress, export, build and validate, for one target or several.
+
+    A student that is already there, made with the same settings, is kept. The exit code is the worst verdict's.
+
+    Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
+    """
+    from edgeoe.data.samples import find_samples, find_test
+    from edgeoe.pipeline import deploy
+    from edgeoe.report.terminal import bar, show_measurement, show_verdict
+    from edgeoe.run import Run
+    from edgeoe.targets import load_target
+
+    profiles, chosen = [load_target(name) for name in target], checked_exporter(exporter)
+    find_test(test, find_samples(settings.samples, settings.list).classes)  # before an hour of compressing
+    records, worst = {}, 0
+    for profile, measurement, verdict in deploy(
+        settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, progress=bar
+    ):
+        record = Run(out).read_record(f"targets/{profile.name}/validation.json", made_by="validate")
+        records[profile.name] = record
+        show_measurement(profile.name, record["classes"], measurement)
+        show_verdict(profile.name, verdict)
+        code = EXIT_CODES[verdict.outcome]
+        worst = 1 if 1 in (code, worst) else max(code, worst)
+    if not records:  # one of torchrun's other processes
+        return 0
+    run = Run(out)
+    write_json(
+        json,
+        {
+            "compress": run.read_record("compress.json", made_by="compress"),
+            "export": run.read_record("export.json", made_by="export"),
+            "targets": records,
+        },
+    )
+    next_step(
+        f"copy {out}/targets/{profiles[0].name}/model.onnx to the device"
+        if not worst
+        else f"edgeoe targets show {profiles[0].name}"
+    )
+    return worst

@@ -1,0 +1,25 @@
+"""edgeoe doctor"""
+
+from __future__ import annotations
+
+from edgeoe.cli.options import JsonOption, next_step, write_json
+
+__all__ = ["command"]
+
+
+def command(json: JsonOption = None) -> int:
+    """What this machine can run, and what is missing for the rest.
+
+    Example: [bold]edgeoe doctor[/]
+    """
+    from edgeoe.doctor import examine
+    from edgeoe.report.terminal import out, table
+
+    findings = examine()
+    write_json(json, findings)
+    mark = {True: "[green]yes[/]", False: "[yellow]no[/]"}
+    made = table("This machine", ("what", "here", "detail"), [(f.what, mark[f.here], f.detail) for f in findings])
+    made.columns[1].justify = made.columns[2].justify = "left"
+    out.print(made)
+    next_step("edgeoe demo")
+    return 0

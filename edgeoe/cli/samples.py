@@ -1,0 +1,55 @@
+"""edgeoe samples"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import JsonOption, next_step, write_json
+
+__all__ = ["command"]
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="A folder per class.", show_default=False)],
+    list_file: Annotated[
+        Path | None,
+        typer.Option("--list", help="Text file of paths that narrows the folder.", show_default=False),
+    ] = None,
+    json: JsonOption = None,
+) -> int:
+    """Look at few samples: images per class, imbalance, unreadable and duplicate images.
+
+    Exit code 2 if an image is unreadable.
+
+    Example: [bold]edgeoe samples few/[/]
+    """
+    from edgeoe.data.inspection import inspect_samples
+    from edgeoe.data.samples import find_samples
+    from edgeoe.report.terminal import bar, out, table
+
+    found = find_samples(folder, list_file)
+    report = inspect_samples(found, progress=bar)
+    write_json(json, report)
+    most = max(report.counts)
+    rows = [
+        (name, str(count), "█" * max(round(30 * count / most), 1 if count else 0))
+        for name, count in zip(report.classes, report.counts, strict=True)
+    ]
+    made = table(f"{sum(report.counts)} images, {len(report.classes)} classes", ("class", "images", ""), rows)
+    made.columns[2].justify = "left"
+    out.print(made)
+    out.print(f"imbalance ratio (largest class to smallest that has images): {report.imbalance_ratio:g}")
+    for name in report.empty:
+        out.print(f"[yellow]no images:[/] class {name}")
+    for path in report.unreadable:
+        out.print(f"[red]unreadable:[/] {path}", soft_wrap=True)
+    for group in report.duplicates:
+        out.print(f"[yellow]same pixels:[/] {', '.join(group)}", soft_wrap=True)
+    if report.unreadable:
+        next_step(f"remove or replace the unreadable images, then edgeoe samples {folder}")
+        return 2
+    next_step(f"edgeoe compress --samples {folder} ...")
+    return 0

@@ -1,0 +1,78 @@
+"""edgeoe targets list, show and check"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.errors import TargetError
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Profiles of the devices that artifacts are built for.", no_args_is_help=True)
+_Name = Annotated[str, typer.Argument(help="Name of a profile, or a .toml file.", show_default=False)]
+
+
+@app.command("list")
+def list_command(json: JsonOption = None) -> int:
+    """Every profile: those in ./targets, then those that edgeoe ships.
+
+    Example: [bold]edgeoe targets list[/]
+    """
+    from edgeoe.report.terminal import out, table
+    from edgeoe.targets import find_targets, load_target
+
+    rows, records = [], []
+    for name, path in find_targets().items():
+        target = load_target(str(path))
+        rows.append((name, target.backend, target.precision, target.description, str(path)))
+        records.append({"name": name, "backend": target.backend, "precision": target.precision, "path": str(path)})
+    write_json(json, records)
+    out.print(table("targets", ("name", "backend", "precision", "description", "file"), rows))
+    next_step("edgeoe targets show NAME")
+    return 0
+
+
+@app.command("show")
+def show_command(name: _Name) -> int:
+    """Print a profile's file, to copy and edit.
+
+    Example: [bold]edgeoe targets show host-cpu > targets/my-device.toml[/]
+    """
+    from edgeoe.report.terminal import out
+    from edgeoe.targets import find_target, load_target
+
+    load_target(name)
+    out.out(find_target(name).read_text(encoding="utf-8"), end="")
+    return 0
+
+
+@app.command("check")
+def check_command(
+    names: Annotated[list[str] | None, typer.Argument(help="Profiles; default: all.", show_default=False)] = None,
+    json: JsonOption = None,
+) -> int:
+    """Check profiles key by key; every complaint has a file and a line.
+
+    Example: [bold]edgeoe targets check targets/my-device.toml[/]
+    """
+    from edgeoe.report.terminal import err, out
+    from edgeoe.targets import find_targets, load_target
+
+    records: dict[str, str] = {}
+    for name in names or [str(path) for path in find_targets().values()]:
+        try:
+            load_target(name)
+        except TargetError as reason:
+            records[name] = str(reason)
+            err.print("[red]error:[/]", str(reason).replace("[", r"\["), soft_wrap=True)
+        else:
+            records[name] = "ok"
+            out.print(f"[green]ok[/] {name}")
+    write_json(json, records)
+    if any(result != "ok" for result in records.values()):
+        return 2
+    next_step("edgeoe build RUN --target NAME")
+    return 0

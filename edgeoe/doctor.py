@@ -1,0 +1,102 @@
+"""What this machine can run, found by looking and not by guessing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeoe.errors import EdgeoeError
+from edgeoe.measure.environment import cpu_flags, cpu_model, environment
+from edgeoe.run import versions
+from edgeoe.targets import find_targets, load_target
+
+__all__ = ["Finding", "examine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One capability: whether it is here, and what it is or how to get it."""
+
+    what: str
+    here: bool
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Every capability that edgeoe can use."""
+    return [probe() for probe in (_python, _cpu, _torch, _cuda, _onnxruntime, _tensorrt, _targets)]
+
+
+def _python() -> Finding:
+    found = versions()
+    return Finding("edgeoe", True, ", ".join(f"{name} {version}" for name, version in found.items()))
+
+
+def _cpu() -> Finding:
+    fast = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
+            if flag in cpu_flags()]  # fmt: skip
+    return Finding(
+        "CPU",
+        True,
+        f"{cpu_model()}, {environment()['cores']} cores, {' '.join(fast) or 'no wide SIMD found'}",
+    )
+
+
+def _torch() -> Finding:
+    found = versions("torch", "torchvision", "timm", "lightning-fabric", "torch-pruning")
+    detail = ", ".join(f"{name} {version}" for name, version in found.items() if name not in ("python", "edgeoe"))
+    return _tried("compression", lambda: _torch_detail(detail))
+
+
+def _torch_detail(detail: str) -> str:
+    from edgeoe.compute import automatic_precision
+
+    return f"{detail}; trains in {automatic_precision('cpu')} on the CPU"
+
+
+def _cuda() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Finding("CUDA", False, "no CUDA device or driver: compression runs on the CPU, several times slower")
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return Finding("CUDA", True, f"{', '.join(names)}, CUDA {torch.version.cuda}")
+
+
+def _onnxruntime() -> Finding:
+    def detail() -> str:
+        import onnxruntime
+
+        providers = ", ".join(onnxruntime.get_available_providers())
+        return f"onnxruntime {onnxruntime.__version__} with {providers}; edgeoe uses the CPU provider"
+
+    return _tried("ONNX Runtime targets", detail)
+
+
+def _tensorrt() -> Finding:
+    if importlib.util.find_spec("tensorrt") is None:
+        return Finding("TensorRT targets", False, "not installed, and edgeoe has no TensorRT backend yet")
+    return Finding(
+        "TensorRT targets",
+        False,
+        f"tensorrt {versions('tensorrt').get('tensorrt')} is here, but edgeoe has no backend for it yet",
+    )
+
+
+def _targets() -> Finding:
+    good, bad = [], []
+    for name, path in find_targets().items():
+        try:
+            load_target(str(path))
+            good.append(name)
+        except EdgeoeError as reason:
+            bad.append(str(reason))
+    return Finding("profiles", not bad, "; ".join([", ".join(good), *bad]))
+
+
+def _tried(what: str, detail: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, detail())
+    except Exception as reason:
+        return Finding(what, False, f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}")

@@ -1,0 +1,33 @@
+"""none: the teacher as it is, so that every stage after compression can be run on it as a baseline."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from edgeoe.errors import ConfigError
+from edgeoe.methods import Bench, Compressed, Fit
+from edgeoe.models.pruning import Pruned, count_macs
+from edgeoe.settings import CompressSettings
+
+__all__ = ["Unchanged"]
+
+
+class Unchanged:
+    """Cuts and trains nothing. Raises ConfigError unless keep_macs is 1."""
+
+    def __init__(self, settings: CompressSettings) -> None:
+        if settings.keep_macs != 1:
+            raise ConfigError(f"--method none keeps every MAC: pass --keep-macs 1. Got {settings.keep_macs}.")
+
+    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
+        pruned = Pruned(
+            model=copy.deepcopy(teacher),
+            removed={},
+            groups=(),
+            macs=count_macs(teacher, workbench.shape),
+            macs_kept=1.0,
+            params_kept=1.0,
+        )
+        return Compressed(pruned, Fit(steps=0, best_step=0, agreement=None, images_per_second=0.0))

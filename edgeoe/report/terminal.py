@@ -1,0 +1,101 @@
+"""The terminal: progress bars on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from edgeoe.records import Check, Estimate, Measurement, Outcome, Verdict
+
+__all__ = ["bar", "err", "out", "show_measurement", "show_verdict", "table"]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+_COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar with the time left; it leaves a line with the time taken."""
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, refresh_per_second=4) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda: progress.advance(task)
+
+
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are figures."""
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for position, name in enumerate(header):
+        made.add_column(name, justify="left" if position == 0 else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def percent(estimate: Estimate | None) -> str:
+    """A fraction as a percentage with its 95 % interval."""
+    if estimate is None:
+        return "no test images"
+    return f"{100 * estimate.value:.1f} %  [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("[", r"\[")
+
+
+def milliseconds(estimate: Estimate) -> str:
+    """A latency with its 95 % interval."""
+    return f"{estimate.value:.3f} ms  [{estimate.low:.3f}, {estimate.high:.3f}]".replace("[", r"\[")
+
+
+def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
+    """Print accuracy and latency of one artifact."""
+    accuracy, latency = m.accuracy, m.latency
+    rare = ", ".join(classes[k] for k in accuracy.rare_classes)
+    rows = [
+        ("top-1", percent(accuracy.top1)),
+        ("mean recall", percent(accuracy.mean_recall)),
+        (f"rare recall ({rare})", percent(accuracy.rare_recall)),
+        ("worst recall", percent(accuracy.worst_recall)),
+        *((f"  {name}", percent(part)) for name, part in zip(classes, accuracy.recall_per_class, strict=True)),
+        ("p50", milliseconds(latency.p50)),
+        ("p90", milliseconds(latency.p90)),
+        (f"p99 (n = {latency.n}, batch {latency.batch})", milliseconds(latency.p99)),
+        ("size", f"{m.size_bytes / 1e6:.3f} MB"),
+    ]
+    out.print(table(f"{target}, {sum(accuracy.images_per_class)} test images", ("", r"measured \[95 %]"), rows))
+
+
+def show_verdict(target: str, verdict: Verdict) -> None:
+    """Print each check and the verdict."""
+    for check in verdict.checks:
+        colour = _COLOUR[check.outcome]
+        out.print(f"  [{colour}]{check.outcome:<12}[/] {_check(check)}")
+    if len(verdict.checks) == 1:
+        out.print(f"  [dim]no budget in the profile of {target}: only the build itself was judged[/]")
+    out.print(f"{target}: [bold {_COLOUR[verdict.outcome]}]{verdict.outcome}[/]")
+
+
+def _check(check: Check) -> str:
+    if check.measured is None:
+        return f"{check.name} {check.sense} {check.limit:g}: {check.reason}"
+    interval = ""
+    if check.measured.low < check.measured.high:
+        interval = rf" \[{check.measured.low:.4g}, {check.measured.high:.4g}]"
+    reason = f" ({check.reason})" if check.reason else ""
+    return f"{check.name} {check.measured.value:.4g}{interval}, {check.sense} {check.limit:g}{reason}"

@@ -1,0 +1,126 @@
+"""Small real things that many tests share: a teacher file, images on disk, a finished run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeoe.settings import CompressSettings, PreprocessSettings
+
+CLASSES = ("circle", "cross", "square")
+COUNTS = (12, 5, 1)  # few samples per class, imbalanced
+
+
+def draw(kind: str, rng: np.random.Generator) -> Image.Image:
+    """A 16x16 RGB picture of one class: a bright shape, anywhere, on a dark noisy ground."""
+    pixels = rng.integers(0, 60, (16, 16, 3)).astype(np.uint8)
+    y, x = np.mgrid[:16, :16]
+    cy, cx = rng.integers(6, 10, 2)
+    shapes = {
+        "circle": np.abs(np.hypot(y - cy, x - cx) - 4) < 1,
+        "cross": (np.abs(y - cy) < 1) | (np.abs(x - cx) < 1),
+        "square": (np.abs(y - cy) < 4) & (np.abs(x - cx) < 4),
+    }
+    pixels[shapes[kind]] = rng.integers(180, 255, 3)
+    return Image.fromarray(pixels)
+
+
+def write_classes(folder: Path, counts: tuple[int, ...], *, seed: int) -> Path:
+    """A folder per class with that many PNG images."""
+    rng = np.random.default_rng(seed)
+    for kind, count in zip(CLASSES, counts, strict=True):
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            draw(kind, rng).save(folder / kind / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ and test/ with a folder per class, and ood/ with 60 mixed pictures. Read only."""
+    folder = tmp_path_factory.mktemp("pictures")
+    write_classes(folder / "train", COUNTS, seed=1)
+    write_classes(folder / "test", (10, 10, 10), seed=2)
+    (folder / "ood" / "deep").mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        shape = (int(rng.integers(12, 40)), int(rng.integers(12, 40)), 3)
+        place = folder / "ood" / ("deep" if number % 2 else "")
+        Image.fromarray(rng.integers(0, 255, shape).astype(np.uint8)).save(place / f"{number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher_file() -> Path:
+    """A user's own file with factories of small networks; see its docstring."""
+    return Path(__file__).parent / "networks.py"
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory, teacher_file: Path) -> Path:
+    """Weights of networks.py:residual, random but fixed, as safetensors."""
+    import torch
+    from safetensors.torch import save_model
+
+    from edgeoe.models.teacher import TeacherSource
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "residual.safetensors"
+    save_model(TeacherSource.parse(f"{teacher_file}:residual").build(len(CLASSES)), str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def settings(pictures: Path, teacher_file: Path, weights: Path) -> CompressSettings:
+    """Settings of a compression that takes a second."""
+    return CompressSettings(
+        teacher=f"{teacher_file}:residual",
+        weights=weights,
+        samples=pictures / "train",
+        ood=pictures / "ood",
+        steps=6,
+        batch=8,
+        device="cpu",
+        precision="fp32",
+        preprocess=PreprocessSettings(size=(16, 16), mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3)),
+    )
+
+
+@pytest.fixture(scope="session")
+def _exported(tmp_path_factory: pytest.TempPathFactory, settings: CompressSettings) -> Path:
+    from edgeoe.pipeline import compress, export
+
+    path = tmp_path_factory.mktemp("runs") / "exported"
+    run = compress(replace(settings, seed=1), out=path)
+    assert run is not None
+    export(run)
+    return path
+
+
+@pytest.fixture
+def exported(_exported: Path, tmp_path: Path) -> Path:
+    """A run that was compressed and exported; the test's own copy, to change as it likes."""
+    return shutil.copytree(_exported, tmp_path / "run")
+
+
+@pytest.fixture
+def edgeoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`edgeoe(*arguments)` runs the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        from edgeoe.cli import main
+
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as stopped:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, captured.out, captured.err
+
+    return run
