@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeoe.balance.losses import RowWeights, joint_loss
@@ -26,7 +28,6 @@ from edgeoe.balance.prior import class_weights, complementary_prior
 from edgeoe.balance.sampler import Draw, Sampler
 from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.compute import synchronised_batchnorm, with_native_sync
-from edgeoe.data.images import Images
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
 from edgeoe.methods import Fit, Stage
@@ -182,26 +183,30 @@ class Workbench:
         return order[:held], order[held:]
 
     def _batches(self, steps: int) -> Iterator[Batch]:
-        """The batches of every step; the next one is read while this one is computed."""
+        """The batches of every step; the images of the next one are read while this one is computed.
+
+        The reading thread stays clear of torch's own thread pool, which would fight the computation for cores.
+        """
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            coming = reader.submit(self._batch, 0)
+            coming = reader.submit(self._read, 0)
             for step in range(steps):
-                batch = coming.result()
+                draw, pixels = coming.result()
                 if step + 1 < steps:
-                    coming = reader.submit(self._batch, step + 1)
-                yield batch
+                    coming = reader.submit(self._read, step + 1)
+                yield self._batch(draw, torch.from_numpy(pixels))
 
-    def _batch(self, step: int) -> Batch:
+    def _read(self, step: int) -> tuple[Draw, NDArray[np.uint8]]:
         draw = self._sampler.draw(step).share(self.fabric.global_rank, self.fabric.world_size)
-        pixels = self._pixels(self.samples.images, draw.samples)
-        labels = torch.cat([self._sampler.labels[draw.samples], draw.ood_labels])
+        pixels = self.samples.images.rows(draw.samples.numpy())
         if self.pool is not None:
-            pixels = torch.cat([pixels, self._pixels(self.pool.images, draw.pool)])
-        pixels = _augment(pixels, draw, padding=self._sampler.padding)
-        return Batch(self._normalise(pixels), labels.to(self.fabric.device), len(draw.samples))
+            pixels = np.concatenate([pixels, self.pool.images.rows(draw.pool.numpy())])
+        return draw, pixels
 
-    def _pixels(self, images: Images, indices: Tensor) -> Tensor:
-        return torch.from_numpy(images.rows(indices.numpy())).to(self.fabric.device, non_blocking=True)
+    def _batch(self, draw: Draw, pixels: Tensor) -> Batch:
+        device = self.fabric.device
+        pixels = _augment(pixels.to(device, non_blocking=True), draw, padding=self._sampler.padding)
+        labels = torch.cat([self._sampler.labels[draw.samples], draw.ood_labels])
+        return Batch(self._normalise(pixels), labels.to(device), len(draw.samples))
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         preprocess = self.samples.images.preprocess
@@ -213,7 +218,7 @@ class Workbench:
         """Held-out OOD images (n, C, H, W) uint8 and the teacher's classes (n,) for them."""
         if self.pool is None or not len(self._holdout):
             return None
-        pixels = self._pixels(self.pool.images, self._holdout)
+        pixels = torch.from_numpy(self.pool.images.rows(self._holdout.numpy())).to(self.fabric.device)
         return pixels, torch.cat(
             [self.teach(self._normalise(part)).argmax(1) for part in torch.split(pixels, _EVALUATED)]
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeoe.cli.options import JsonOption, next_step, write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["command"]
 
@@ -26,7 +30,7 @@ def command(
     Example: [bold]edgeoe demo --out runs/demo[/]
     """
     from edgeoe.demo.line import run_demo
-    from edgeoe.report.terminal import bar, percent, table
+    from edgeoe.report.terminal import bar, percent
     from edgeoe.report.terminal import out as console
 
     rows: list[dict[str, Any]] = []
@@ -36,27 +40,31 @@ def command(
             {"name": shown.name, "run": str(shown.run.path), "macs": record["macs"], "params": record["params"]}
         )
         rows[-1] |= {"validation": shown.run.read_record("targets/host-cpu/validation.json", made_by="demo")}
-        console.print(f"{shown.name}: top-1 {percent(shown.measurement.accuracy.top1)}")
+        console.print(f"{shown.name}: top-1 {percent(shown.measurement.accuracy.top1)} \\[95 %]")
     write_json(json, rows)
-    rare = ", ".join(rows[0]["validation"]["rare_classes"])
-    header = ("", "top-1", f"rare recall ({rare})", "MACs", "parameters", "file", "p50", "p99", "verdict")
-    cells = [
-        (
-            row["name"],
-            f"{100 * row['validation']['top1']:.1f} %",
-            f"{100 * row['validation']['rare_recall']:.1f} %",
-            f"{row['macs'] / 1e6:.2f} M",
-            f"{row['params'] / 1e3:.1f} k",
-            f"{row['validation']['size_bytes'] / 1e3:.0f} kB",
-            f"{row['validation']['latency_ms']['p50']:.3f} ms",
-            f"{row['validation']['latency_ms']['p99']:.3f} ms",
-            row["validation"]["verdict"],
-        )
-        for row in rows
-    ]
-    console.print(table("Handwritten digits, 10 few samples a class, imbalance 31, host-cpu", header, cells))
+    console.print(_comparison(rows))
     for row in rows:
         console.print(f"{row['run']}: student.onnx, targets/host-cpu/model.onnx and validation.json", soft_wrap=True)
     console.print(f"{out}/images: the digits, and the photograph patches that served as OOD", soft_wrap=True)
     next_step(f"edgeoe validate {out}/student-with-oe --target host-cpu --test {out}/images/test")
     return 0
+
+
+def _comparison(rows: list[dict[str, Any]]) -> Table:
+    """The networks side by side."""
+    from edgeoe.report.terminal import table
+
+    rare = ", ".join(rows[0]["validation"]["rare_classes"])
+    figures: dict[str, Callable[[dict[str, Any]], str]] = {
+        "top-1": lambda row: f"{100 * row['validation']['top1']:.1f} %",
+        f"recall of the rarest ({rare})": lambda row: f"{100 * row['validation']['rare_recall']:.1f} %",
+        "worst recall": lambda row: f"{100 * row['validation']['worst_recall']:.1f} %",
+        "MACs": lambda row: f"{row['macs'] / 1e6:.2f} M",
+        "parameters": lambda row: f"{row['params'] / 1e3:.1f} k",
+        "file size": lambda row: f"{row['validation']['size_bytes'] / 1e3:.0f} kB",
+        "p50 latency": lambda row: f"{row['validation']['latency_ms']['p50']:.3f} ms",
+        "p99 latency": lambda row: f"{row['validation']['latency_ms']['p99']:.3f} ms",
+        "verdict": lambda row: str(row["validation"]["verdict"]),
+    }
+    cells = [(name, *(figure(row) for row in rows)) for name, figure in figures.items()]
+    return table("Handwritten digits, 10 few samples a class, imbalance 31", ("", *(r["name"] for r in rows)), cells)

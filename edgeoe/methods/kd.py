@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from edgeoe.methods import Bench, Compressed, Imitation, Stage
 from edgeoe.models.pruning import prune_channels
 from edgeoe.settings import CompressSettings
 
-__all__ = ["KD", "distillation"]
+__all__ = ["KD", "distillation", "imitate_logits"]
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -22,6 +24,17 @@ def distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
 
 
+def imitate_logits(workbench: Bench, *, temperature: float) -> Callable[[nn.Module, Tensor], Imitation]:
+    """How far a student's logits are from the teacher's, as a Stage takes it."""
+
+    def imitate(student: nn.Module, x: Tensor) -> Imitation:
+        student_logits, teacher_logits = student(x).float(), workbench.teach(x)
+        loss = distillation(student_logits, teacher_logits, temperature=temperature)
+        return Imitation(loss, student_logits, teacher_logits)
+
+    return imitate
+
+
 class KD:
     """Channels with the least L1 norm go (Li et al., ICLR 2017); T^2 KL of the logits and cross-entropy bring
     the accuracy back (Hinton et al., 2015)."""
@@ -30,19 +43,17 @@ class KD:
         self.settings = settings
 
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        settings = self.settings
         pruned = prune_channels(
             teacher,
             shape=workbench.shape,
-            keep_macs=settings.keep_macs,
-            channel_multiple=settings.channel_multiple,
+            keep_macs=self.settings.keep_macs,
+            channel_multiple=self.settings.channel_multiple,
             progress=workbench.progress,
         )
-
-        def imitate(student: nn.Module, x: Tensor) -> Imitation:
-            student_logits, teacher_logits = student(x).float(), workbench.teach(x)
-            loss = distillation(student_logits, teacher_logits, temperature=settings.temperature)
-            return Imitation(loss, student_logits, teacher_logits)
-
-        stage = Stage(name="Distilling", imitate=imitate, lr=settings.lr, max_steps=settings.steps)
+        stage = Stage(
+            name="Distilling",
+            imitate=imitate_logits(workbench, temperature=self.settings.temperature),
+            lr=self.settings.lr,
+            max_steps=self.settings.steps,
+        )
         return Compressed(pruned, workbench.fit(pruned.model, stage))
