@@ -6,6 +6,7 @@ no second program), follows torchrun where that started us, and leaves the loop 
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -47,6 +48,8 @@ def new_fabric(settings: CompressSettings) -> Fabric:
     for option, rows in (("batch", settings.batch), ("[oe] ood_batch", settings.oe_settings.ood_batch)):
         if rows is not None and rows % (devices * nodes):
             raise ConfigError(f"{option} must be a multiple of the {devices * nodes} processes. Got {rows}.")
+    for logger in ("lightning_fabric", "lightning.fabric"):
+        logging.getLogger(logger).setLevel(logging.ERROR)  # it announces what was asked for
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on its own settings
         return Fabric(

@@ -150,7 +150,7 @@ class Run:
         try:
             manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             manifest["files"].items()
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             raise RunError(f"{path}: not a manifest of edgeoe. Make the run again.") from None
         return manifest
 

@@ -46,14 +46,17 @@ class TomlDocument:
     def line(self, table: str, key: str) -> int:
         """Line of `key` in `[table]` ("" is the top of the file), or of the table where it has no such key."""
         current, found = "", 1
+        name = rf"""["']?{re.escape(key)}["']?\s*[=.]"""
         for number, text in enumerate(self.text.splitlines(), start=1):
-            header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", text)
+            header = re.match(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]", text)
             if header:
                 current = header[1].strip("\"'")
-            if header and current in (table, key if not table else None):
+            if header and current in (table, f"{table}.{key}".lstrip(".")):
                 found = number
-            elif current == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[=.]""", text):
+            elif current == table and re.match(rf"\s*{name}", text):
                 return number
+            elif not current and re.match(rf"\s*{re.escape(table)}\s*(=|\.\s*{name})", text):
+                found = number  # an inline table, or a dotted key
         return found
 
     def complain(self, table: str, key: str, message: str) -> EdgeoeError:
@@ -90,5 +93,5 @@ class TomlDocument:
             first = invalid.errors(include_url=False)[0]
             key = str(first["loc"][0]) if first["loc"] else ""
             message = first["msg"][0].lower() + first["msg"][1:]
-            got = "" if first["type"].startswith("missing") else f". Got {given.get(key)!r}"
+            got = f". Got {given[key]!r}" if key in given else ""
             raise self.complain(table, key, f"{key}: {message}{got}.") from None

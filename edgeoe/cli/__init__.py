@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other packages' deprecations are not the user's to mend
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a CI that gives up cleans up as Ctrl-C does
     logging.basicConfig(level=logging.WARNING, format="edgeoe: %(message)s")
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -50,12 +52,13 @@ def main(arguments: list[str] | None = None) -> None:
         err.print(f"[red]error:[/] {_plain(str(reason))}", soft_wrap=True)
         code = 2
     except _USAGE_ERROR as reason:
-        message = reason.format_message()  # type: ignore[attr-defined]
-        err.print(f"[red]error:[/] {_plain(message)} See --help.", soft_wrap=True)
+        message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
+        err.print(f"[red]error:[/] {_plain(message)}. See --help.", soft_wrap=True)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        err.print("[yellow]interrupted[/]: nothing half-written was left.")
         code = 130
+    if code == 130:  # some versions of typer turn Ctrl-C into this code themselves
+        err.print("[yellow]interrupted[/]: nothing half-written was left.")
     sys.exit(code if isinstance(code, int) else 0)
 
 

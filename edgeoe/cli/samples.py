@@ -33,7 +33,7 @@ def command(
     found = find_samples(folder, list_file)
     report = inspect_samples(found, progress=bar)
     write_json(json, report)
-    most = max(report.counts)
+    most = max(*report.counts, 1)
     rows = [
         (name, str(count), "█" * max(round(30 * count / most), 1 if count else 0))
         for name, count in zip(report.classes, report.counts, strict=True)

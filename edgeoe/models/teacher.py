@@ -86,7 +86,7 @@ class TeacherSource:
         import timm
 
         if not timm.is_model(self.name.split(".")[0]):
-            raise TeacherError(f"--teacher {self}: {nearest(self.name, timm.list_models())}")
+            raise TeacherError(f"--teacher {self}: timm has no such model. {nearest(self.name, timm.list_models())}")
         return timm.create_model(self.name, pretrained=pretrained, **({} if pretrained else {"num_classes": classes}))
 
     def _from_torchvision(self, classes: int, pretrained: bool) -> Any:
@@ -94,7 +94,7 @@ class TeacherSource:
 
         known = models.list_models(module=models)
         if self.name not in known:
-            raise TeacherError(f"--teacher {self}: {nearest(self.name, known)}")
+            raise TeacherError(f"--teacher {self}: torchvision has no such classifier. {nearest(self.name, known)}")
         if pretrained:
             return models.get_model(self.name, weights="DEFAULT")
         return models.get_model(self.name, weights=None, num_classes=classes, **_NO_INIT.get(self.name, {}))

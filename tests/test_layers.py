@@ -1,0 +1,88 @@
+"""Imports point down."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import edgeoe
+
+PACKAGE = Path(edgeoe.__file__).parent
+
+# From the top: what stands in a row imports only from the rows below it, and from its own package.
+# Neighbours in a row know nothing of each other.
+LAYERS = """
+    __init__  __main__
+    cli
+    report    demo     doctor
+    pipeline
+    stages
+    workbench graph    measure
+    methods   balance  backends  compute
+    models
+    data
+    settings  targets  run
+    toml_document
+    registry
+    errors    progress records
+"""
+ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
+HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}
+
+
+def part_of(path: Path) -> str:
+    """The part of edgeoe that a file belongs to: its folder, or its own name at the top."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(source: str) -> Iterator[str]:
+    """The parts of edgeoe that `source` imports anywhere: inside functions and for type checkers, too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name + ".__init__").split(".")[1] for alias in node.names if is_ours(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "edgeoe imports by full names"
+            if node.module == "edgeoe":  # a part, a name of the public API, or the version, which lies at the bottom
+                names = {alias.name for alias in node.names} - {"__version__"}
+                yield from (name if name in HEIGHT else "__init__" for name in names)
+            elif node.module and is_ours(node.module):
+                yield node.module.split(".")[1]
+
+
+def is_ours(module: str) -> bool:
+    return module.split(".")[0] == "edgeoe"
+
+
+def pointing_up(part: str, source: str) -> list[str]:
+    """The parts that `source`, a module of `part`, must not import and does."""
+    return [other for other in imported_parts(source) if other != part and HEIGHT[other] >= HEIGHT[part]]
+
+
+def test_every_part_of_edgeoe_stands_in_one_row() -> None:
+    listed = [part for row in ROWS for part in row]
+    assert sorted(listed) == sorted({part_of(path) for path in PACKAGE.rglob("*.py")})
+
+
+def test_imports_point_down() -> None:
+    modules = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+    assert len(modules) > 40
+    up = {name: pointing_up(part_of(path), path.read_text(encoding="utf-8")) for name, path in modules.items()}
+    assert {name: parts for name, parts in up.items() if parts} == {}
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "up"),
+    [
+        ("methods", "from edgeoe.balance.losses import joint_loss", ["balance"]),
+        ("data", "def f():\n    import edgeoe.workbench", ["workbench"]),
+        ("data", "if TYPE_CHECKING:\n    from edgeoe import pipeline", ["pipeline"]),
+        ("stages", "from edgeoe import compress", ["__init__"]),
+        ("stages", "import edgeoe", ["__init__"]),
+        ("stages", "from edgeoe import __version__, errors", []),
+        ("stages", "from edgeoe.stages.facts import run_facts", []),
+        ("stages", "import numpy, torch.nn\nfrom pathlib import Path", []),
+    ],
+)
+def test_the_check_sees_every_way_to_import(part: str, source: str, up: list[str]) -> None:
+    assert pointing_up(part, source) == up

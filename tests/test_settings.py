@@ -1,0 +1,218 @@
+"""What a user can set, in Python and in edgeoe.toml."""
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from edgeoe.errors import ConfigError
+from edgeoe.settings import CompressSettings, Config, OESettings, PreprocessSettings
+
+OPTIONS = [field.name for field in dataclasses.fields(CompressSettings) if "help" in field.metadata]
+PATHS = ("samples", "weights", "list", "ood")
+COMMANDS = {"compress": OPTIONS, "export": ["run", "exporter"]}
+LEAST = CompressSettings(teacher="timm:resnet18", samples=Path("few"), ood=Path("pictures"))
+
+
+def config(path: Path | None) -> Config:
+    return Config(path, commands=COMMANDS, paths=PATHS)
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def read_settings(path: Path) -> CompressSettings:
+    read = config(path)
+    options = {key: Path(value) if key in PATHS else value for key, value in read.options("compress").items()}
+    return CompressSettings(**options, preprocess=read.preprocess, oe_settings=read.oe)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"keep_macs": 0}, "--keep-macs: input should be greater than 0. Got 0."),
+        ({"keep_macs": 1.5}, "--keep-macs: input should be less than or equal to 1. Got 1.5."),
+        ({"method": "kd2"}, "--method: unknown method 'kd2'. Did you mean 'kd'?"),
+        ({"ood": None}, "--ood is missing: give a folder of any images to rebalance with, or pass --no-oe."),
+        ({"seed": -1}, "--seed: input should be greater than or equal to 0. Got -1."),
+        ({"seed": 2**31}, "--seed: input should be less than 2147483648. Got 2147483648."),
+        ({"steps": 0}, "--steps: input should be greater than or equal to 1. Got 0."),
+        ({"steps": 2.0}, "--steps: input should be a valid integer. Got 2.0."),
+        ({"batch": 1}, "--batch: input should be greater than or equal to 2. Got 1."),
+        ({"batch": True}, "--batch: input should be a valid integer. Got True."),
+        ({"lr": 0.0}, "--lr: input should be greater than 0. Got 0.0."),
+        ({"lr": float("nan")}, "--lr: input should be greater than 0. Got nan."),
+        ({"lr": "0.1"}, "--lr: input should be a valid number. Got '0.1'."),
+        ({"temperature": -4.0}, "--temperature: input should be greater than 0. Got -4.0."),
+        ({"flip": 1}, "--flip: input should be a valid boolean. Got 1."),
+        ({"crop_padding": -1}, "--crop-padding: input should be greater than or equal to 0. Got -1."),
+        ({"channel_multiple": 0}, "--channel-multiple: input should be greater than or equal to 1. Got 0."),
+        ({"device": "gpu"}, "--device: input should be 'auto', 'cpu' or 'cuda'. Got 'gpu'."),
+        ({"devices": 0}, "--devices: input should be greater than or equal to 1. Got 0."),
+        ({"nodes": 0}, "--nodes: input should be greater than or equal to 1. Got 0."),
+        ({"precision": "fp8"}, "--precision: input should be 'auto', 'fp32', 'bf16' or 'fp16'. Got 'fp8'."),
+        ({"teacher": 3}, "--teacher: input should be a valid string. Got 3."),
+        ({"samples": "few"}, "--samples: input should be an instance of Path. Got 'few'."),
+    ],
+)
+def test_a_wrong_setting_names_its_option(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        replace(LEAST, **wrong)
+    assert str(raised.value) == message
+
+
+def test_without_oe_no_pool_is_needed() -> None:
+    assert replace(LEAST, oe=False, ood=None).ood is None
+
+
+@pytest.mark.parametrize("extreme", [{"keep_macs": 1}, {"seed": 2**31 - 1}, {"batch": 2}, {"crop_padding": 0}])
+def test_what_lies_on_a_bound_is_allowed(extreme: dict[str, Any]) -> None:
+    (name,) = extreme
+    assert getattr(replace(LEAST, **extreme), name) == extreme[name]
+
+
+def test_settings_survive_the_trip_through_a_file(settings: CompressSettings, tmp_path: Path) -> None:
+    path = write(tmp_path / "config.toml", tomli_w.dumps(settings.to_toml()))
+    assert read_settings(path) == settings
+
+
+def test_paths_are_written_so_that_they_mean_the_same_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tables = replace(LEAST, teacher="model.py:net", weights=Path("w/../a.pt")).to_toml()["compress"]
+    assert tables["teacher"] == str(tmp_path / "model.py:net")
+    assert tables["weights"] == str(tmp_path / "a.pt")
+    assert tables["samples"] == str(tmp_path / "few")
+    assert LEAST.to_toml()["compress"]["teacher"] == "timm:resnet18"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings")
+
+
+def channels(value: st.SearchStrategy[float]) -> st.SearchStrategy[tuple[float, ...] | None]:
+    return st.none() | st.tuples(value) | st.tuples(value, value, value)
+
+
+SHARE = st.floats(0.001, 1)
+SETTINGS = st.builds(
+    CompressSettings,
+    teacher=st.just("timm:resnet18"),
+    samples=st.just(Path("/few")),
+    ood=st.just(Path("/pictures")),
+    weights=st.none() | st.just(Path("/weights 'of' \"mine\".pt")),
+    oe=st.booleans(),
+    keep_macs=SHARE,
+    seed=st.integers(0, 2**31 - 1),
+    lr=st.floats(1e-12, 1e12),
+    crop_padding=st.none() | st.integers(0, 100),
+    device=st.sampled_from(["auto", "cpu", "cuda"]),
+    preprocess=st.builds(
+        PreprocessSettings,
+        size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
+        mean=channels(st.floats(-10, 10)),
+        std=channels(st.floats(0.01, 10)),
+        interpolation=st.sampled_from([None, "nearest", "lanczos"]),
+        crop_fraction=st.none() | SHARE,
+    ),
+    oe_settings=st.builds(
+        OESettings,
+        alpha=st.none() | st.floats(0, 10),
+        ood_weight=st.floats(0, 1e6),
+        teacher_guided=st.booleans(),
+        ood_batch=st.none() | st.integers(1, 1000),
+        holdout=st.floats(0, 0.5),
+    ),
+)
+
+
+@examples(deadline=None, max_examples=50)
+@given(made=SETTINGS)
+def test_any_settings_survive_the_trip_through_a_file(folder: Path, made: CompressSettings) -> None:
+    assert read_settings(write(folder / "config.toml", tomli_w.dumps(made.to_toml()))) == made
+
+
+def test_without_a_file_there_are_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = config(None)
+    assert read.path is None
+    assert read.options("compress") == {}
+    assert (read.preprocess, read.oe) == (PreprocessSettings(), OESettings())
+
+
+def test_the_file_in_the_working_folder_is_read_unless_another_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "edgeoe.toml", "[compress]\nseed = 1\n")
+    other = write(tmp_path / "other.toml", "[compress]\nseed = 2\n")
+    assert config(None).options("compress") == {"seed": 1}
+    assert config(other).options("compress") == {"seed": 2}
+
+
+def test_a_named_file_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"away\.toml: no such file\.$"):
+        config(tmp_path / "away.toml")
+
+
+def test_relative_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> None:
+    text = '[compress]\nsamples = "few"\nood = "/pictures"\nteacher = "model.py:net"\nmethod = "kd"\n'
+    assert config(write(tmp_path / "a.toml", text)).options("compress") == {
+        "samples": str(tmp_path / "few"),
+        "ood": "/pictures",
+        "teacher": str(tmp_path / "model.py:net"),
+        "method": "kd",
+    }
+
+
+def test_a_teacher_from_a_library_is_no_path(tmp_path: Path) -> None:
+    read = config(write(tmp_path / "a.toml", '[compress]\nteacher = "timm:resnet18"\n'))
+    assert read.options("compress") == {"teacher": "timm:resnet18"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("\n[compres]\n", ":2: unknown key 'compres' in the top level. Did you mean 'compress'?"),
+        ("seed = 1\n", ":1: unknown key 'seed' in the top level. Known: compress, export, oe, preprocess."),
+        ("[compress]\nkeep-macs = 1\n", ":2: unknown key 'keep-macs' in [compress]. Did you mean 'keep_macs'?"),
+        ("[export]\nseed = 1\n", ":2: unknown key 'seed' in [export]. Known: exporter, run."),
+        ("compress = 1\n", ":1: compress must be a table: write it as [compress]."),
+        ("[compress]\nseed =\n", ": not valid TOML: Invalid value (at line 2, column 7)"),
+    ],
+)
+def test_an_unknown_option_is_refused_by_file_and_line(tmp_path: Path, text: str, complaint: str) -> None:
+    path = write(tmp_path / "a.toml", text)
+    with pytest.raises(ConfigError) as raised:
+        config(path)
+    assert str(raised.value) == f"{path}{complaint}"
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "complaint"),
+    [
+        ("preprocess", "sise = [8, 8]", "unknown key 'sise' in [preprocess]. Did you mean 'size'?"),
+        ("preprocess", "size = [8, 0]", "size: input should be greater than or equal to 1. Got [8, 0]."),
+        ("preprocess", "std = [0.5, 0]", "std: input should be greater than 0. Got [0.5, 0]."),
+        ("preprocess", "crop_fraction = 2", "crop_fraction: input should be less than or equal to 1. Got 2."),
+        ("oe", "patient = 3", "unknown key 'patient' in [oe]. Did you mean 'patience'?"),
+        ("oe", "patience = 0", "patience: input should be greater than or equal to 1. Got 0."),
+        ("oe", "holdout = 0.6", "holdout: input should be less than or equal to 0.5. Got 0.6."),
+        ("oe", "teacher_guided = 'no'", "teacher_guided: input should be a valid boolean. Got 'no'."),
+    ],
+)
+def test_a_wrong_key_of_a_shared_table_is_refused_by_file_and_line(
+    tmp_path: Path, table: str, line: str, complaint: str
+) -> None:
+    path = write(tmp_path / "a.toml", f"\n[{table}]\n{line}\n")
+    with pytest.raises(ConfigError) as raised:
+        getattr(config(path), table)
+    assert str(raised.value) == f"{path}:3: {complaint}"
