@@ -168,6 +168,8 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
 
     Raises RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run.
     """
+    if path.is_symlink() or path.resolve() == Path.cwd():
+        raise RunError(f"{path}: a link or the working folder can't be replaced by a run. Choose another --out.")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not (path / "manifest.json").is_file():
             raise RunError(f"{path}: exists and is no run of edgeoe. Choose another --out.")

@@ -3,6 +3,7 @@
 `residual`: a zero-padded shortcut (option A), a depthwise convolution and squeeze-excite.
 `chain`: convolutions and a classifier, no shortcuts. `scalar`: answers with no logits.
 `rigid`: one convolution whose channels the forward counts, so that nothing can be pruned.
+`scaled`: a residual branch times a bare parameter per channel, as ConvNeXt has it.
 """
 
 import torch
@@ -55,6 +56,25 @@ class Rigid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
         return self.head(x.view(len(x), 4, 16 * 16).mean(2))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.inner = conv(8, 16)
+        self.outer = conv(16, 8)
+        self.gamma = nn.Parameter(torch.linspace(0.5, 1.5, 8).view(8, 1, 1))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.gamma * self.outer(F.relu(self.inner(x))))
+        return self.head(x.mean((2, 3)))
+
+
+def scaled() -> nn.Module:
+    return Scaled()
 
 
 def residual() -> nn.Module:

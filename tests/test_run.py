@@ -245,3 +245,19 @@ def test_a_run_below_a_file_can_not_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file/a: can't be created"), new_run(tmp_path / "file/a", overwrite=False):
         pytest.fail("the block must not be entered")
+
+
+def test_a_link_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to(make_run(tmp_path / "a", seed=1))
+    with pytest.raises(RunError, match=r"latest: a link or the working folder can't be replaced by a run\."):
+        make_run(tmp_path / "latest", seed=2, overwrite=True)
+    assert Run(tmp_path / "latest").read_record("compress.json", made_by="test") == {"seed": 1}
+
+
+@pytest.mark.parametrize("path", [".", "../here"])
+def test_the_working_folder_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(RunError, match=r"a link or the working folder can't be replaced by a run\."):
+        make_run(Path(path))
+    assert everything(tmp_path) == ["here"]

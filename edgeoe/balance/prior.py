@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ def complementary_prior(counts: Tensor, *, alpha: float | None = None) -> Tensor
     counts: (K,) samples per class, >= 0, not all zero. alpha: >= the largest share beta_j; None is
     max(beta) + min(beta). Returns (K,) probabilities (alpha - beta_j) / (K alpha - 1) that sum to 1, the
     rarest class highest; a balanced set gives the uniform distribution.
-    Raises DataError if every count is zero, ConfigError for an alpha that is too small.
+    Raises DataError if every count is zero, ConfigError for an alpha that is too small or not finite.
     Source: Wei et al., "Open-sampling", ICML 2022, the complementary distribution.
     """
     if counts.sum() <= 0:
@@ -24,12 +26,14 @@ def complementary_prior(counts: Tensor, *, alpha: float | None = None) -> Tensor
     beta = counts.double() / counts.sum()
     largest = float(beta.max())
     chosen = float(beta.max() + beta.min()) if alpha is None else alpha
-    if chosen < largest - 1e-9:
-        raise ConfigError(f"[oe] alpha must be at least the largest class's share, {largest:.4f}. Got {chosen}.")
+    if not largest - 1e-9 <= chosen < math.inf:
+        raise ConfigError(
+            f"[oe] alpha must be finite and at least the largest class's share, {largest:.4f}. Got {chosen}."
+        )
     scale = len(beta) * chosen - 1
     if scale < 1e-9:  # balanced, and alpha is exactly every share: the limit is uniform
         return torch.full_like(beta, 1 / len(beta)).float()
-    return ((chosen - beta) / scale).float()
+    return ((chosen - beta).clamp(min=0) / scale).float()
 
 
 def class_weights(prior: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2
     except _USAGE_ERROR as reason:
         message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
-        err.print(f"[red]error:[/] {_plain(message)}. See --help.", soft_wrap=True)
+        if message:  # none where the help was shown instead
+            err.print(f"[red]error:[/] {_plain(message)}. See --help.", soft_wrap=True)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130

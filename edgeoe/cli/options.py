@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
+from edgeoe.errors import ConfigError
 from edgeoe.records import Outcome, to_json
 from edgeoe.settings import CompressSettings, Config
 
@@ -106,7 +107,10 @@ def write_json(path: Path | None, record: Any) -> None:
         from edgeoe.run import write_atomic
 
         text = json.dumps(to_json(record), indent=2) + "\n"
-        write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        try:
+            write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        except OSError as reason:
+            raise ConfigError(f"--json {path}: can't be written: {reason.strerror}.") from None
 
 
 def next_step(command: str) -> None:

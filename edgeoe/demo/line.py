@@ -49,7 +49,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, progress: Pro
     it is known; if it is cut short, `out` is removed. Raises RunError if `out` can't be used.
     """
     if out.exists():
-        if not (out / "network.py").is_file():
+        if not (out / "images" / "few.txt").is_file():
             raise RunError(f"{out}: exists and is no demo. Choose another --out.")
         if not overwrite:
             raise RunError(f"{out}: already holds a demo. Choose another --out, or pass --overwrite.")

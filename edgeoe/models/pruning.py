@@ -105,7 +105,7 @@ def prune_channels(
     if abs(kept - keep_macs) > TOLERANCE * keep_macs:
         floor = cut(len(units))[2]
         raise PruningError(
-            f"--keep-macs {keep_macs} can't be met within 2 %: the nearest is {kept:.3f}, the least {floor:.3f}. "
+            f"--keep-macs {keep_macs} can't be met within 2 %: the nearest is {kept:.4g}, the least {floor:.4g}. "
             f"Ask for one of these, or for finer steps than --channel-multiple {channel_multiple}."
         )
     return Pruned(
@@ -133,9 +133,9 @@ def _units(groups: tuple[Group, ...], multiple: int) -> Iterator[tuple[float, st
 
 
 def _graph(model: nn.Module, shape: tuple[int, int, int]) -> tp.DependencyGraph:
-    # Fresh dictionaries each time: torch-pruning writes into its default arguments.
+    # Fresh containers each time: torch-pruning writes into them, and appends to unwrapped_parameters.
     return tp.DependencyGraph().build_dependency(
-        model, example_inputs=_example(shape), customized_pruners={}, unwrapped_parameters={}, verbose=False
+        model, example_inputs=_example(shape), customized_pruners={}, unwrapped_parameters=[], verbose=False
     )
 
 

@@ -142,32 +142,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise TeacherError(f"--weights {path}: no such file.")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    state = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch_save(path)
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise TeacherError(f"--weights {path}: holds no state dict of tensors. Got {type(state).__name__}.")
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled and parallel, in either order
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key[len(prefix) :]: value for key, value in state.items()}
+    return state
 
-        try:
-            return load_file(path)
-        except SafetensorError as reason:
-            raise TeacherError(f"--weights {path}: not a safetensors file: {reason}") from None
+
+def _from_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
+    except SafetensorError as reason:
+        raise TeacherError(f"--weights {path}: not a safetensors file: {reason}") from None
+
+
+def _from_torch_save(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise TeacherError(
             f"--weights {path}: a pickled object, which could run any code when loaded. Save the weights alone: "
             "torch.save(model.state_dict(), 'weights.pt'), or better, safetensors.torch.save_file."
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as reason:
-        raise TeacherError(f"--weights {path}: not a file of torch.save: {_one_line(reason)}") from None
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise TeacherError(f"--weights {path}: holds no state dict of tensors. Got {type(state).__name__}.")
-    for prefix in ("module.", "_orig_mod."):
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
-    return state
+    except Exception as reason:  # the unpickler raises nearly anything over a file that is none of its own
+        what = f"{type(reason).__name__}: {_one_line(reason)}"
+        raise TeacherError(f"--weights {path}: not a file of torch.save: {what}") from None
 
 
 def load_teacher(source: TeacherSource, weights: Path | None, *, classes: int) -> nn.Module:

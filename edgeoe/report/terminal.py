@@ -45,7 +45,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> T
     """A table whose first column is text and whose others are figures."""
     made = Table(title=title, title_justify="left", title_style="bold")
     for position, name in enumerate(header):
-        made.add_column(name, justify="left" if position == 0 else "right")
+        made.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

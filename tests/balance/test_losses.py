@@ -92,7 +92,7 @@ def test_gradients_reach_the_student_from_every_row() -> None:
     imitation, student, teacher, labels = rows(6, seed=3, dtype=torch.float32)
     student.requires_grad_(True)
     imitation.requires_grad_(True)
-    joint_loss(imitation, student, teacher, labels=labels, samples=3, weights=WEIGHTS).backward()  # type: ignore[no-untyped-call]
+    joint_loss(imitation, student, teacher, labels=labels, samples=3, weights=WEIGHTS).backward()
     assert student.grad is not None
     assert (student.grad.abs().sum(1) > 0).all()
     assert imitation.grad is not None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeoe.balance.sampler import Draw, Sampler
@@ -118,8 +118,7 @@ def test_without_ood_rows_only_samples_are_drawn(step: int) -> None:
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))
-def test_the_ood_rows_change_with_the_samples_staying_within_bounds(seed: int, step: int) -> None:
-    assume(seed != step)
+def test_indices_stay_within_what_there_is(seed: int, step: int) -> None:
     draw = sampler(seed=seed).draw(step)
     assert 0 <= draw.samples.min()
     assert draw.samples.max() < sum(COUNTS)
