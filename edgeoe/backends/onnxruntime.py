@@ -57,10 +57,10 @@ class OnnxRuntime:
     """Backend "onnxruntime" with the CPU provider; any other provider is an error, never a fallback."""
 
     def build(self, graph: Path, target: Target, artifact: Path) -> dict[str, Any]:
-        write_atomic(artifact, lambda path: shutil.copyfile(graph, path))
-        session = _session(artifact, target.runtime)
+        session = _session(graph, target.runtime)
         shape = [target.measure.batch, *session.get_inputs()[0].shape[1:]]
         _Runner(session).infer(np.zeros(shape, np.float32))
+        write_atomic(artifact, lambda path: shutil.copyfile(graph, path))
         return {
             "providers": _PROVIDERS,
             "threads": target.runtime.threads,

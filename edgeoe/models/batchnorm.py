@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -41,22 +42,24 @@ class SynchronisedBatchNorm(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func is torch.batch_norm and args[5]:
-            return _batch_norm(*args[:5], momentum=args[6], eps=args[7])
+        if func is F.batch_norm:  # and not torch.batch_norm: what it calls no longer passes through here
+            return _batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 def _batch_norm(
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
-    *,
-    momentum: float,
-    eps: float,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> Tensor:
-    """Batch norm of (N, C, ...) over all processes; the running statistics are updated in place."""
+    """F.batch_norm of (N, C, ...) over all processes; the running statistics are updated in place."""
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
     dims = [d for d in range(x.dim()) if d != 1]
     shape = [1, -1] + [1] * (x.dim() - 2)
     wide = x.float()

@@ -8,7 +8,9 @@ import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import torch
@@ -66,21 +68,23 @@ class TeacherSource:
         assert self.file is not None  # noqa: S101 - what kind "file" means
         if not self.file.is_file():
             raise TeacherError(f"--teacher {self}: no file {self.file}.")
-        spec = importlib.util.spec_from_file_location(f"edgeoe_teacher_{self.file.stem}", self.file)
+        name = f"edgeoe_teacher_{self.file.stem}"
+        spec = importlib.util.spec_from_file_location(name, self.file, loader=_SourceOnly(name, str(self.file)))
         if spec is None or spec.loader is None:
             raise TeacherError(f"--teacher {self}: {self.file} can't be imported as Python.")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module  # dataclasses and pickling inside the user's file look here
-        sys.path.insert(0, str(self.file.parent.resolve()))
+        folder = str(self.file.parent.resolve())
+        sys.path.insert(0, folder)  # the file, and its factory, may import their neighbours
         try:
             spec.loader.exec_module(module)
+            factory = getattr(module, self.name, None)
+            if callable(factory):
+                return factory()
         finally:
-            sys.path.pop(0)
-        factory = getattr(module, self.name, None)
-        if not callable(factory):
-            known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-            raise TeacherError(f"--teacher {self}: no function {self.name!r} there. {nearest(self.name, known)}")
-        return factory()
+            sys.path.remove(folder)
+        known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
+        raise TeacherError(f"--teacher {self}: no function {self.name!r} there. {nearest(self.name, known)}")
 
     def _from_timm(self, classes: int, pretrained: bool) -> Any:
         import timm
@@ -125,6 +129,14 @@ class TeacherSource:
                 crop_fraction=crop / resize,
             )
         return None
+
+
+class _SourceOnly(SourceFileLoader):
+    """Runs the file that is there: a __pycache__ beside it is neither trusted nor written."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
 
 
 _TIMM_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -1,0 +1,448 @@
+"""The command line: what each command promises to print, write and exit with."""
+
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import tomli_w
+
+from edgeoe.errors import RunError
+from edgeoe.settings import CompressSettings
+from edgeoe.targets import find_target
+
+Edgeoe = Callable[..., tuple[int, str, str]]
+QUICK = """\
+backend = "onnxruntime"
+description = "a quick look"
+
+[measure]
+warmup_seconds = 0.01
+min_seconds = 0.05
+min_iterations = 20
+
+[budget]
+"""
+PROMISED = {  # the keys of each result record
+    "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "student"},
+    "export": {"path", "precision", "opset", "max_rel_error", "agreement"},
+    "build": {"artifact", "sha256", "backend", "versions"},
+    "validate": {"top1", "recall_per_class", "rare_recall", "latency_ms", "verdict", "checks"},
+}
+COMMANDS = [
+    "compress", "export", "build", "validate", "deploy", "samples", "doctor", "demo",
+    "targets list", "targets show", "targets check",
+]  # fmt: skip
+PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def write_target(name: str, budget: str = "") -> None:
+    """./targets/<name>.toml, a profile that measures quickly, with these lines as its budget."""
+    Path("targets").mkdir(exist_ok=True)
+    Path(f"targets/{name}.toml").write_text(f"{QUICK}{budget}\n", encoding="utf-8")
+
+
+def write_config(settings: CompressSettings, *, command: str = "compress") -> None:
+    """./edgeoe.toml with these settings as the options of `command`."""
+    tables = settings.to_toml()
+    tables[command] = tables.pop("compress")
+    Path("edgeoe.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
+
+
+def complaint(err: str) -> str:
+    """What follows `error: ` on the last line of stderr; only progress bars may stand above it."""
+    *above, last = err.splitlines()
+    assert [line for line in above if "━" not in line] == []
+    assert last.startswith("error: ")
+    return last.removeprefix("error: ")
+
+
+def read_json(path: str) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: CompressSettings) -> Iterator[Path]:
+    """The working folder: edgeoe.toml with the options of a quick compression, and targets/quick.toml."""
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("edgeoe.report.terminal.out.width", 200)  # no table wraps, whatever the terminal
+    write_config(settings)
+    write_target("quick")
+    yield tmp_path
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def built(exported: Path, place: Path, edgeoe: Edgeoe) -> Path:
+    """A run with an artifact for the target quick, at ./run."""
+    assert exported == place / "run"
+    code, _, _ = edgeoe("build", "run", "--target", "quick")
+    assert code == PASSED
+    return exported
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[CompressSettings]:
+    """The settings that `edgeoe compress` was called with; it then stops without compressing."""
+    settings: list[CompressSettings] = []
+
+    def compress(given: CompressSettings, **_: object) -> NoReturn:
+        settings.append(given)
+        raise RunError("seen")
+
+    monkeypatch.setattr("edgeoe.pipeline.compress", compress)
+    return settings
+
+
+def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Path) -> None:
+    line = {
+        "compress": ["--out", "a"],
+        "export": ["a"],
+        "build": ["a", "--target", "quick"],
+        "validate": ["a", "--target", "quick", "--test", pictures / "test"],
+    }
+    records = {}
+    for command, arguments in line.items():
+        code, out, err = edgeoe(command, *arguments, "--json", f"{command}.json")
+        assert code == PASSED, err
+        assert "next: edgeoe " in out or "next: copy " in out
+        records[command] = read_json(f"{command}.json")
+        assert PROMISED[command] <= set(records[command])
+    assert abs(records["compress"]["macs_kept"] - 0.5) <= 0.01
+    assert (records["compress"]["method"], records["compress"]["oe"]) == ("kd", True)
+    assert (records["compress"]["steps"], records["compress"]["seed"]) == (6, 0)
+    assert Path("a", records["compress"]["student"]).is_dir()
+    assert Path("a", records["export"]["path"]).is_file()
+    assert records["export"]["max_rel_error"] < 1e-3
+    assert Path("a", records["build"]["artifact"]).is_file()
+    assert records["build"]["sha256"] == records["validate"]["artifact_sha256"]
+    assert {"p50", "p90", "p99", "n"} <= set(records["validate"]["latency_ms"])
+    assert records["validate"]["latency_ms"]["n"] >= 20
+    assert len(records["validate"]["recall_per_class"]) == 3
+    assert records["validate"]["verdict"] == "passed"
+
+
+def test_the_teacher_itself_may_be_the_student(edgeoe: Edgeoe) -> None:
+    code, out, err = edgeoe("compress", "--method", "none", "--keep-macs", 1, "--no-oe", "--out", "a")
+    assert code == PASSED, err
+    assert out.startswith("student in a: 100.0 % of the MACs, 100.0 % of the parameters; 0 steps in ")
+
+
+def test_deploy_exits_with_the_worst_verdict(
+    edgeoe: Edgeoe, exported: Path, settings: CompressSettings, pictures: Path
+) -> None:
+    write_config(replace(settings, seed=1), command="deploy")
+    write_target("slow", "p50_ms = 1e-6")
+    made = (exported / "student/weights.safetensors").stat().st_mtime_ns
+    code, out, err = edgeoe(
+        "deploy", "--out", "run", "--target", "slow", "--target", "quick", "--test", pictures / "test", "--json", "a"
+    )
+    assert code == FAILED, err
+    assert "slow: failed\n" in out
+    assert "quick: passed\n" in out
+    record = read_json("a")
+    assert PROMISED["compress"] <= set(record["compress"])
+    assert PROMISED["export"] <= set(record["export"])
+    assert {name: one["verdict"] for name, one in record["targets"].items()} == {"slow": "failed", "quick": "passed"}
+    assert (exported / "student/weights.safetensors").stat().st_mtime_ns == made
+
+
+def test_a_broken_budget_is_exit_code_1(edgeoe: Edgeoe, built: Path, pictures: Path) -> None:
+    write_target("quick", "p50_ms = 1e-6")
+    code, out, _ = edgeoe("validate", "run", "--target", "quick", "--test", pictures / "test", "--json", "v.json")
+    assert code == FAILED
+    assert re.search(r"failed +p50_ms .*, at most 1e-06\nquick: failed\n", out)
+    assert read_json("v.json")["verdict"] == "failed"
+
+
+def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path, pictures: Path) -> None:
+    arguments = ("validate", "run", "--target", "quick", "--test", pictures / "test", "--json", "v.json")
+    assert edgeoe(*arguments)[0] == PASSED
+    top1 = read_json("v.json")["intervals"]["accuracy"]["top1"]
+    assert top1["low"] < top1["high"]
+    write_target("quick", f"top1 = {(top1['low'] + top1['high']) / 2}")
+    code, out, _ = edgeoe(*arguments)
+    assert code == INCONCLUSIVE
+    assert "quick: inconclusive" in out
+    assert read_json("v.json")["verdict"] == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("compress", "Missing option '--out'. See --help."),
+        ("export", "Missing argument "),
+        ("compress --out a --kep-macs 1", "No such option: --kep-macs"),
+        ("comprss", "No such command 'comprss'"),
+        ("compress --out a --steps many", "Invalid value for '--steps': "),
+        ("compress --out a --steps 0", "--steps: input should be greater than or equal to 1. Got 0."),
+        ("compress --out a --method mri", "--method: unknown method 'mri'. Known: kd, none."),
+        ("compress --out a --samples nowhere", "nowhere: no such folder. It must hold one folder of images per class."),
+        ("compress --out a --ood nowhere", "nowhere: no such folder."),
+        ("compress --out a --weights nowhere.pt", "--weights nowhere.pt: no such file."),
+        ("compress --out a --teacher resnet", "--teacher must be FILE.py:FACTORY, timm:NAME or torchvision:NAME."),
+        ("compress --out a --config nowhere.toml", "nowhere.toml: no such file."),
+        ("compress --out targets", "targets: exists and is no run of edgeoe. Choose another --out."),
+        ("export nowhere", "nowhere: no finished run here. Make one: edgeoe compress ... --out nowhere"),
+        ("export nowhere --exporter old", "nowhere: no finished run here."),
+        ("targets show quik", "unknown target 'quik'. Did you mean 'quick'?"),
+        ("samples nowhere", "nowhere: no such folder. It must hold one folder of images per class."),
+        (
+            "deploy --out a --target quik --test t --samples s --teacher t --ood o",
+            "unknown target 'quik'. Did you mean",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(edgeoe: Edgeoe, place: Path, arguments: str, message: str) -> None:
+    before = sorted(place.rglob("*"))
+    code, _, err = edgeoe(*arguments.split())
+    assert code == USER_ERROR
+    assert complaint(err).startswith(message)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_a_record_that_can_not_be_written_is_one_line_and_exit_code_2(edgeoe: Edgeoe) -> None:
+    code, _, err = edgeoe("targets", "list", "--json", "targets")
+    assert code == USER_ERROR
+    assert complaint(err) == "--json targets: can't be written: Is a directory."
+
+
+@pytest.mark.parametrize("group", [[], ["targets"]])
+def test_a_group_without_a_command_shows_its_help(edgeoe: Edgeoe, group: list[str]) -> None:
+    code, out, err = edgeoe(*group)
+    assert (code, err) == (USER_ERROR, "")
+    assert out.strip() == edgeoe(*group, "--help")[1].strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("build run --target quik", "unknown target 'quik'. Did you mean 'quick'?"),
+        ("build run --target nowhere.toml", "nowhere.toml: no such file."),
+        ("export run --exporter old", "--exporter must be dynamo or legacy. Got 'old'."),
+        ("validate run --target quick --test nowhere", "nowhere: no such folder. It must hold one folder of images"),
+        ("validate run --target host-cpu --test .", "run/targets/host-cpu/engine.json: missing. Make it: edgeoe build"),
+        ("compress --out run", "run: already holds a run. Choose another --out, or pass --overwrite."),
+    ],
+)
+def test_a_mistake_over_a_run_is_one_line_and_exit_code_2(
+    edgeoe: Edgeoe, built: Path, arguments: str, message: str
+) -> None:
+    code, _, err = edgeoe(*arguments.split())
+    assert code == USER_ERROR
+    assert complaint(err).startswith(message)
+
+
+@pytest.mark.parametrize("name", ["targets/quick/model.onnx", "targets/quick/engine.json", "golden.safetensors"])
+def test_a_changed_file_is_one_line_and_exit_code_2(edgeoe: Edgeoe, built: Path, pictures: Path, name: str) -> None:
+    with (built / name).open("ab") as stream:
+        stream.write(b" ")
+    code, _, err = edgeoe("validate", "run", "--target", "quick", "--test", pictures / "test")
+    assert code == USER_ERROR
+    assert complaint(err).startswith(f"run/{name}: not the file that edgeoe wrote. Make it again: edgeoe ")
+
+
+def test_pickled_weights_are_one_line_and_exit_code_2(edgeoe: Edgeoe, place: Path) -> None:
+    import torch
+
+    torch.save(torch.nn.Linear(1, 1), "teacher.pt")
+    code, _, err = edgeoe("compress", "--weights", "teacher.pt", "--out", "a")
+    assert code == USER_ERROR
+    assert complaint(err).startswith("--weights teacher.pt: a pickled object, which could run any code when loaded.")
+    assert not Path("a").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[compress]\n\nkeep-macs = 0.5",
+            "edgeoe.toml:3: unknown key 'keep-macs' in [compress]. Did you mean 'keep_mac",
+        ),
+        ("[oe]\nweight = 1", "edgeoe.toml:2: unknown key 'weight' in [oe]. Did you mean 'ood_weight'?"),
+        ("[validate]\nbudget = 1", "edgeoe.toml:2: unknown key 'budget' in [validate]. Did you mean 'target'?"),
+        ("[compress", "edgeoe.toml: not valid TOML: "),
+    ],
+)
+def test_an_unknown_key_in_edgeoe_toml_is_one_line_and_exit_code_2(edgeoe: Edgeoe, text: str, message: str) -> None:
+    Path("edgeoe.toml").write_text(text, encoding="utf-8")
+    code, _, err = edgeoe("compress", "--teacher", "timm:a", "--samples", "few", "--ood", "o", "--out", "a")
+    assert code == USER_ERROR
+    assert complaint(err).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("where", "options"),
+    [
+        ("edgeoe.workbench.joint_loss", []),  # in the first training step
+        (
+            "edgeoe.stages.compress._describe",
+            ["--method", "none", "--keep-macs", "1", "--no-oe"],
+        ),  # when all is written
+    ],
+)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_is_exit_code_130_and_leaves_nothing(
+    edgeoe: Edgeoe, place: Path, monkeypatch: pytest.MonkeyPatch, where: str, options: list[str], kind: signal.Signals
+) -> None:
+    reached = []
+
+    def interrupt(*_: object, **__: object) -> None:
+        reached.append(len(list(place.glob(".a.*.partial"))))
+        signal.raise_signal(kind)
+
+    monkeypatch.setattr(where, interrupt)
+    before = sorted(place.rglob("*"))
+    code, _, err = edgeoe("compress", "--out", "a", "--json", "a.json", *options)
+    assert code == INTERRUPTED
+    assert err.splitlines()[-1] == "interrupted: nothing half-written was left."
+    assert reached == [1], "there was something to remove"
+    assert sorted(place.rglob("*")) == before
+
+
+def test_options_of_edgeoe_toml_are_taken(
+    edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings
+) -> None:
+    assert edgeoe("compress", "--out", "a")[0] == USER_ERROR
+    assert seen == [settings]
+
+
+def test_the_command_line_wins_over_edgeoe_toml(
+    edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings
+) -> None:
+    edgeoe("compress", "--out", "a", "--seed", 7, "--no-flip", "--keep-macs", 0.25, "--list", "few.txt")
+    assert seen == [replace(settings, seed=7, flip=False, keep_macs=0.25, list=Path("few.txt"))]
+
+
+def test_another_file_may_be_named_and_its_paths_are_its_own(
+    edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings, place: Path
+) -> None:
+    (place / "deep").mkdir()
+    text = '[compress]\nteacher = "net.py:net"\nsamples = "few"\noe = false\nseed = 5\n[oe]\npatience = 9\n'
+    (place / "deep/other.toml").write_text(text, encoding="utf-8")
+    edgeoe("compress", "--out", "a", "--config", "deep/other.toml")
+    (got,) = seen
+    assert (got.teacher, got.samples) == ("deep/net.py:net", Path("deep/few"))
+    assert (got.seed, got.oe, got.oe_settings.patience, got.preprocess.size) == (5, False, 9, None)
+
+
+@pytest.mark.parametrize("command", ["build", "validate"])
+def test_other_commands_read_their_table_too(edgeoe: Edgeoe, built: Path, pictures: Path, command: str) -> None:
+    table = {"target": "quick", "json": "out.json"} | (
+        {"test": str(pictures / "test")} if command == "validate" else {}
+    )
+    Path("edgeoe.toml").write_text(tomli_w.dumps({command: table}), encoding="utf-8")
+    code, _, err = edgeoe(command, "run")
+    assert code == PASSED, err
+    assert PROMISED[command] <= set(read_json("out.json"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(edgeoe: Edgeoe, command: str) -> None:
+    code, out, _ = edgeoe(*command.split(), "--help")
+    assert code == PASSED
+    assert f"Example: edgeoe {command}" in out
+
+
+def test_help_lists_every_command(edgeoe: Edgeoe) -> None:
+    code, out, _ = edgeoe("--help")
+    assert code == PASSED
+    listed = re.findall(r"^│ (\w+) ", out, re.M)
+    assert sorted(listed) == sorted({command.split()[0] for command in COMMANDS})
+
+
+def test_targets_list_shows_own_and_shipped_profiles(edgeoe: Edgeoe) -> None:
+    code, out, _ = edgeoe("targets", "list", "--json", "t.json")
+    assert code == PASSED
+    records = {record["name"]: record for record in read_json("t.json")}
+    assert {"host-cpu", "quick"} <= set(records)
+    assert records["quick"] == {
+        "name": "quick", "backend": "onnxruntime", "precision": "fp32", "path": "targets/quick.toml",
+    }  # fmt: skip
+    assert re.search(r"quick .*onnxruntime .*fp32 .*a quick look", out)
+
+
+def test_targets_show_prints_the_file_to_copy(edgeoe: Edgeoe) -> None:
+    assert edgeoe("targets", "show", "host-cpu") == (PASSED, find_target("host-cpu").read_text(encoding="utf-8"), "")
+    assert edgeoe("targets", "show", "quick") == (PASSED, Path("targets/quick.toml").read_text(encoding="utf-8"), "")
+
+
+def test_targets_check_passes_good_profiles(edgeoe: Edgeoe) -> None:
+    code, out, err = edgeoe("targets", "check", "--json", "t.json")
+    assert (code, err) == (PASSED, "")
+    assert "ok targets/quick.toml\n" in out
+    assert set(read_json("t.json").values()) == {"ok"}
+    assert edgeoe("targets", "check", "host-cpu")[1].startswith("ok host-cpu\n")
+
+
+def test_targets_check_complains_about_each_bad_profile(edgeoe: Edgeoe) -> None:
+    write_target("bad", "p50 = 1")
+    write_target("worse", "top1 = 80")
+    complaints = {
+        "targets/bad.toml": "targets/bad.toml:10: unknown key 'p50' in [budget]. Did you mean 'p50_ms'?",
+        "targets/worse.toml": "targets/worse.toml:10: top1: input should be less than or equal to 1. Got 80.",
+    }
+    code, out, err = edgeoe("targets", "check", "--json", "t.json")
+    assert code == USER_ERROR
+    assert err == "".join(f"error: {complaint}\n" for complaint in complaints.values())
+    assert "ok targets/quick.toml\n" in out
+    assert complaints.items() <= read_json("t.json").items()
+
+
+def test_samples_shows_the_histogram_and_the_imbalance(edgeoe: Edgeoe, pictures: Path) -> None:
+    code, out, _ = edgeoe("samples", pictures / "train", "--json", "s.json")
+    assert code == PASSED
+    assert "18 images, 3 classes" in out
+    assert re.search(r"circle +│ +12 │ █{30} ", out)
+    assert re.search(r"square +│ +1 │ █{2} ", out)
+    assert "imbalance ratio (largest class to smallest that has images): 12\n" in out
+    assert read_json("s.json") == {
+        "classes": ["circle", "cross", "square"], "counts": [12, 5, 1], "imbalance_ratio": 12,
+        "empty": [], "unreadable": [], "duplicates": [],
+    }  # fmt: skip
+
+
+def test_samples_names_every_problem(edgeoe: Edgeoe, pictures: Path, place: Path) -> None:
+    few = shutil.copytree(pictures / "train", place / "few")
+    shutil.copy(few / "circle/00.png", few / "cross/copy.png")
+    (few / "square/00.png").write_text("no picture")
+    code, out, _ = edgeoe("samples", "few")
+    assert code == USER_ERROR
+    assert "no images: class square\n" in out
+    assert "unreadable: few/square/00.png\n" in out
+    assert "same pixels: few/circle/00.png, few/cross/copy.png\n" in out
+
+
+def test_samples_looks_at_unreadable_images_alone(edgeoe: Edgeoe, place: Path) -> None:
+    for name in ("few/cat/a.png", "few/dog/b.png"):
+        (place / name).parent.mkdir(parents=True)
+        (place / name).write_text("no picture")
+    code, out, _ = edgeoe("samples", "few")
+    assert code == USER_ERROR
+    assert "0 images, 2 classes" in out
+
+
+def test_samples_takes_a_list(edgeoe: Edgeoe, pictures: Path) -> None:
+    Path("few.txt").write_text("circle/00.png\ncross/00.png\n", encoding="utf-8")
+    code, out, _ = edgeoe("samples", pictures / "train", "--list", "few.txt")
+    assert code == PASSED
+    assert "2 images, 3 classes" in out
+
+
+def test_doctor_says_what_is_here_and_what_is_not(edgeoe: Edgeoe) -> None:
+    write_target("bad", "p50 = 1")
+    code, out, _ = edgeoe("doctor", "--json", "d.json")
+    assert code == PASSED
+    findings = {finding["what"]: finding for finding in read_json("d.json")}
+    assert all(set(finding) == {"what", "here", "detail"} for finding in findings.values())
+    assert all(what in out for what in findings)
+    assert findings["compression"]["here"] is True
+    assert "CPUExecutionProvider" in findings["ONNX Runtime targets"]["detail"]
+    assert findings["profiles"]["here"] is False
+    assert "targets/bad.toml:10: unknown key 'p50'" in findings["profiles"]["detail"]

@@ -1,0 +1,158 @@
+"""Labelled images: folders of classes and lists."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.data.samples import find_samples, find_test, load_samples, rarest
+from edgeoe.errors import DataError
+
+PREPROCESS = Preprocess(size=(8, 8), mean=(0.5,), std=(0.5,))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three classes with 2, 0 and 1 images; the files are empty."""
+    for name in ("train/dog/b.png", "train/dog/a.JPG", "train/ant/notes.txt", "train/cat/deep/c.webp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path / "train"
+
+
+def write_list(folder: Path, text: str) -> Path:
+    path = folder.parent / "few.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_classes_are_the_folders_in_alphabetical_order(folder: Path) -> None:
+    found = find_samples(folder)
+    assert found.classes == ("ant", "cat", "dog")
+    assert found.paths == (folder / "cat/deep/c.webp", folder / "dog/a.JPG", folder / "dog/b.png")
+    assert found.labels == (1, 2, 2)
+
+
+def test_an_empty_class_counts_0(folder: Path) -> None:
+    assert find_samples(folder).counts_k.tolist() == [0, 1, 2]
+
+
+def test_hidden_folders_and_loose_files_are_no_classes(folder: Path) -> None:
+    (folder / ".cache").mkdir()
+    (folder / "loose.png").touch()
+    assert find_samples(folder).classes == ("ant", "cat", "dog")
+
+
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"away: no such folder\. It must hold one folder of images per class\.$"):
+        find_samples(tmp_path / "away")
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_fewer_than_two_classes_are_refused(tmp_path: Path, classes: int) -> None:
+    for number in range(classes):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(DataError, match=rf"one folder of images per class, at least 2\. Got {classes} folder\(s\)\.$"):
+        find_samples(tmp_path)
+
+
+def test_classes_without_any_image_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(DataError, match=r"no images\. Allowed: \.bmp, \.jpeg, \.jpg, \.png, \.webp\.$"):
+        find_samples(tmp_path)
+
+
+def test_a_list_narrows_the_folder(folder: Path) -> None:
+    path = write_list(folder, "# few\n\n  dog/b.png  \n   # more\ndog/b.png\n./cat/deep/c.webp\n")
+    found = find_samples(folder, path)
+    assert found.paths == (folder / "cat/deep/c.webp", folder / "dog/b.png")
+    assert found.labels == (1, 2)
+    assert found.classes == ("ant", "cat", "dog")
+    assert found.counts_k.tolist() == [0, 1, 1]
+
+
+def test_a_list_may_end_its_lines_as_windows_does(folder: Path) -> None:
+    assert len(find_samples(folder, write_list(folder, "dog/b.png\r\ndog/a.JPG\r\n")).paths) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("dgo/b.png", r"no class 'dgo' in .*train\. Did you mean 'dog'\?$"),
+        ("zebra/b.png", r"no class 'zebra' in .*train\. Known: ant, cat, dog\.$"),
+        (".", r"no class '\.' in .*train\. Known: ant, cat, dog\.$"),
+        ("/dog/b.png", r"no class '/' in .*train\. Known: ant, cat, dog\.$"),
+        ("dog/away.png", r"'dog/away\.png' is no image in .*train\. Paths are relative to --samples\.$"),
+        ("ant/notes.txt", r"'ant/notes\.txt' is no image in"),
+        ("dog", r"'dog' is no image in"),
+    ],
+)
+def test_a_bad_line_of_a_list_is_refused_by_number(folder: Path, line: str, complaint: str) -> None:
+    path = write_list(folder, f"# few\n\ndog/b.png\n{line}\n")
+    with pytest.raises(DataError, match=rf"few\.txt:4: {complaint}"):
+        find_samples(folder, path)
+
+
+def test_a_list_of_nothing_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"few\.txt: no images\."):
+        find_samples(folder, write_list(folder, "# nothing\n"))
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])
+def test_a_list_that_can_not_be_read_is_refused(folder: Path, content: bytes | None) -> None:
+    path = folder.parent / "few.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"few\.txt: can't be read as a list of paths"):
+        find_samples(folder, path)
+
+
+def test_test_images_take_the_labels_of_the_few_samples(folder: Path) -> None:
+    found = find_test(folder, ("zebra", "dog", "cat", "ant"))
+    assert found.classes == ("zebra", "dog", "cat", "ant")
+    assert [(path.parts[-2], label) for path, label in zip(found.paths, found.labels, strict=True)] == [
+        ("deep", 2),
+        ("dog", 1),
+        ("dog", 1),
+    ]
+    assert found.counts_k.tolist() == [0, 2, 1, 0]
+
+
+def test_a_test_folder_of_an_unknown_class_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"dog: no class 'dog' among the few samples\. Did you mean 'dogs'\?$"):
+        find_test(folder, ("ant", "cat", "dogs"))
+
+
+@pytest.mark.parametrize(("n", "expected"), [(1, (1,)), (3, (1, 4, 0)), (9, (1, 4, 0, 3, 2))])
+def test_the_rarest_come_first_and_ties_in_class_order(n: int, expected: tuple[int, ...]) -> None:
+    assert rarest(np.array([5, 0, 7, 5, 0]), n) == expected
+
+
+@given(counts=st.lists(st.integers(0, 5), min_size=1), n=st.integers(1, 10))
+def test_no_class_left_out_is_rarer_than_a_rare_one(counts: list[int], n: int) -> None:
+    rare = rarest(np.asarray(counts), n)
+    others = [k for k in range(len(counts)) if k not in rare]
+    assert len(rare) == len(set(rare)) == min(n, len(counts))
+    assert all((counts[r], r) < (counts[o], o) for r in rare for o in others)
+
+
+def test_images_and_labels_are_loaded_together(pictures: Path) -> None:
+    files = find_samples(pictures / "train")
+    samples = load_samples(files, PREPROCESS)
+    assert samples.classes == ("circle", "cross", "square")
+    assert samples.labels.tolist() == [0] * 12 + [1] * 5 + [2]
+    assert samples.labels.dtype == np.int64
+    assert samples.counts_k.tolist() == files.counts_k.tolist() == [12, 5, 1]
+    assert samples.images.paths == files.paths
+    assert samples.images.rows([0]).shape == (1, 1, 8, 8)
+
+
+def test_a_sample_that_is_no_image_is_refused_by_name(folder: Path, pictures: Path) -> None:
+    shutil.copy(pictures / "test/cross/00.png", folder / "dog/b.png")
+    with pytest.raises(DataError, match=r"c\.webp: can't be read as an image"):
+        load_samples(find_samples(folder), PREPROCESS)

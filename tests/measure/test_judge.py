@@ -1,0 +1,90 @@
+"""A limit is passed or failed only by a whole interval."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from edgeoe.measure.judge import judge
+from edgeoe.records import Accuracy, Budget, Check, Estimate, Latency, Measurement, Outcome, Verdict
+
+SOME = Estimate(0.7, 0.6, 0.8)
+
+
+def measurement(*, agreement: float = 1.0, rare: Estimate | None = SOME) -> Measurement:
+    accuracy = SOME
+    call = Estimate(2.0, 1.8, 2.3)
+    return Measurement(
+        artifact_sha256="0",
+        size_bytes=2_000_000,
+        golden_agreement=agreement,
+        accuracy=Accuracy(
+            top1=accuracy,
+            recall_per_class=(accuracy,),
+            mean_recall=accuracy,
+            rare_recall=rare,
+            worst_recall=accuracy,
+            rare_classes=(0,),
+            images_per_class=(50,),
+        ),
+        latency=Latency(p50=call, p90=call, p99=call, n=100, batch=1),
+        environment={},
+        settings={},
+    )
+
+
+@pytest.mark.parametrize("key", ["p50_ms", "p90_ms", "p99_ms"])
+@pytest.mark.parametrize(
+    ("limit", "outcome"), [(2.3, "passed"), (2.0, "inconclusive"), (1.8, "inconclusive"), (1.7, "failed")]
+)
+def test_latency_must_lie_below_its_limit(key: str, limit: float, outcome: Outcome) -> None:
+    budget: dict[str, Any] = {key: limit}
+    _, check = judge(measurement(), Budget(**budget)).checks
+    assert (check.name, check.sense, check.outcome) == (key, "at most", outcome)
+
+
+@pytest.mark.parametrize("key", ["top1", "mean_recall", "rare_recall", "worst_recall"])
+@pytest.mark.parametrize(
+    ("limit", "outcome"), [(0.6, "passed"), (0.7, "inconclusive"), (0.8, "inconclusive"), (0.81, "failed")]
+)
+def test_accuracy_must_lie_above_its_limit(key: str, limit: float, outcome: Outcome) -> None:
+    budget: dict[str, Any] = {key: limit}
+    _, check = judge(measurement(), Budget(**budget)).checks
+    assert (check.name, check.sense, check.outcome) == (key, "at least", outcome)
+
+
+def test_size_is_exact() -> None:
+    assert judge(measurement(), Budget(size_mb=2.0)).outcome == "passed"
+    assert judge(measurement(), Budget(size_mb=1.999)).outcome == "failed"
+
+
+def test_a_rare_class_without_test_images_is_inconclusive_with_the_reason() -> None:
+    _, check = judge(measurement(rare=None), Budget(rare_recall=0.1)).checks
+    assert check.outcome == "inconclusive"
+    assert "no test images" in check.reason
+
+
+def test_an_artifact_that_decides_otherwise_than_its_student_fails_without_any_budget() -> None:
+    assert judge(measurement(agreement=0.9), Budget()).outcome == "failed"
+    assert judge(measurement(agreement=1.0), Budget()).outcome == "passed"
+
+
+def test_every_budget_key_is_judged() -> None:
+    everything: dict[str, Any] = {field.name: 0.5 for field in dataclasses.fields(Budget)}
+    names = {check.name for check in judge(measurement(), Budget(**everything)).checks}
+    assert names == {"golden_agreement", *everything}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        (("passed", "failed", "inconclusive"), "failed"),
+        (("passed", "inconclusive"), "inconclusive"),
+        (("passed", "passed"), "passed"),
+    ],
+)
+def test_the_worst_check_decides(outcomes: tuple[Outcome, ...], verdict: Outcome) -> None:
+    checks = tuple(Check(name="x", limit=1, sense="at most", measured=None, outcome=outcome) for outcome in outcomes)
+    assert Verdict(checks).outcome == verdict

@@ -1,0 +1,166 @@
+"""A student goes to disk as plain data and comes back the same."""
+
+import copy
+import json
+import os
+import py_compile
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from edgeoe.errors import RunError, TeacherError
+from edgeoe.models.checkpoint import apply_plan, load_student, plan_between, save_student
+from edgeoe.models.pruning import Pruned
+from edgeoe.models.teacher import TeacherSource
+from edgeoe.run import Run
+
+FACTS = {"classes": ["a", "b", "c"]}
+Network = Callable[[str], nn.Module]
+Prune = Callable[..., Pruned]
+Save = Callable[[str], Run]
+
+
+def images(name: str) -> Tensor:
+    side = 64 if ":" in name else 16
+    return torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.fixture
+def saved(network: Network, pruned: Prune, teacher_file: Path, tmp_path: Path) -> Save:
+    """`saved(name)`: a run with that network, pruned; networks.py is a copy of the user's that may go."""
+
+    def save(name: str) -> Run:
+        (tmp_path / "mine").mkdir()
+        file = shutil.copy(teacher_file, tmp_path / "mine" / "mine.py")
+        source = TeacherSource.parse(name if ":" in name else f"{file}:{name}")
+        run = Run(tmp_path / "run")
+        save_student(run, pruned(name).model, network(name), source, facts=FACTS)
+        return run
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["residual", "chain", "scaled", "torchvision:mobilenet_v2", "torchvision:resnet18", "timm:test_efficientnet"],
+)
+def test_a_student_comes_back_bit_for_bit(name: str, saved: Save, pruned: Prune) -> None:
+    student, loaded = pruned(name).model, load_student(saved(name))
+    assert torch.equal(loaded(images(name)), student(images(name)))
+    assert loaded.state_dict().keys() == student.state_dict().keys()
+    assert not any(module.training for module in loaded.modules())
+
+
+def test_the_plan_is_plain_json_with_only_what_changed(saved: Save, pruned: Prune) -> None:
+    run, removed = saved("chain"), pruned("chain").removed
+    plan = json.loads((run.path / "student" / "plan.json").read_text())
+    assert plan["teacher"] == "mine.py:chain"
+    assert plan["classes"] == FACTS["classes"]
+    assert set(plan["layers"]) == {"0.0", "0.1", "2.0", "2.1", "4.0", "4.1", "8"}
+    left = 8 - len(removed["0.0"])
+    assert plan["layers"]["0.0"] == {"attributes": {"out_channels": left}, "tensors": {"weight": [left, 3, 3, 3]}}
+    assert plan["layers"]["0.1"] == {
+        "attributes": {"num_features": left},
+        "tensors": {key: [left] for key in ("weight", "bias", "running_mean", "running_var")},
+    }
+    assert set(plan["layers"]["8"]["tensors"]) == {"weight"}, "its bias kept its shape"
+
+
+def test_an_unchanged_student_has_an_empty_plan(network: Network) -> None:
+    assert plan_between(network("residual"), copy.deepcopy(network("residual"))) == {}
+
+
+def test_training_mode_is_no_change(network: Network) -> None:
+    assert plan_between(network("residual"), copy.deepcopy(network("residual")).train()) == {}
+
+
+@pytest.mark.parametrize("name", ["residual", "scaled", "timm:test_efficientnet"])
+def test_a_plan_survives_json_and_makes_every_shape(name: str, network: Network, pruned: Prune) -> None:
+    plan = json.loads(json.dumps(plan_between(network(name), pruned(name).model)))
+    rebuilt = network(name)
+    apply_plan(rebuilt, plan)
+    shapes = {key: value.shape for key, value in pruned(name).model.state_dict().items()}
+    assert {key: value.shape for key, value in rebuilt.state_dict().items()} == shapes
+    assert plan_between(rebuilt, pruned(name).model) == {}
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "mine.py"])
+def test_a_changed_file_is_refused(name: str, saved: Save) -> None:
+    run = saved("chain")
+    with (run.path / "student" / name).open("ab") as stream:
+        stream.write(b"\n")
+    with pytest.raises(RunError, match=rf"{name}: not the file that edgeoe wrote. Make it again: edgeoe compress"):
+        load_student(run)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "mine.py"])
+def test_a_missing_file_is_named(name: str, saved: Save) -> None:
+    run = saved("chain")
+    (run.path / "student" / name).unlink()
+    with pytest.raises(RunError, match=rf"{name}: missing. Make it: edgeoe compress"):
+        load_student(run)
+
+
+@pytest.mark.parametrize("content", [b"no safetensors", None], ids=["damaged", "another network's"])
+def test_weights_that_do_not_fit_the_plan_are_refused(content: bytes | None, saved: Save, network: Network) -> None:
+    run = saved("chain")
+
+    def write(path: Path) -> None:
+        save_model(network("chain"), str(path)) if content is None else path.write_bytes(content)
+
+    run.write("student/weights.safetensors", write)
+    with pytest.raises(RunError, match=r"weights\.safetensors: does not fit .*plan\.json"):
+        load_student(run)
+
+
+def test_a_run_stands_alone(saved: Save, pruned: Prune, tmp_path: Path) -> None:
+    run = saved("residual")
+    shutil.rmtree(tmp_path / "mine")
+    moved = Path(shutil.move(run.path, tmp_path / "elsewhere"))
+    loaded = load_student(Run(moved))
+    assert torch.equal(loaded(images("residual")), pruned("residual").model(images("residual")))
+
+
+def test_student_holds_no_pickle(saved: Save) -> None:
+    folder = saved("residual").path / "student"
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.py", "plan.json", "weights.safetensors"]
+    for path in folder.iterdir():
+        start = path.read_bytes()[:2]
+        assert start not in (b"PK", b"\x80\x02", b"\x80\x04"), "a zip of torch.save, or a bare pickle"
+
+
+def test_loading_writes_nothing_into_the_run(saved: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    run = saved("residual")
+    before = sorted(path for path in run.path.rglob("*"))
+    load_student(run)
+    assert sorted(path for path in run.path.rglob("*")) == before
+
+
+def test_only_the_teacher_file_that_the_manifest_vouches_for_is_run(saved: Save, pruned: Prune) -> None:
+    """Python by itself would run a compiled file in __pycache__ of another source with the same time and size."""
+    run = saved("chain")
+    copied = run.path / "student" / "mine.py"
+    good, when = copied.read_bytes(), copied.stat().st_mtime_ns
+    other = good.replace(b"nn.ReLU(), conv(8, 16)", b"nn.GELU(), conv(8, 16)")
+    assert len(other) == len(good)
+    copied.write_bytes(other)
+    os.utime(copied, ns=(when, when))
+    py_compile.compile(str(copied), doraise=True)
+    copied.write_bytes(good)
+    os.utime(copied, ns=(when, when))
+    assert torch.equal(load_student(run)(images("chain")), pruned("chain").model(images("chain")))
+
+
+def test_an_architecture_that_is_gone_is_a_teacher_error(saved: Save) -> None:
+    run = saved("chain")
+    plan = run.read_record("student/plan.json", made_by="compress")
+    run.write_record("student/plan.json", {**plan, "teacher": "timm:resnet10x"})
+    with pytest.raises(TeacherError, match="Did you mean 'resnet10t'"):
+        load_student(run)

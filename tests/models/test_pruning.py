@@ -1,0 +1,230 @@
+"""Channels go, and what is left computes what it should."""
+
+import copy
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgeoe.errors import PruningError
+from edgeoe.models.pruning import Pruned, count_macs, count_params, prune_channels
+
+SHAPE = (3, 16, 16)
+Network = Callable[[str], nn.Module]
+Prune = Callable[..., Pruned]
+
+
+def images(*, side: int = 16) -> Tensor:
+    return torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(7))
+
+
+def test_count_macs_of_a_convolution() -> None:
+    conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    assert count_macs(conv, (3, 16, 16)) == 8 * 8 * 8 * 3 * 3 * 3
+
+
+def test_count_macs_of_a_grouped_convolution() -> None:
+    assert count_macs(nn.Conv2d(4, 4, 3, padding=1, groups=4), (4, 16, 16)) == 16 * 16 * 4 * 3 * 3
+
+
+def test_count_macs_of_a_linear_layer() -> None:
+    assert count_macs(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5)), (3, 4, 4)) == 3 * 4 * 4 * 5
+
+
+def test_count_params_counts_every_number() -> None:
+    assert count_params(nn.Linear(4, 5)) == 4 * 5 + 5
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"),
+    [(name, keep) for name in ("residual", "chain") for keep in (0.92, 0.76, 0.5, 0.32)] + [("scaled", 0.5)],
+)
+def test_the_share_of_macs_is_met_within_2_percent(name: str, keep: float, network: Network, pruned: Prune) -> None:
+    made = pruned(name, keep)
+    kept = count_macs(made.model, SHAPE) / count_macs(network(name), SHAPE)
+    assert kept == pytest.approx(keep, rel=0.02)
+    assert made.macs_kept == pytest.approx(kept)
+    assert made.macs == count_macs(network(name), SHAPE)
+    assert made.params_kept == pytest.approx(count_params(made.model) / count_params(network(name)))
+    assert made.model(images()).shape == (4, 3)
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:mobilenet_v2", "timm:test_efficientnet"])
+def test_published_networks_are_cut_to_half_of_their_macs(name: str, network: Network, pruned: Prune) -> None:
+    made = pruned(name)
+    assert count_macs(made.model, (3, 64, 64)) / count_macs(network(name), (3, 64, 64)) == pytest.approx(0.5, rel=0.02)
+    assert made.model(images(side=64)).shape == (4, 3)
+    refused = {group.name for group in made.groups if group.refused}
+    assert refused == {
+        {"torchvision:resnet18": "fc", "torchvision:mobilenet_v2": "classifier.1"}.get(name, "classifier")
+    }
+
+
+def test_keeping_everything_removes_nothing(network: Network) -> None:
+    made = prune_channels(network("chain"), shape=SHAPE, keep_macs=1.0)
+    assert made.removed == {}
+    assert made.macs_kept == made.params_kept == 1.0
+
+
+def test_a_zero_padded_shortcut_is_left_alone_with_its_reason(pruned: Prune) -> None:
+    made = pruned("residual")
+    refused = {group.name: group.refused for group in made.groups if group.refused}
+    assert refused["narrow.0"] == "removing them is not the same as silencing them"
+    assert refused["head"] == "they are the network's outputs"
+    assert not made.removed.keys() & refused.keys()
+    student = made.model.state_dict()
+    assert len(student["stem.0.weight"]) == len(student["narrow.0.weight"]) == 8
+    assert len(student["last.0.weight"]) == 16
+    assert made.model(images()).isfinite().all()
+
+
+# The law that pruning rests on: removing a channel does what silencing it does. It is checked here without the
+# code under test: after which modules a layer's channels have to be silenced was found by reading the networks.
+
+SILENCED_AFTER = {
+    "chain": {"0.0": ["0.1"], "2.0": ["2.1"], "4.0": ["4.1"]},
+    "residual": {
+        **{name: ["wide.1", "depthwise.1"] for name in ("wide.0", "depthwise.0", "excite.expand")},  # one group
+        "excite.squeeze": ["excite.squeeze"],
+        "down.0": ["down.1"],
+    },
+    "scaled": {"stem.0": ["stem.1", "outer.1"], "inner.0": ["inner.1"], "outer.0": ["stem.1", "outer.1"]},
+    "torchvision:resnet18": {
+        f"layer{stage}.{block}.conv1": [f"layer{stage}.{block}.bn1"] for stage in range(1, 5) for block in range(2)
+    },
+}
+STREAMS = [  # of resnet18: one sum runs through each of these
+    ["bn1", "layer1.0.bn2", "layer1.1.bn2"],
+    *([f"layer{s}.0.bn2", f"layer{s}.0.downsample.1", f"layer{s}.1.bn2"] for s in (2, 3, 4)),
+]
+for stream in STREAMS:
+    for normalisation in stream:
+        layer = normalisation.replace("bn", "conv").replace("downsample.1", "downsample.0")
+        SILENCED_AFTER["torchvision:resnet18"][layer] = stream
+
+
+def silence(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) -> list[str]:
+    """Let the outputs of `removed` be zeros from now on; the modules where that was done."""
+    places = []
+    for layer, channels in removed.items():
+        for place in SILENCED_AFTER[name][layer]:
+
+            def zeroed(module: nn.Module, x: object, out: Tensor, channels: tuple[int, ...] = channels) -> Tensor:
+                out = out.clone()
+                out[:, list(channels)] = 0
+                return out
+
+            model.get_submodule(place).register_forward_hook(zeroed)
+            places.append(place)
+    return places
+
+
+@pytest.mark.parametrize("name", list(SILENCED_AFTER))
+def test_removing_channels_does_what_silencing_them_does(name: str, network: Network, pruned: Prune) -> None:
+    made, teacher, x = pruned(name), network(name), images(side=64 if ":" in name else 16)
+    before = teacher(x)
+    places = silence(teacher, name, made.removed)
+    assert len(places) == len(set(places)) > 0, "no place is silenced twice"
+    expected = teacher(x)
+    assert not torch.allclose(before, expected, rtol=1e-3), "the channels that went did something"
+    assert torch.allclose(made.model(x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["chain", "torchvision:resnet18"])
+def test_what_is_left_are_the_teachers_own_weights(name: str, network: Network, pruned: Prune) -> None:
+    made, teacher = pruned(name), network(name).state_dict()
+    for layer, channels in made.removed.items():
+        weight = teacher[f"{layer}.weight"]
+        left = [row for row in range(len(weight)) if row not in channels]
+        student = made.model.state_dict()[f"{layer}.weight"]
+        assert len(student) == len(left)
+        sums = weight[left].abs().sum((1, 2, 3))
+        assert (student.abs().sum((1, 2, 3)) <= sums + 1e-4).all(), "inputs may have gone, nothing may have come"
+
+
+def test_the_channels_with_the_least_l1_norm_go(network: Network, pruned: Prune) -> None:
+    """Over the layer that makes a channel and the layer that reads it, which weigh the same."""
+    chain, made = network("chain"), pruned("chain")
+    assert set(made.removed) == {"0.0", "2.0", "4.0"}
+    for layer, reader in (("0.0", "2.0"), ("2.0", "4.0"), ("4.0", "8")):
+        weight, read = chain.state_dict()[f"{layer}.weight"], chain.state_dict()[f"{reader}.weight"]
+        norms = weight.abs().flatten(1).sum(1) + read.abs().transpose(0, 1).flatten(1).sum(1)
+        least = norms.argsort()[: len(made.removed[layer])]
+        assert set(made.removed[layer]) == set(least.tolist())
+
+
+def test_every_group_loses_about_the_same_share(pruned: Prune) -> None:
+    made = pruned("torchvision:resnet18")
+    widths = {group.name: len(group.order) for group in made.groups}
+    shares = [len(channels) / widths[name] for name, channels in made.removed.items()]
+    assert max(shares) - min(shares) <= 1 / min(widths[name] for name in made.removed)
+
+
+@pytest.mark.parametrize(("name", "multiple"), [("chain", 2), ("chain", 4), ("residual", 4), ("timm:test_resnet", 8)])
+def test_channel_counts_stay_at_multiples(name: str, multiple: int, network: Network) -> None:
+    shape = (3, 64, 64) if ":" in name else SHAPE
+    teacher = network(name)
+    try:
+        made = prune_channels(teacher, shape=shape, keep_macs=0.5, channel_multiple=multiple)
+    except PruningError as reason:  # coarse steps: take the share that it says can be had
+        nearest = re.search(r"nearest is (0\.\d+)", str(reason))
+        assert nearest is not None
+        made = prune_channels(teacher, shape=shape, keep_macs=float(nearest[1]), channel_multiple=multiple)
+    assert made.removed
+    for layer in made.removed:
+        left = len(made.model.get_submodule(layer).weight)
+        assert left % multiple == 0
+        assert left > 0
+
+
+def test_odd_channels_go_first_so_that_what_stays_is_a_multiple() -> None:
+    torch.manual_seed(0)
+    uneven = nn.Sequential(nn.Conv2d(3, 11, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(11, 3))
+    made = prune_channels(uneven.eval(), shape=SHAPE, keep_macs=8 / 11, channel_multiple=4)
+    assert len(made.removed["0"]) == 3
+
+
+def test_a_share_out_of_reach_names_the_nearest_and_the_least(network: Network) -> None:
+    with pytest.raises(PruningError, match=r"--keep-macs 0.001 can't be met within 2 %: the nearest is 0\.") as refused:
+        prune_channels(network("chain"), shape=SHAPE, keep_macs=0.001)
+    least = re.search(r"the least (0\.\d+)", str(refused.value))
+    assert least is not None
+    made = prune_channels(network("chain"), shape=SHAPE, keep_macs=float(least[1]))
+    assert made.macs_kept == pytest.approx(float(least[1]), rel=0.02)
+    assert {len(made.model.get_submodule(layer).weight) for layer in made.removed} == {1}
+
+
+def test_too_coarse_a_multiple_is_named(network: Network) -> None:
+    with pytest.raises(PruningError, match=r"finer steps than --channel-multiple 8"):
+        prune_channels(network("chain"), shape=SHAPE, keep_macs=0.8, channel_multiple=8)
+
+
+def test_a_network_of_which_nothing_can_go_says_why(network: Network) -> None:
+    with pytest.raises(
+        PruningError, match=r"no channel .*conv: the network fails without them.*head: they are the net"
+    ):
+        prune_channels(network("rigid"), shape=SHAPE, keep_macs=0.5)
+
+
+def test_a_network_without_layers_says_so(network: Network) -> None:
+    with pytest.raises(PruningError, match="No convolution or linear layer was found"):
+        prune_channels(network("scalar"), shape=SHAPE, keep_macs=0.5)
+
+
+@pytest.mark.parametrize("name", ["residual", "chain", "scaled"])
+def test_the_teacher_is_not_changed(name: str, network: Network) -> None:
+    teacher = network(name)
+    before, outputs = copy.deepcopy(teacher.state_dict()), teacher(images())
+    student = prune_channels(teacher, shape=SHAPE, keep_macs=0.5).model
+    nn.init.zeros_(next(student.parameters()))
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    assert torch.equal(teacher(images()), outputs)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_the_same_teacher_is_always_cut_alike(network: Network, pruned: Prune) -> None:
+    again = prune_channels(network("residual"), shape=SHAPE, keep_macs=0.5)
+    assert again.removed == pruned("residual").removed
+    assert torch.equal(again.model(images()), pruned("residual").model(images()))
