@@ -35,7 +35,8 @@ def new_fabric(settings: CompressSettings) -> Fabric:
         raise ConfigError("--device cuda: no CUDA device here. Use --device cpu; edgeoe doctor says what is missing.")
     accelerator: Literal["cpu", "cuda"] = "cuda" if cuda and settings.device != "cpu" else "cpu"
     devices, nodes = settings.devices, settings.nodes
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the processes and says how many
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if torchrun:  # it has started the processes and says how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     elif nodes > 1:
@@ -56,7 +57,7 @@ def new_fabric(settings: CompressSettings) -> Fabric:
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
-            strategy="auto" if devices * nodes == 1 else "ddp_spawn" if nodes == 1 else "ddp",
+            strategy="auto" if devices * nodes == 1 else "ddp" if torchrun else "ddp_spawn",
             precision=_FABRIC_PRECISION[_precision(settings.precision, accelerator)],  # type: ignore[arg-type]
         )
 

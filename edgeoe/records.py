@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 __all__ = [
     "Accuracy",
@@ -21,6 +21,7 @@ __all__ = [
     "MeasureSettings",
     "Measurement",
     "Outcome",
+    "Positive",
     "RuntimeSettings",
     "Target",
     "Verdict",
@@ -29,7 +30,7 @@ __all__ = [
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 Fraction = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
+Positive = Annotated[float, Gt(0), Lt(float("inf"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class MeasureSettings:
     """`[measure]` of a profile: how latency is sampled."""
 
     batch: Annotated[int, Ge(1)] = 1
-    warmup_seconds: Annotated[float, Ge(0)] = 0.5
+    warmup_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 0.5
     min_seconds: Positive = 3.0
     min_iterations: Annotated[int, Ge(10)] = 200
 

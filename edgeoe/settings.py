@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 from annotated_types import Ge, Gt, Le, Lt
 
 from edgeoe.errors import ConfigError
+from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
 from edgeoe.toml_document import TomlDocument
 
-__all__ = ["CompressSettings", "Config", "OESettings", "PreprocessSettings"]
+__all__ = ["CompressSettings", "Config", "Interpolation", "OESettings", "PreprocessSettings"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -28,8 +29,8 @@ class PreprocessSettings:
     """
 
     size: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[Annotated[float, Gt(0)], ...] | None = None
+    mean: tuple[Annotated[float, Gt(float("-inf")), Lt(float("inf"))], ...] | None = None
+    std: tuple[Positive, ...] | None = None
     interpolation: Interpolation | None = None
     crop_fraction: Annotated[float, Gt(0), Le(1)] | None = None
 
@@ -48,10 +49,10 @@ class OESettings:
     check_every, patience: steps between two checks, and checks without a better one before it stops.
     """
 
-    alpha: float | None = None
-    ood_weight: Annotated[float, Ge(0)] = 1.0
+    alpha: Positive | None = None
+    ood_weight: Annotated[float, Ge(0), Lt(float("inf"))] = 1.0
     teacher_guided: bool = True
-    regulariser: Annotated[float, Ge(0)] = 0.01
+    regulariser: Annotated[float, Ge(0), Lt(float("inf"))] = 0.01
     ood_batch: Annotated[int, Ge(1)] | None = None
     balanced_samples: bool = False
     holdout: Annotated[float, Ge(0), Le(0.5)] = 0.1
@@ -82,8 +83,8 @@ class CompressSettings:
     seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
     steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
     batch: Annotated[int, Ge(2)] = _option("Few-sample rows of a batch.", 64)
-    lr: Annotated[float, Gt(0)] = _option("Learning rate at the start; it falls along a cosine.", 0.02)
-    temperature: Annotated[float, Gt(0)] = _option("Of distillation.", 4.0)
+    lr: Positive = _option("Learning rate at the start; it falls along a cosine.", 0.02)
+    temperature: Positive = _option("Of distillation.", 4.0)
     flip: bool = _option("Mirror half of the training images.", True)
     crop_padding: Annotated[int, Ge(0)] | None = _option(
         "Pixels that a random crop may be off by; default: an eighth of the height.", None
@@ -103,15 +104,12 @@ class CompressSettings:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
         if self.oe and self.ood is None:
             raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
-        for name, kind in get_type_hints(CompressSettings, include_extras=True).items():
-            value = getattr(self, name)
+        for option, kind, value in (*_checked(self, "--"), *_checked(self.preprocess), *_checked(self.oe_settings)):
             try:
                 TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: {message[0].lower() + message[1:]}. Got {value!r}."
-                ) from None
+                raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.") from None
 
     def to_toml(self) -> dict[str, Any]:
         """These settings as the tables of an edgeoe.toml, paths absolute, so that they mean the same anywhere."""
@@ -125,6 +123,13 @@ class CompressSettings:
         if ".py:" in self.teacher:
             tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
         return tables
+
+
+def _checked(record: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name as the user knows it, type, value) of every field of a settings record."""
+    table = {PreprocessSettings: "[preprocess] ", OESettings: "[oe] "}.get(type(record), "")
+    for name, kind in get_type_hints(type(record), include_extras=True).items():
+        yield table + (prefix + name.replace("_", "-") if prefix else name), kind, getattr(record, name)
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,9 +170,13 @@ class Config:
         """The options that `[command]` sets."""
         if self._document is None or self.path is None:
             return {}
-        return {
-            key: str(self.path.parent / value)
-            if isinstance(value, str) and (key in self._paths or (key == "teacher" and ".py:" in value))
-            else value
-            for key, value in self._document.table(command).items()
-        }
+        return {key: self._anchored(key, value) for key, value in self._document.table(command).items()}
+
+    def _anchored(self, key: str, value: Any) -> Any:
+        """`value` of option `key`, a relative path in it taken from this file's folder."""
+        if isinstance(value, list):
+            return [self._anchored(key, item) for item in value]
+        is_path = key in self._paths or (key == "teacher" and ".py:" in str(value)) or str(value).endswith(".toml")
+        if not is_path or not isinstance(value, str) or self.path is None:
+            return value
+        return str(self.path.parent / value)

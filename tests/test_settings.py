@@ -49,7 +49,7 @@ def read_settings(path: Path) -> CompressSettings:
         ({"batch": 1}, "--batch: input should be greater than or equal to 2. Got 1."),
         ({"batch": True}, "--batch: input should be a valid integer. Got True."),
         ({"lr": 0.0}, "--lr: input should be greater than 0. Got 0.0."),
-        ({"lr": float("nan")}, "--lr: input should be greater than 0. Got nan."),
+        ({"lr": float("nan")}, "--lr: input should be less than inf. Got nan."),
         ({"lr": "0.1"}, "--lr: input should be a valid number. Got '0.1'."),
         ({"temperature": -4.0}, "--temperature: input should be greater than 0. Got -4.0."),
         ({"flip": 1}, "--flip: input should be a valid boolean. Got 1."),
@@ -216,3 +216,15 @@ def test_a_wrong_key_of_a_shared_table_is_refused_by_file_and_line(
     with pytest.raises(ConfigError) as raised:
         getattr(config(path), table)
     assert str(raised.value) == f"{path}:3: {complaint}"
+
+
+def test_records_made_in_python_are_checked_like_those_from_a_file(settings: CompressSettings) -> None:
+    with pytest.raises(ConfigError, match=r"\[oe\] patience: .* Got 0"):
+        replace(settings, oe_settings=OESettings(patience=0))
+    with pytest.raises(ConfigError, match=r"\[preprocess\] size"):
+        replace(settings, preprocess=PreprocessSettings(size=(0, 1)))
+
+
+def test_infinite_numbers_are_refused(settings: CompressSettings) -> None:
+    with pytest.raises(ConfigError, match=r"--lr: .* Got inf"):
+        replace(settings, lr=float("inf"))

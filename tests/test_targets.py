@@ -127,7 +127,7 @@ def test_a_missing_file_is_named() -> None:
             "14: min_iterations: input should be greater than or equal to 10. Got 9.",
         ),
         ("min_seconds = 1", "min_seconds = 0", "13: min_seconds: input should be greater than 0. Got 0."),
-        ("p99_ms = 8", "p99_ms = nan", "17: p99_ms: input should be greater than 0. Got nan."),
+        ("p99_ms = 8", "p99_ms = nan", "17: p99_ms: input should be less than inf. Got nan."),
         ("top1 = 0.5", "top1 = 50", "18: top1: input should be less than or equal to 1. Got 50."),
         ('"fp32"', '"fp8"', "3: precision: input should be 'fp32'. Got 'fp8'."),
         ('backend = "onnxruntime"', 'backend = "tensor"', "2: backend: input should be 'onnxruntime'. Got 'tensor'."),

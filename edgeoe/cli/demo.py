@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.options import ConfigOption, JsonOption, next_step, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,6 +20,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """The whole line on handwritten digits, in about a minute and without a network.

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
-_PATHS = ("weights", "samples", "list", "ood", "out", "run", "test", "json")
+_PATHS = ("weights", "samples", "list", "ood", "out", "run", "test", "json", "folder")
 
 
 def _config(context: typer.Context, path: Path | None) -> Config:
@@ -34,7 +34,7 @@ def _config(context: typer.Context, path: Path | None) -> Config:
     commands = {
         name: [parameter.name for parameter in command.params if parameter.name not in ("help", "config")]
         for name, command in getattr(group, "commands", {}).items()
-        if not hasattr(command, "commands")
+        if any(parameter.name == "config" for parameter in getattr(command, "params", ()))
     }
     return Config(path, commands=commands, paths=_PATHS)
 

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.options import ConfigOption, JsonOption, next_step, write_json
 
 __all__ = ["command"]
 
 
 def command(
     folder: Annotated[Path, typer.Argument(help="A folder per class.", show_default=False)],
-    list_file: Annotated[
+    list: Annotated[  # noqa: A002 - the option's name
         Path | None,
-        typer.Option("--list", help="Text file of paths that narrows the folder.", show_default=False),
+        typer.Option(help="Text file of paths that narrows the folder.", show_default=False),
     ] = None,
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Look at few samples: images per class, imbalance, unreadable and duplicate images.
@@ -30,7 +31,7 @@ def command(
     from edgeoe.data.samples import find_samples
     from edgeoe.report.terminal import bar, out, table
 
-    found = find_samples(folder, list_file)
+    found = find_samples(folder, list)
     report = inspect_samples(found, progress=bar)
     write_json(json, report)
     most = max(*report.counts, 1)

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from edgeoe.data.images import UNREADABLE
+from edgeoe.data.preprocess import eight_bits
 from edgeoe.data.samples import SampleFiles
 from edgeoe.progress import Progress, silent
 
@@ -56,7 +57,7 @@ def _pixel_digest(path: Path) -> str | None:
     """A digest of the image's RGB pixels; None if it can't be read."""
     try:
         with Image.open(path) as image:
-            pixels = image.convert("RGB")
+            pixels = eight_bits(image).convert("RGB")
     except UNREADABLE:
         return None
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()

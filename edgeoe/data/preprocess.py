@@ -12,7 +12,7 @@ from PIL import Image
 from edgeoe.errors import ConfigError
 from edgeoe.settings import Interpolation, PreprocessSettings
 
-__all__ = ["Preprocess"]
+__all__ = ["Preprocess", "eight_bits"]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -20,6 +20,20 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """`image` with 8 bits a channel: 16-bit greyscale is scaled (Pillow alone would clip it to white).
+
+    Raises ValueError for 32-bit and floating-point images, whose range nobody states.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has no stated range; save it with 8 or 16 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")
+    return image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +92,7 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """`image` of any size and mode, resized and cropped: (C, H, W) uint8."""
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        image = eight_bits(image).convert("L" if self.channels == 1 else "RGB")
         height, width = self.size
         scale = max(height / image.height, width / image.width) / self.crop_fraction
         resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))

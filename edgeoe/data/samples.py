@@ -84,6 +84,8 @@ def _listed(folder: Path, list_file: Path, classes: Sequence[str]) -> list[tuple
         if not entry or entry.startswith("#"):
             continue
         path, name = folder / entry, Path(entry).parts[0] if Path(entry).parts else entry
+        if ".." in Path(entry).parts:
+            raise DataError(f"{list_file}:{number}: {entry!r} leads out of its class. Write the path without '..'.")
         if name not in classes:
             raise DataError(f"{list_file}:{number}: no class {name!r} in {folder}. {nearest(name, classes)}")
         if not path.is_file() or path.suffix.lower() not in SUFFIXES:

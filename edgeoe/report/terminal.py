@@ -18,7 +18,7 @@ from rich.table import Table
 
 from edgeoe.records import Check, Estimate, Measurement, Outcome, Verdict
 
-__all__ = ["bar", "err", "out", "show_measurement", "show_verdict", "table"]
+__all__ = ["bar", "err", "out", "percent", "show_measurement", "show_verdict", "table"]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -74,7 +74,9 @@ def test_an_alpha_rounded_down_in_its_last_digit_is_taken_as_the_least() -> None
 
 
 def test_an_alpha_below_the_largest_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\[oe\] alpha must be .*at least the largest class's share, 0.6667. Got 0.6"):
+    with pytest.raises(
+        ConfigError, match=r"\[oe\] alpha must be .*at least the largest class's share, 0.6667. Got 0.6"
+    ):
         prior([12, 5, 1], 0.6)
 
 

@@ -95,7 +95,7 @@ def test_pool_images_are_drawn_from_the_given_ones_only() -> None:
 def test_offsets_lie_within_the_padding(padding: int, step: int) -> None:
     offsets = sampler(padding=padding).draw(step).offsets
     assert offsets.shape == (24, 2)
-    assert 0 <= offsets.min()
+    assert offsets.min() >= 0
     assert offsets.max() <= 2 * padding
 
 
@@ -120,7 +120,7 @@ def test_without_ood_rows_only_samples_are_drawn(step: int) -> None:
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_indices_stay_within_what_there_is(seed: int, step: int) -> None:
     draw = sampler(seed=seed).draw(step)
-    assert 0 <= draw.samples.min()
+    assert draw.samples.min() >= 0
     assert draw.samples.max() < sum(COUNTS)
-    assert 100 <= draw.pool.min()
+    assert draw.pool.min() >= 100
     assert draw.pool.max() < 160

@@ -200,3 +200,15 @@ def test_means_and_deviations_must_fit_together(
 @given(preprocess=PREPROCESSES)
 def test_json_and_back_is_the_same(preprocess: Preprocess) -> None:
     assert Preprocess.from_json(json.loads(json.dumps(asdict(preprocess)))) == preprocess
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_clipped() -> None:
+    grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16))
+    pixels = Preprocess(size=(4, 4), mean=(0.5,), std=(0.5,)).pixels(grey)
+    assert (pixels == 0x80).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_images_without_a_stated_range_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match="no stated range"):
+        Preprocess(size=(4, 4), mean=(0.5,), std=(0.5,)).pixels(Image.new(mode, (4, 4)))
