@@ -32,10 +32,14 @@ def _session(path: Path, settings: RuntimeSettings) -> ort.InferenceSession:
     try:
         session = ort.InferenceSession(str(path), options, providers=_PROVIDERS)
     except Exception as reason:  # onnxruntime's exceptions have no common base but Exception
-        raise BackendError(f"{path}: onnxruntime can't load it: {str(reason).splitlines()[0]}") from reason
+        raise BackendError(f"{path}: onnxruntime can't load it: {_first_line(reason)}") from reason
     if session.get_providers() != _PROVIDERS:
         raise BackendError(f"{path}: onnxruntime chose {session.get_providers()} instead of {_PROVIDERS}.")
     return session
+
+
+def _first_line(reason: Exception) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
 
 
 class _Runner:
@@ -44,7 +48,10 @@ class _Runner:
         self._input = session.get_inputs()[0].name
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
+        try:
+            logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
+        except Exception as reason:  # as above
+            raise BackendError(f"onnxruntime can't run it on {x.shape}: {_first_line(reason)}") from reason
         return logits
 
 

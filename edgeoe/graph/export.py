@@ -20,7 +20,7 @@ from torch import nn
 
 from edgeoe.backends.onnxruntime import run_graph
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import ExportError
+from edgeoe.errors import BackendError, ExportError
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
 
@@ -60,9 +60,12 @@ def onnx_from_student(
         raise
     except Exception as reason:
         other = "legacy" if exporter == "dynamo" else "dynamo"
-        line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        cause: BaseException = reason
+        while cause.__cause__ is not None:  # the exporters wrap what went wrong in advice
+            cause = cause.__cause__
+        line = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
         raise ExportError(
-            f"the {exporter} exporter can't read this student: {line} Try: edgeoe export RUN --exporter {other}"
+            f"the {exporter} exporter can't read this student: {line}. Try: edgeoe export RUN --exporter {other}"
         ) from reason
     onnx.helper.set_model_props(
         model,
@@ -141,12 +144,16 @@ def check_parity(
 ) -> tuple[Parity, NDArray[np.float32]]:
     """Compare `graph` with `student` on real images (N, C, H, W), one by one and as a batch.
 
-    Returns how far it is, and the student's logits (N, K). Raises ExportError if the error is over TOLERANCE.
+    Returns how far it is, and the student's logits (N, K). Raises ExportError if the error is over TOLERANCE, or
+    the graph can't be run on both.
     """
     with torch.no_grad():
         expected = student(torch.from_numpy(images)).float().numpy()
-    got = run_graph(graph, images)
-    single = np.concatenate([run_graph(graph, images[:1]), got[1:]])  # the batch axis is really dynamic
+    try:
+        got = run_graph(graph, images)
+        single = np.concatenate([run_graph(graph, images[:1]), got[1:]])  # the batch axis is really dynamic
+    except BackendError as reason:
+        raise ExportError(f"the exported graph can't be run: {reason} Try the other --exporter.") from reason
     scale = float(np.abs(expected).max()) or 1.0
     error = max(float(np.abs(out - expected).max()) for out in (got, single)) / scale
     parity = Parity(error, float((got.argmax(1) == expected.argmax(1)).mean()))

@@ -59,7 +59,8 @@ class TeacherSource:
         except TeacherError:
             raise
         except Exception as reason:
-            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {_one_line(reason)}") from reason
+            hint = " Published weights are downloaded; name a file with --weights to do without." if pretrained else ""
+            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {_one_line(reason)}{hint}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
         return model
