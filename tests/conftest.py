@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
 
 from edgeoe.settings import CompressSettings, PreprocessSettings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, not yet imported, would fight other workers for the cores
+hypothesis.settings.register_profile(  # a busy machine is no failure
+    "edgeoe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("edgeoe")
 
 CLASSES = ("circle", "cross", "square")
 COUNTS = (12, 5, 1)  # few samples per class, imbalanced

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
+from edgeoe.models.checkpoint import load_student
 from edgeoe.records import RuntimeSettings, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run
@@ -40,9 +42,28 @@ def test_what_it_builds_answers_as_the_student_does(
     assert settings
     with backend.open(artifact, target) as runner:
         np.testing.assert_allclose(runner.infer(golden["images"]), golden["logits"], rtol=1e-3, atol=1e-4)
-        one = runner.infer(golden["images"][:1])
-    assert one.shape == (1, golden["logits"].shape[1])
-    assert one.dtype == np.float32
+        answers = {n: runner.infer(golden["images"][:n]) for n in (1, 2, 7, 18)}
+    for n, logits in answers.items():
+        assert logits.shape == (n, golden["logits"].shape[1])
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, golden["logits"][:n], rtol=1e-3, atol=1e-4)
+
+
+def test_it_answers_as_the_torch_student_does_on_other_images(
+    backend: Backend, target: Target, exported: Path, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(5).normal(size=(6, 3, 16, 16)).astype(np.float32)
+    with torch.no_grad():
+        expected = load_student(Run(exported))(torch.from_numpy(images)).numpy()
+    backend.build(exported / "student.onnx", target, tmp_path / "artifact")
+    with backend.open(tmp_path / "artifact", target) as runner:
+        np.testing.assert_allclose(runner.infer(images), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_images_of_another_size_are_refused(backend: Backend, target: Target, exported: Path, tmp_path: Path) -> None:
+    backend.build(exported / "student.onnx", target, tmp_path / "artifact")
+    with backend.open(tmp_path / "artifact", target) as runner, pytest.raises(BackendError, match=r"\(1, 3, 8, 8\)"):
+        runner.infer(np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_the_profiles_settings_reach_the_artifact(
@@ -66,7 +87,19 @@ def test_a_graph_that_is_none_builds_nothing(backend: Backend, target: Target, t
     graph.write_bytes(b"no graph")
     with pytest.raises(BackendError):
         backend.build(graph, target, tmp_path / "artifact")
-    assert not (tmp_path / "artifact").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"], "nor leaves anything half-written"
+
+
+def test_a_build_that_fails_leaves_the_earlier_artifact(
+    backend: Backend, target: Target, exported: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "artifact"
+    backend.build(exported / "student.onnx", target, artifact)
+    before = artifact.read_bytes()
+    (tmp_path / "graph.onnx").write_bytes(b"no graph")
+    with pytest.raises(BackendError):
+        backend.build(tmp_path / "graph.onnx", target, artifact)
+    assert artifact.read_bytes() == before
 
 
 def test_it_says_what_an_artifact_is_tied_to(backend: Backend) -> None:

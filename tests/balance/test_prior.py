@@ -1,6 +1,7 @@
 """The complementary prior over classes."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_a_rarer_class_is_never_less_likely(counts: list[int]) -> None:
     found = prior(counts).tolist()
     assert found[counts.index(min(counts))] == max(found)
     by_count = [p for _, p in sorted(zip(counts, found, strict=True))]
-    assert all(rarer >= commoner - 1e-7 for rarer, commoner in zip(by_count, by_count[1:], strict=False))
+    assert all(rarer >= commoner - 1e-7 for rarer, commoner in pairwise(by_count))
 
 
 def test_it_reverses_the_order_of_the_counts() -> None:

@@ -1,5 +1,6 @@
 """Which rows a batch has."""
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_the_shares_of_all_processes_are_the_whole_batch(world_size: int, step: 
     assert {len(share.samples) for share in shares} == {samples}
     assert {len(share.pool) for share in shares} == {ood}
     own, pool = zip(*map(rows, shares), strict=True)
-    assert (sorted(sum(own, [])), sorted(sum(pool, []))) == rows(whole)
+    assert (sorted(chain.from_iterable(own)), sorted(chain.from_iterable(pool))) == rows(whole)
 
 
 @given(st.integers(1, 60), st.integers(0, 100))

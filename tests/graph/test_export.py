@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,70 @@ def test_a_graph_of_another_network_is_refused(student: nn.Module, images: np.nd
         check_parity(path, other, images, precision="fp32")
 
 
+def test_a_graph_for_one_batch_size_only_is_refused(student: nn.Module, images: np.ndarray, tmp_path: Path) -> None:
+    model = onnx_from_student(student, preprocess=PREPROCESS, metadata={}, exporter="legacy")
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0]
+    batch.Clear()
+    batch.dim_value = len(images)
+    onnx.save(model, tmp_path / "student.onnx")
+    with pytest.raises(ExportError, match=r"can't be run: onnxruntime can't run it on \(1, 3, 16, 16\)"):
+        check_parity(tmp_path / "student.onnx", student, images, precision="fp32")
+
+
+def test_a_graph_that_the_runtime_cant_load_is_refused(student: nn.Module, images: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "student.onnx").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match=r"student\.onnx: onnxruntime can't load it: .*Try the other --exporter"):
+        check_parity(tmp_path / "student.onnx", student, images, precision="fp32")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_graph_that_answers_no_numbers_is_refused(
+    bad: float, student: nn.Module, images: np.ndarray, tmp_path: Path
+) -> None:
+    spoilt = copy.deepcopy(student)
+    nn.init.constant_(spoilt.get_submodule("head").bias, bad)
+    model = onnx_from_student(spoilt, preprocess=PREPROCESS, metadata={}, exporter="legacy")
+    onnx.save(model, tmp_path / "student.onnx")
+    with pytest.raises(ExportError, match="does not compute what the student does"):
+        check_parity(tmp_path / "student.onnx", student, images, precision="fp32")
+
+
+def test_one_wrong_image_among_many_is_found(student: nn.Module, images: np.ndarray, tmp_path: Path) -> None:
+    class Jumpy(nn.Module):
+        """The student, but for one image."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = student(x)
+            return logits + 0.1 * (x[:, :1, 0, 0] == float(images[4, 0, 0, 0]))
+
+    onnx.save(onnx_from_student(student, preprocess=PREPROCESS, metadata={}), tmp_path / "student.onnx")
+    with pytest.raises(ExportError, match="over 6 images"):
+        check_parity(tmp_path / "student.onnx", Jumpy(), images, precision="fp32")
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
+def test_a_graph_names_its_input_output_and_batch(exporter: Exporter, student: nn.Module) -> None:
+    graph = onnx_from_student(student, preprocess=PREPROCESS, metadata={}, exporter=exporter).graph
+    (taken,), (given) = graph.input, graph.output[0]
+    assert (taken.name, given.name) == ("images", "logits")
+    dims = taken.type.tensor_type.shape.dim
+    assert dims[0].dim_param == "batch"
+    assert [dim.dim_value for dim in dims[1:]] == [3, 16, 16]
+    assert given.type.tensor_type.shape.dim[1].dim_value == 3
+
+
+def test_exporters_say_nothing_and_leave_logging_as_it_was(
+    student: nn.Module, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    for exporter in ("dynamo", "legacy"):
+        onnx_from_student(student, preprocess=PREPROCESS, metadata={}, exporter=exporter)
+    assert capfd.readouterr() == ("", "")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert logger.level == level
+
+
 class Unreadable(nn.Module):
     """Its forward branches on the values of its input, which torch.export can't follow."""
 
@@ -68,6 +134,23 @@ class Unreadable(nn.Module):
         return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
 
-def test_a_failing_exporter_names_the_other_one() -> None:
-    with pytest.raises(ExportError, match="--exporter legacy"):
-        onnx_from_student(Unreadable(), preprocess=PREPROCESS, metadata={})
+class Unknown(nn.Module):
+    """An operator that TorchScript's exporter has never heard of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.svdvals(x).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("module", "exporter", "said"),
+    [
+        (Unreadable(), "dynamo", r"Could not guard on data-dependent.* Try: edgeoe export RUN --exporter legacy\Z"),
+        (Unknown(), "legacy", r"'aten::linalg_svdvals' .* Try: edgeoe export RUN --exporter dynamo\Z"),
+    ],
+    ids=["dynamo", "legacy"],
+)
+def test_a_failing_exporter_says_why_and_names_the_other_one(module: nn.Module, exporter: Exporter, said: str) -> None:
+    with pytest.raises(ExportError, match=said) as refused:
+        onnx_from_student(module, preprocess=PREPROCESS, metadata={}, exporter=exporter)
+    assert "\n" not in str(refused.value)
+    assert "\x1b" not in str(refused.value), "the exporters colour their advice"

@@ -24,11 +24,11 @@ FACTS = {"classes": ["a", "b", "c"]}
 Network = Callable[[str], nn.Module]
 Prune = Callable[..., Pruned]
 Save = Callable[[str], Run]
+ShapeOf = Callable[[str], tuple[int, int, int]]
 
 
-def images(name: str) -> Tensor:
-    side = 64 if ":" in name else 16
-    return torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(7))
+def images(shape: tuple[int, int, int] = (3, 16, 16)) -> Tensor:
+    return torch.randn(4, *shape, generator=torch.Generator().manual_seed(7))
 
 
 @pytest.fixture
@@ -48,11 +48,14 @@ def saved(network: Network, pruned: Prune, teacher_file: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "name",
-    ["residual", "chain", "scaled", "torchvision:mobilenet_v2", "torchvision:resnet18", "timm:test_efficientnet"],
+    [
+        *("residual", "chain", "scaled", "torchvision:mobilenet_v2", "torchvision:resnet18"),
+        *("timm:test_efficientnet", "timm:test_vit"),
+    ],
 )
-def test_a_student_comes_back_bit_for_bit(name: str, saved: Save, pruned: Prune) -> None:
-    student, loaded = pruned(name).model, load_student(saved(name))
-    assert torch.equal(loaded(images(name)), student(images(name)))
+def test_a_student_comes_back_bit_for_bit(name: str, saved: Save, pruned: Prune, shape_of: ShapeOf) -> None:
+    student, loaded, x = pruned(name).model, load_student(saved(name)), images(shape_of(name))
+    assert torch.equal(loaded(x), student(x))
     assert loaded.state_dict().keys() == student.state_dict().keys()
     assert not any(module.training for module in loaded.modules())
 
@@ -124,7 +127,7 @@ def test_a_run_stands_alone(saved: Save, pruned: Prune, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "mine")
     moved = Path(shutil.move(run.path, tmp_path / "elsewhere"))
     loaded = load_student(Run(moved))
-    assert torch.equal(loaded(images("residual")), pruned("residual").model(images("residual")))
+    assert torch.equal(loaded(images()), pruned("residual").model(images()))
 
 
 def test_student_holds_no_pickle(saved: Save) -> None:
@@ -155,7 +158,7 @@ def test_only_the_teacher_file_that_the_manifest_vouches_for_is_run(saved: Save,
     py_compile.compile(str(copied), doraise=True)
     copied.write_bytes(good)
     os.utime(copied, ns=(when, when))
-    assert torch.equal(load_student(run)(images("chain")), pruned("chain").model(images("chain")))
+    assert torch.equal(load_student(run)(images()), pruned("chain").model(images()))
 
 
 def test_an_architecture_that_is_gone_is_a_teacher_error(saved: Save) -> None:

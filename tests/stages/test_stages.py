@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
+from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.errors import DataError, ExportError, RunError
+from edgeoe.graph.export import onnx_from_student
+from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import build, export, validate
 from edgeoe.records import MeasureSettings, Target
-from edgeoe.run import Run
-from edgeoe.stages import export as export_stage
+from edgeoe.run import Run, file_sha256
+from edgeoe.stages.compress import _one_of_each_class_first
 from edgeoe.stages.facts import run_facts
 from edgeoe.targets import load_target
 
@@ -24,15 +35,41 @@ def target() -> Target:
     return replace(load_target("host-cpu"), measure=quick)
 
 
-def test_export_keeps_golden_outputs_of_every_class_first(exported: Path) -> None:
+def test_export_is_stored_with_its_record_and_golden_outputs(exported: Path) -> None:
     run = Run.open(exported)
+    record = run.read_record("export.json", made_by="export")
     golden = run.read_tensors("golden.safetensors", made_by="export")
-    record = json.loads((exported / "export.json").read_text())
+    assert record["sha256"] == file_sha256(exported / record["path"])
+    assert (record["opset"], record["precision"], record["exporter"]) == (18, "fp32", "dynamo")
     assert record["images"] == len(golden["images"]) == len(golden["logits"]) == 18
     assert record["agreement"] == 1.0
+    assert record["max_rel_error"] <= 1e-3
+    with torch.no_grad():
+        logits = load_student(run)(torch.from_numpy(golden["images"])).numpy()
+    np.testing.assert_allclose(golden["logits"], logits, rtol=1e-5, atol=1e-6)
+    pixels = run.read_tensors("probe.safetensors", made_by="compress")["pixels"]
+    np.testing.assert_array_equal(golden["images"], run_facts(run).preprocess.normalise(pixels))
+
+
+def test_the_probe_takes_an_image_of_each_class_first(exported: Path, pictures: Path) -> None:
+    run = Run.open(exported)
     assert run_facts(run).counts == (12, 5, 1)
     pixels = run.read_tensors("probe.safetensors", made_by="compress")["pixels"]
-    assert len(np.unique(pixels[:3].reshape(3, -1), axis=0)) == 3
+    samples = load_samples(find_samples(pictures / "train"), run_facts(run).preprocess)
+    images = [image.tobytes() for image in samples.images.rows(range(18))]
+    taken = [int(samples.labels[images.index(image.tobytes())]) for image in pixels]
+    assert taken == [0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1, *[0] * 7]
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+def test_no_class_comes_twice_before_another_came(labels: list[int]) -> None:
+    order = _one_of_each_class_first(np.asarray(labels, np.int64))
+    assert sorted(order.tolist()) == list(range(len(labels)))
+    seen: Counter[int] = Counter()
+    for row in order.tolist():
+        seen[labels[row]] += 1
+        rest = Counter(labels)
+        assert all(seen[k] >= min(seen[labels[row]] - 1, rest[k]) for k in rest)
 
 
 def test_an_artifact_of_an_earlier_graph_is_not_measured(exported: Path, target: Target, pictures: Path) -> None:
@@ -49,6 +86,32 @@ def test_a_changed_artifact_is_not_loaded(exported: Path, target: Target, pictur
     artifact.write_bytes(artifact.read_bytes() + b"\0")
     with pytest.raises(RunError, match="not the file that edgeoe wrote"):
         validate(run, target, test=pictures / "test")
+
+
+def test_a_changed_graph_is_not_built(exported: Path, target: Target) -> None:
+    graph = exported / "student.onnx"
+    graph.write_bytes(graph.read_bytes() + b"\0")
+    with pytest.raises(RunError, match=r"student\.onnx: not the file that edgeoe wrote\. Make it again: edgeoe export"):
+        build(Run.open(exported), target)
+
+
+def test_building_again_after_another_export_is_measured(exported: Path, target: Target, pictures: Path) -> None:
+    run = Run.open(exported)
+    build(run, target)
+    export(run, exporter="legacy")
+    rebuilt = build(run, target)
+    measurement, _ = validate(run, target, test=pictures / "test")
+    assert measurement.artifact_sha256 == rebuilt.sha256 == file_sha256(exported / rebuilt.artifact)
+    assert rebuilt.graph_sha256 == file_sha256(exported / "student.onnx")
+    assert measurement.golden_agreement == 1.0
+
+
+def test_building_again_discards_what_was_measured_before(exported: Path, target: Target, pictures: Path) -> None:
+    run = Run.open(exported)
+    build(run, target)
+    validate(run, target, test=pictures / "test")
+    build(run, target)
+    assert sorted(path.name for path in (exported / "targets" / "host-cpu").iterdir()) == ["engine.json", "model.onnx"]
 
 
 def test_validation_stores_its_raw_calls(exported: Path, target: Target, pictures: Path) -> None:
@@ -85,12 +148,23 @@ def test_test_folders_must_be_of_the_same_classes(
         validate(run, target, test=tmp_path / "test")
 
 
-def test_a_graph_that_fails_the_parity_gate_is_not_left_behind(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise ExportError("not the same")
+@pytest.mark.parametrize("spoil", ["another network's", "for an unknown runtime"])
+def test_a_graph_that_fails_the_parity_gate_is_not_left_behind(
+    spoil: str, exported: Path, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(student: nn.Module, **options: Any) -> onnx.ModelProto:
+        other = copy.deepcopy(student)
+        if spoil == "another network's":
+            nn.init.normal_(other.get_submodule("head").weight)
+        graph = onnx_from_student(other, **options)
+        if spoil == "for an unknown runtime":
+            graph.ir_version = 99
+        return graph
 
-    monkeypatch.setattr(export_stage, "check_parity", refuse)
+    monkeypatch.setattr("edgeoe.stages.export.onnx_from_student", spoilt)
     with pytest.raises(ExportError):
-        export(Run.open(exported))
-    assert not list(exported.glob("*.onnx"))
-    assert not (exported / "export.json").exists()
+        export(Run.open(exported), exporter="legacy")
+    for name in ("student.onnx", "export.json", "golden.safetensors"):
+        assert not (exported / name).exists(), "nor what an earlier export had left"
+    with pytest.raises(RunError, match="Make it: edgeoe export"):
+        build(Run.open(exported), target)
