@@ -125,7 +125,7 @@ SETTINGS = st.builds(
     ),
     oe_settings=st.builds(
         OESettings,
-        alpha=st.none() | st.floats(0, 10),
+        alpha=st.none() | st.floats(0.001, 10),
         ood_weight=st.floats(0, 1e6),
         teacher_guided=st.booleans(),
         ood_batch=st.none() | st.integers(1, 1000),
