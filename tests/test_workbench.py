@@ -214,7 +214,7 @@ def test_images_held_out_are_never_drawn(bench: Any) -> None:
 
 
 def test_fit_leaves_the_student_on_the_cpu_in_eval_mode(bench: Any, teacher: nn.Module) -> None:
-    student, made = copy.deepcopy(teacher), bench(PLAN)
+    student, made = copy.deepcopy(teacher).train(), bench(PLAN)
     before = copy.deepcopy(student.state_dict())
     fit = made.fit(student, stage(made, 3))
     assert fit.steps == 3

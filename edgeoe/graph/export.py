@@ -128,15 +128,26 @@ def _strip(model: onnx.ModelProto) -> None:
     """Remove, in place, what the exporters note about the source code: local paths, lines, stack traces."""
     del model.metadata_props[:]
     model.doc_string = ""
-    for graph in (model.graph, *model.functions):
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        for node in graph.node:
+    for part in (*_graphs(model.graph), *model.functions):
+        part.doc_string = ""
+        del part.metadata_props[:]
+        for node in part.node:
             node.doc_string = ""
             del node.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    for graph in _graphs(model.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            value.doc_string = ""
+            del value.metadata_props[:]
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """`graph` and those within its nodes: branches and loop bodies."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _graphs(inner)
 
 
 def check_parity(

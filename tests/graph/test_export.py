@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from edgeoe.backends.onnxruntime import run_graph
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import ExportError
-from edgeoe.graph.export import OPSET, Exporter, check_parity, onnx_from_student
+from edgeoe.graph.export import OPSET, Exporter, _strip, check_parity, onnx_from_student
 from edgeoe.models.teacher import TeacherSource
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.4,) * 3, std=(0.3,) * 3)
@@ -125,6 +126,28 @@ def test_exporters_say_nothing_and_leave_logging_as_it_was(
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert logger.level == level
+
+
+def test_nothing_about_the_source_code_is_left_in_any_corner() -> None:
+    def branch(name: str) -> onnx.GraphProto:
+        value = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+        node = onnx.helper.make_node("Constant", [], ["y"], value_float=1.0, doc_string=local_path)
+        note(node)
+        return note(onnx.helper.make_graph([node], name, [], [note(value)], doc_string=local_path))
+
+    def note(part: Any) -> Any:
+        part.doc_string = local_path
+        part.metadata_props.add(key="stack_trace", value=local_path)
+        return part
+
+    local_path = "/home/somebody/net.py"
+    condition = note(onnx.helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []))
+    node = note(onnx.helper.make_node("If", ["c"], ["y"], then_branch=branch("a"), else_branch=branch("b")))
+    result = note(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1]))
+    model = note(onnx.helper.make_model(note(onnx.helper.make_graph([node], "g", [condition], [result]))))
+    assert model.SerializeToString().count(local_path.encode()) == 22
+    _strip(model)
+    assert local_path.encode() not in model.SerializeToString()
 
 
 class Unreadable(nn.Module):
