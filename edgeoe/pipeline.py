@@ -6,6 +6,7 @@ started again anywhere that the directory is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import lcm
@@ -44,10 +45,10 @@ def deploy(
     targets = list(targets)
     multiple = lcm(settings.channel_multiple, *(target.channel_multiple for target in targets))
     settings = replace(settings, channel_multiple=multiple)
-    run: Run | None = Run(out)
+    run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
     if not Run(out).was_made_with(settings.to_toml()):
         run = compress(settings, out=out, overwrite=overwrite, progress=progress)
-    if run is None:  # one of torchrun's other processes: the first goes on alone
+    if run is None:  # the first process goes on alone
         return
     export(run, exporter=exporter)
     for target in targets:

@@ -44,6 +44,8 @@ class OESettings:
     teacher_guided: weight OOD rows by how much the teacher sees rare classes in them.
     regulariser: eta, the weight of the class-dependent regulariser on OOD rows.
     ood_batch: OOD rows in a batch; None is as many as few samples.
+    separate_statistics: pass samples and OOD rows through the student one after the other, so that batch norm
+        never mixes them; for OOD images from quite another world than the samples.
     balanced_samples: draw the few samples class-balanced instead of as they are.
     holdout: share of the OOD pool kept for early stopping (at most 500 images); 0 turns it off.
     check_every, patience: steps between two checks, and checks without a better one before it stops.
@@ -54,6 +56,7 @@ class OESettings:
     teacher_guided: bool = True
     regulariser: Annotated[float, Ge(0), Lt(float("inf"))] = 0.01
     ood_batch: Annotated[int, Ge(1)] | None = None
+    separate_statistics: bool = False
     balanced_samples: bool = False
     holdout: Annotated[float, Ge(0), Le(0.5)] = 0.1
     check_every: Annotated[int, Ge(1)] = 50

@@ -30,7 +30,7 @@ from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.compute import synchronised_batchnorm, with_native_sync
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
-from edgeoe.methods import Fit, Stage
+from edgeoe.methods import Fit, Imitation, Stage
 from edgeoe.progress import Progress, silent
 from edgeoe.settings import OESettings
 
@@ -116,7 +116,7 @@ class Workbench:
         with synchronised_batchnorm(self.fabric), self.progress(stage.name, stage.max_steps) as advance:
             for batch in self._batches(stage.max_steps):
                 _set_lr(optimizer, stage, steps)
-                imitation = stage.imitate(module, batch.x)
+                imitation = self._imitation(stage, module, batch)
                 loss = joint_loss(
                     imitation.loss,
                     imitation.student_logits,
@@ -143,6 +143,16 @@ class Workbench:
             best_step=best.step if watched is not None else steps,
             agreement=best.score if watched is not None else None,
             images_per_second=steps * (self._sampler.batch + self._sampler.ood_batch) / seconds,
+        )
+
+    def _imitation(self, stage: Stage, module: nn.Module, batch: Batch) -> Imitation:
+        if self.plan is None or not self.plan.separate_statistics:
+            return stage.imitate(module, batch.x)
+        own, ood = (stage.imitate(module, x) for x in (batch.x[: batch.samples], batch.x[batch.samples :]))
+        return Imitation(
+            torch.cat([own.loss, ood.loss]),
+            torch.cat([own.student_logits, ood.student_logits]),
+            torch.cat([own.teacher_logits, ood.teacher_logits]),
         )
 
     def _prepare(self, student: nn.Module, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:

@@ -323,3 +323,16 @@ def test_progress_is_told_every_step(bench: Any, teacher: nn.Module) -> None:
 
 def test_shape_is_what_the_network_takes(bench: Any) -> None:
     assert bench(None).shape == (3, 16, 16)
+
+
+def test_separate_statistics_never_pass_samples_and_ood_rows_together(bench: Any, teacher: nn.Module) -> None:
+    made, seen = bench(replace(PLAN, ood_batch=5, separate_statistics=True)), []
+    plain = stage(made, 2)
+
+    def noting(student: nn.Module, x: Tensor) -> Imitation:
+        seen.append(len(x))
+        return plain.imitate(student, x)
+
+    fit = made.fit(copy.deepcopy(teacher), replace(plain, imitate=noting))
+    assert fit.steps == 2
+    assert seen == [8, 5, 8, 5]

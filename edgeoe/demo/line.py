@@ -22,7 +22,7 @@ from edgeoe.pipeline import deploy
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Measurement, Verdict
 from edgeoe.run import Run
-from edgeoe.settings import CompressSettings, PreprocessSettings
+from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings
 from edgeoe.targets import load_target
 from edgeoe.workbench import Workbench
 
@@ -76,6 +76,7 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
         flip=False,
         crop_padding=1,
         preprocess=_PREPROCESS,
+        oe_settings=OESettings(separate_statistics=True),  # photographs are another world than digits
     )
     _train_teacher(base, progress)
     variants = {

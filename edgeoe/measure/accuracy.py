@@ -11,7 +11,7 @@ from edgeoe.backends import Runner
 from edgeoe.data.samples import Samples
 from edgeoe.measure.statistics import mean_of_proportions, proportion
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Accuracy
+from edgeoe.records import Accuracy, Estimate
 
 __all__ = ["accuracy_from_predictions", "predict"]
 
@@ -47,7 +47,7 @@ def accuracy_from_predictions(
         recall_per_class=recall,
         mean_recall=mean_of_proportions(known),
         rare_recall=mean_of_proportions(rare_known) if rare_known else None,
-        worst_recall=min(known, key=lambda part: part.value),
+        worst_recall=Estimate(*(min(getattr(part, end) for part in known) for end in ("value", "low", "high"))),
         rare_classes=tuple(rare),
         images_per_class=tuple(int(n) for n in images),
     )

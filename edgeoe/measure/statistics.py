@@ -39,14 +39,17 @@ def mean_of_proportions(parts: Sequence[Estimate]) -> Estimate:
 
 
 def percentile(samples: NDArray[np.float64], share: float) -> Estimate:
-    """The `share` percentile of `samples` (n,) by nearest rank: the ceil(share n)-th smallest.
+    """The `share` percentile of `samples` (n,), all >= 0, by nearest rank: the ceil(share n)-th smallest.
 
     Its interval runs between the order statistics whose ranks hold the true percentile with 95 %
-    (normal approximation of the binomial). Where n is too small for that, it ends at the least or greatest.
+    (normal approximation of the binomial). Where n is too small to have such a rank, the end is 0 or infinite.
     """
     ordered = np.sort(samples)
     n = len(ordered)
     spread = _Z * math.sqrt(n * share * (1 - share))
-    ranks = (math.ceil(share * n), math.floor(n * share - spread), math.ceil(n * share + spread) + 1)
-    value, low, high = (float(ordered[min(max(rank, 1), n) - 1]) for rank in ranks)
-    return Estimate(value, low, high)
+    low, high = math.floor(n * share - spread), math.ceil(n * share + spread) + 1
+    return Estimate(
+        value=float(ordered[math.ceil(share * n) - 1]),
+        low=float(ordered[low - 1]) if low >= 1 else 0.0,
+        high=float(ordered[high - 1]) if high <= n else math.inf,
+    )

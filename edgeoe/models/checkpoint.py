@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
-from edgeoe.errors import RunError
+from edgeoe.errors import RunError, TeacherError
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.run import Run
 
@@ -77,19 +77,26 @@ def apply_plan(model: nn.Module, plan: Mapping[str, Mapping[str, Any]]) -> None:
                 module.register_buffer(key, tensor)
 
 
-def save_student(
-    run: Run, student: nn.Module, teacher: nn.Module, source: TeacherSource, *, facts: Mapping[str, Any]
-) -> None:
+def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: Mapping[str, Any], x: Tensor) -> None:
     """Write student/ into `run`; a user's own teacher file goes along, so that the run stands alone.
 
-    facts: what else the plan records (classes, channels removed, ...).
+    facts: what else the plan records (classes, channels removed, ...). x: (N, C, H, W), on which the student
+    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same.
     """
+    architecture = source.build(len(facts["classes"]))  # and not the teacher: published weights may change it
+    layers = plan_between(architecture, student)
     if source.file is not None:
         file = source.file
         run.write(f"student/{file.name}", lambda path: shutil.copyfile(file, path))
         source = replace(source, file=Path(file.name))
     run.write(_WEIGHTS, lambda path: save_model(student, str(path)))
-    run.write_record(_PLAN, {"format": 1, "teacher": str(source), **facts, "layers": plan_between(teacher, student)})
+    run.write_record(_PLAN, {"format": 1, "teacher": str(source), **facts, "layers": layers})
+    with torch.no_grad():
+        if not torch.allclose(load_student(run)(x), student(x), rtol=1e-3, atol=1e-5):
+            raise TeacherError(
+                f"--teacher {source}: made anew, it does not compute the same with the same weights. "
+                "Is its forward random, or set up by more than its factory?"
+            )
 
 
 def load_student(run: Run) -> nn.Module:

@@ -74,8 +74,9 @@ def prune_channels(
 ) -> Pruned:
     """A copy of `teacher` that keeps `keep_macs` of its MACs, within 2 %.
 
-    Every prunable group loses the same share of its channels, those with the least L1 norm (Li et al.,
-    ICLR 2017), in steps of `channel_multiple`; each keeps at least one step.
+    Every prunable group loses the same share of its channels, in steps of `channel_multiple`; each keeps at
+    least one step. Those go whose weights have the least L1 norm (Li et al., ICLR 2017), averaged over all
+    layers that make or read them (Fang et al., CVPR 2023).
     Raises PruningError if nothing can be pruned, or the nearest reachable share is off by more than 2 %.
     """
     original = count_macs(teacher, shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 
 from rich.console import Console
 from rich.progress import (
@@ -60,7 +61,8 @@ def percent(estimate: Estimate | None) -> str:
 
 def milliseconds(estimate: Estimate) -> str:
     """A latency with its 95 % interval."""
-    return f"{estimate.value:.3f} ms  [{estimate.low:.3f}, {estimate.high:.3f}]".replace("[", r"\[")
+    high = f"{estimate.high:.3f}" if isfinite(estimate.high) else "?: too few calls"
+    return rf"{estimate.value:.3f} ms  \[{estimate.low:.3f}, {high}]"
 
 
 def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:

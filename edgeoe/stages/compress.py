@@ -97,7 +97,8 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
             "removed": compressed.pruned.removed,
             "left_alone": {group.name: group.refused for group in compressed.pruned.groups if group.refused},
         }
-        save_student(run, compressed.pruned.model, teacher, source, facts=facts)
+        x = torch.from_numpy(preprocess.normalise(samples.images.rows(rows[:2])))
+        save_student(run, compressed.pruned.model, source, facts=facts, x=x)
         record = _record(settings, compressed, fabric, facts, seconds=perf_counter() - started)
         _describe(run, settings)
         run.write_record("compress.json", record)

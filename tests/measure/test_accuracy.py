@@ -87,3 +87,13 @@ def test_every_test_image_is_predicted_once_in_order(n: int, tmp_path: Path) -> 
     assert predicted.tolist() == labels.tolist()
     assert sum(runner.batches) == n
     assert max(runner.batches) <= 64
+
+
+def test_the_worst_recall_may_be_that_of_a_class_with_few_images() -> None:
+    labels = np.array([0] * 100 + [1] * 2)
+    predicted = np.array([0] * 80 + [1] * 22)
+    accuracy = accuracy_from_predictions(predicted, labels, classes=2, rare=(1,))
+    few = accuracy.recall_per_class[1]
+    assert few is not None
+    assert accuracy.worst_recall.value == 0.8
+    assert accuracy.worst_recall.low == few.low

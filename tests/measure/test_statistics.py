@@ -47,7 +47,13 @@ def test_a_percentile_is_a_sample_with_enough_below_it(samples: list[float], sha
     estimate = percentile(np.asarray(samples), share)
     assert estimate.value in samples
     assert np.mean(np.asarray(samples) <= estimate.value) >= share - 1e-12
-    assert min(samples) <= estimate.low <= estimate.value <= estimate.high <= max(samples)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert {estimate.low, estimate.high} <= {*samples, 0.0, np.inf}
+
+
+def test_a_percentile_of_too_few_samples_has_no_upper_end() -> None:
+    assert percentile(np.arange(1.0, 201.0), 0.99).high == np.inf
+    assert percentile(np.arange(1.0, 601.0), 0.99).high == 600.0
 
 
 def test_percentiles_go_by_nearest_rank() -> None:

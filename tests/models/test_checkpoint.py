@@ -32,7 +32,7 @@ def images(shape: tuple[int, int, int] = (3, 16, 16)) -> Tensor:
 
 
 @pytest.fixture
-def saved(network: Network, pruned: Prune, teacher_file: Path, tmp_path: Path) -> Save:
+def saved(shape_of: ShapeOf, pruned: Prune, teacher_file: Path, tmp_path: Path) -> Save:
     """`saved(name)`: a run with that network, pruned; networks.py is a copy of the user's that may go."""
 
     def save(name: str) -> Run:
@@ -40,7 +40,7 @@ def saved(network: Network, pruned: Prune, teacher_file: Path, tmp_path: Path) -
         file = shutil.copy(teacher_file, tmp_path / "mine" / "mine.py")
         source = TeacherSource.parse(name if ":" in name else f"{file}:{name}")
         run = Run(tmp_path / "run")
-        save_student(run, pruned(name).model, network(name), source, facts=FACTS)
+        save_student(run, pruned(name).model, source, facts=FACTS, x=images(shape_of(name)))
         return run
 
     return save
