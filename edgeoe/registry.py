@@ -11,7 +11,14 @@ from edgeoe.errors import ConfigError
 
 __all__ = ["BACKENDS", "METHODS", "nearest", "resolve"]
 
-METHODS = {"kd": "edgeoe.methods.kd:KD", "none": "edgeoe.methods.unchanged:Unchanged"}
+METHODS = {
+    "kd": "edgeoe.methods.kd:KD",
+    "fskd": "edgeoe.methods.fskd:FSKD",
+    "cd": "edgeoe.methods.cross_distillation:CrossDistillation",
+    "mir": "edgeoe.methods.mir:MiR",
+    "practise": "edgeoe.methods.practise:Practise",
+    "none": "edgeoe.methods.unchanged:Unchanged",
+}
 BACKENDS = {"onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime"}
 
 

@@ -40,10 +40,14 @@ class OESettings:
     """`[oe]`: how out-of-distribution images rebalance the loop, after Wu et al., arXiv 2502.05832.
 
     alpha: sharpness of the complementary prior; None is max(beta) + min(beta), as Open-sampling takes it.
-    ood_weight: lambda, the weight of distillation on OOD rows.
-    teacher_guided: weight OOD rows by how much the teacher sees rare classes in them.
-    regulariser: eta, the weight of the class-dependent regulariser on OOD rows.
+    complementary_labels: draw OOD labels from the complementary prior; false draws every class alike.
+    class_weights: rare classes weigh more, both in the samples that a closed form solves with (every class the
+        same in all) and in what the teacher sees in OOD images (omega); false weighs all images alike.
+    ood_weight: lambda, the weight of distillation on OOD rows; 0 turns it off.
+    in_compression, in_fine_tuning: whether OOD images take part in ranking and solving, and in training.
+    regulariser: eta, the weight of the class-dependent regulariser on OOD rows; 0 turns it off.
     ood_batch: OOD rows in a batch; None is as many as few samples.
+    compression_images: OOD images that ranking and solving use at most.
     separate_statistics: pass samples and OOD rows through the student one after the other, so that batch norm
         never mixes them; for OOD images from quite another world than the samples.
     balanced_samples: draw the few samples class-balanced instead of as they are.
@@ -52,10 +56,14 @@ class OESettings:
     """
 
     alpha: Positive | None = None
+    complementary_labels: bool = True
+    class_weights: bool = True
     ood_weight: Annotated[float, Ge(0), Lt(float("inf"))] = 1.0
-    teacher_guided: bool = True
+    in_compression: bool = True
+    in_fine_tuning: bool = True
     regulariser: Annotated[float, Ge(0), Lt(float("inf"))] = 0.01
     ood_batch: Annotated[int, Ge(1)] | None = None
+    compression_images: Annotated[int, Ge(1)] = 1000
     separate_statistics: bool = False
     balanced_samples: bool = False
     holdout: Annotated[float, Ge(0), Le(0.5)] = 0.1
@@ -81,13 +89,20 @@ class CompressSettings:
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] = _option("Share of the teacher's MACs to keep.", 0.5)
-    method: str = _option(f"One of {', '.join(METHODS)}.", "kd")
+    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "kd")
+    widths: Literal["uniform", "measured"] = _option(
+        "Where channels go: the same share everywhere, or where measured reconstruction suffers least.", "uniform"
+    )
     oe: bool = _option("Rebalance with out-of-distribution images.", True)
     seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
     steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
     batch: Annotated[int, Ge(2)] = _option("Few-sample rows of a batch.", 64)
     lr: Positive = _option("Learning rate at the start; it falls along a cosine.", 0.02)
     temperature: Positive = _option("Of distillation.", 4.0)
+    latency_target: str = _option(
+        "Profile on whose runtime practise measures the latency that a block costs, here.", "host-cpu"
+    )
+    recovery_steps: Annotated[int, Ge(0)] = _option("Steps in which practise tries to do without a block.", 10)
     flip: bool = _option("Mirror half of the training images.", True)
     crop_padding: Annotated[int, Ge(0)] | None = _option(
         "Pixels that a random crop may be off by; default: an eighth of the height.", None

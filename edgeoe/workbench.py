@@ -1,7 +1,7 @@
 """The workbench: where methods get batches and the one training loop. Rebalancing (OE) lives in here.
 
 A method never sees whether out-of-distribution images exist. It says how far a row's student is from its
-teacher (`Stage.imitate`); the workbench draws the rows, adds OOD rows if it has a plan for them, weights every
+teacher (`Stage.distance`); the workbench draws the rows, adds OOD rows if it has a plan for them, weights every
 row, and decides when to stop. Without a plan it is the plain method: same loop, same steps, no OOD rows.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -18,26 +18,28 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeoe.balance.losses import RowWeights, joint_loss
+from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 from edgeoe.balance.prior import class_weights, complementary_prior
 from edgeoe.balance.sampler import Draw, Sampler
 from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.compute import synchronised_batchnorm, with_native_sync
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
-from edgeoe.methods import Fit, Imitation, Stage
+from edgeoe.errors import ConfigError
+from edgeoe.methods import Fit, Stage, View
+from edgeoe.models.observation import Watch
+from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress, silent
 from edgeoe.settings import OESettings
 
 __all__ = ["Batch", "Workbench"]
 
 _MAX_HOLDOUT, _MIN_HOLDOUT = 500, 20  # images; fewer than the latter say nothing
-_EVALUATED = 250  # images at a time
+_PIXELS = 250 * 32 * 32  # evaluated at a time
 _log = logging.getLogger(__name__)
 
 
@@ -55,7 +57,7 @@ class Workbench:
 
     teacher: in eval mode, frozen; copied to the fabric's device. pool: may be None where plan is None.
     plan: how OOD rows rebalance; None is the plain method. batch: few-sample rows of a batch over all
-    processes. padding: of the random crop, in pixels.
+    processes. padding: of the random crop, in pixels. clock: latencies in ms of networks on the target.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Workbench:
         padding: int = 4,
         flip: bool = True,
         seed: int = 0,
+        clock: Callable[[Sequence[nn.Module]], list[float]] | None = None,
         progress: Progress = silent,
     ) -> None:
         self.fabric = fabric
@@ -78,16 +81,25 @@ class Workbench:
         self.plan = plan
         self.progress = progress if fabric.is_global_zero else silent
         self._teacher = copy.deepcopy(teacher).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+        if not len(samples.labels) and not (plan and plan.in_compression and plan.in_fine_tuning and plan.ood_weight):
+            raise ConfigError(
+                "without labelled samples OOD images must take part in everything: leave [oe] in_compression, "
+                "in_fine_tuning and ood_weight as they are."
+            )
+        self._clock = clock
         counts = torch.from_numpy(samples.counts_k)
-        prior = complementary_prior(counts, alpha=plan.alpha if plan else None)
-        self._class_weights = class_weights(prior).to(fabric.device)
+        even = torch.full((len(counts),), 1 / len(counts))
+        prior = complementary_prior(counts, alpha=plan.alpha if plan else None) if len(samples.labels) else even
+        weighs = plan is not None and plan.class_weights
+        self._class_weights = class_weights(prior if weighs else even).to(fabric.device)
         self._holdout, drawn = self._split_pool(seed)
+        in_fit = plan is not None and plan.in_fine_tuning
         self._sampler = Sampler(
             labels=torch.from_numpy(samples.labels),
-            batch=batch,
+            batch=batch if len(samples.labels) else 0,
             pool_indices=drawn,
-            ood_batch=(plan.ood_batch or batch) if plan is not None else 0,
-            prior=prior,
+            ood_batch=(plan.ood_batch or batch) if plan is not None and in_fit else 0,
+            prior=prior if plan is None or plan.complementary_labels else even,
             balanced=plan.balanced_samples if plan else False,
             padding=padding,
             flip=flip,
@@ -99,39 +111,76 @@ class Workbench:
         """(C, H, W) of the network's input."""
         return self.samples.images.preprocess.shape
 
-    def teach(self, x: Tensor) -> Tensor:
-        """(N, K) teacher logits of (N, C, H, W), float32, without gradient."""
-        with torch.no_grad(), self.fabric.autocast():
-            logits: Tensor = self._teacher(x)
-        return logits.float()
+    @property
+    def device(self) -> torch.device:
+        """Where `rows` are and `fit` computes."""
+        return self.fabric.device
+
+    def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:
+        """The median latency of each of `models` for one image on the target, measured in turns."""
+        if self._clock is None:
+            raise ConfigError("this method ranks by measured latency, and the workbench was given no clock.")
+        return self._clock(models)
+
+    @torch.no_grad()
+    def rows(self) -> Rows:
+        """Images to measure, rank and solve with, as they are, and what each weighs.
+
+        The weights of the few samples have mean 1. With class weights every class weighs the same in all (omega,
+        made to offset the samples' imbalance, would leave next to nothing of the most frequent class). OOD images
+        that batches may draw follow, `plan.compression_images` of them at most, together lambda times as heavy as
+        the samples and each by how much the teacher sees rare classes in it.
+        """
+        labels = torch.from_numpy(self.samples.labels)
+        weights = torch.ones(len(labels))
+        if self.plan is not None and self.plan.class_weights:
+            weights = 1 / torch.bincount(labels).float()[labels]
+        rows = self._weighted(self.samples.images.rows(np.arange(len(labels))), weights / weights.mean())
+        if self.pool is None or self.plan is None or not self.plan.in_compression or not self.plan.ood_weight:
+            return rows
+        chosen = self._sampler.pool_indices[: self.plan.compression_images]
+        ood = self._weighted(self.pool.images.rows(chosen.numpy()), torch.ones(len(chosen)))
+        guidance = torch.cat([teacher_guidance(self._teach(x), self._class_weights) for x, _ in ood])
+        share = self.plan.ood_weight * max(1, len(labels)) / float(guidance.sum())
+        guided = torch.split(guidance * share, self._evaluated)
+        return [*rows, *((x, weight) for (x, _), weight in zip(ood, guided, strict=True))]
+
+    @property
+    def _evaluated(self) -> int:
+        """Images to evaluate at a time."""
+        return max(8, _PIXELS // (self.shape[1] * self.shape[2]))
+
+    def _weighted(self, pixels: NDArray[np.uint8], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        if not len(pixels):
+            return []
+        parts = torch.split(torch.from_numpy(pixels), self._evaluated), torch.split(weights, self._evaluated)
+        return [(self._normalise(x.to(self.device)), w.to(self.device)) for x, w in zip(*parts, strict=True)]
 
     def fit(self, student: nn.Module, stage: Stage) -> Fit:
         """Train `student`, in place, as `stage` says; it ends in eval mode on the CPU."""
         module, optimizer = self._prepare(student, stage)
+        inner = cast(nn.Module, module.module)
         weights = self._row_weights(stage)
         best = BestWeights(patience=self.plan.patience if self.plan else 1)
         steps, check_every = 0, self.plan.check_every if self.plan else stage.max_steps
-        watched = self._watched()
+        watched = self._watched() if stage.early_stop else None
         started = perf_counter()
-        with synchronised_batchnorm(self.fabric), self.progress(stage.name, stage.max_steps) as advance:
+        with (
+            synchronised_batchnorm(self.fabric),
+            Watch(inner, stage.watch) as own,
+            Watch(self._teacher, stage.watch) as taught,
+            self.progress(stage.name, stage.max_steps) as advance,
+        ):
             for batch in self._batches(stage.max_steps):
                 _set_lr(optimizer, stage, steps)
-                imitation = self._imitation(stage, module, batch)
-                loss = joint_loss(
-                    imitation.loss,
-                    imitation.student_logits,
-                    imitation.teacher_logits,
-                    labels=batch.y,
-                    samples=batch.samples,
-                    weights=weights,
-                )
+                loss = self._loss(stage, module, batch, weights, own, taught)
                 self.fabric.backward(loss)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 steps += 1
                 advance()
                 if watched is not None and (steps % check_every == 0 or steps == stage.max_steps):
-                    stop = best.update(steps, self._agreement(module, *watched), module)
+                    stop = best.update(steps, *self._agreement(module, *watched), module)
                     if self.fabric.broadcast(stop):
                         break
         seconds = perf_counter() - started
@@ -145,21 +194,40 @@ class Workbench:
             images_per_second=steps * (self._sampler.batch + self._sampler.ood_batch) / seconds,
         )
 
-    def _imitation(self, stage: Stage, module: nn.Module, batch: Batch) -> Imitation:
-        if self.plan is None or not self.plan.separate_statistics:
-            return stage.imitate(module, batch.x)
-        own, ood = (stage.imitate(module, x) for x in (batch.x[: batch.samples], batch.x[batch.samples :]))
-        return Imitation(
-            torch.cat([own.loss, ood.loss]),
-            torch.cat([own.student_logits, ood.student_logits]),
-            torch.cat([own.teacher_logits, ood.teacher_logits]),
+    def _loss(
+        self, stage: Stage, module: nn.Module, batch: Batch, weights: RowWeights, own: Watch, taught: Watch
+    ) -> Tensor:
+        separate = self.plan is not None and self.plan.separate_statistics and 0 < batch.samples < len(batch.x)
+        parts = torch.split(batch.x, [batch.samples, len(batch.x) - batch.samples]) if separate else (batch.x,)
+        distances, students, teachers = [], [], []
+        for x in parts:
+            teacher = View(self._teach(x), taught.values())
+            student = View(module(x).float(), own.values())
+            distances.append(stage.distance(student, teacher))
+            students.append(student.logits)
+            teachers.append(teacher.logits)
+        return joint_loss(
+            torch.cat(distances),
+            torch.cat(students),
+            torch.cat(teachers),
+            labels=batch.y,
+            samples=batch.samples,
+            weights=weights,
         )
 
+    def _teach(self, x: Tensor) -> Tensor:
+        """(N, K) teacher logits of (N, C, H, W), float32, without gradient."""
+        with torch.no_grad(), self.fabric.autocast():
+            logits: Tensor = self._teacher(x)
+        return logits.float()
+
     def _prepare(self, student: nn.Module, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:
-        trained = with_native_sync(self.fabric, copy.deepcopy(student)).train().requires_grad_(True)
+        trained = with_native_sync(self.fabric, copy.deepcopy(student)).train(stage.batch_statistics)
+        for name, parameter in trained.named_parameters():
+            parameter.requires_grad_(stage.trains is None or stage.trains(name))
         module = self.fabric.setup_module(trained.to(memory_format=torch.channels_last))  # type: ignore[call-overload, unused-ignore]
         optimizer = torch.optim.SGD(
-            module.parameters(),
+            [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=stage.lr,
             momentum=stage.momentum,
             weight_decay=stage.weight_decay,
@@ -174,7 +242,6 @@ class Workbench:
             ood=plan.ood_weight,
             regulariser=plan.regulariser,
             class_weights=self._class_weights,
-            teacher_guided=plan.teacher_guided,
         )
 
     def _split_pool(self, seed: int) -> tuple[Tensor, Tensor]:
@@ -208,13 +275,13 @@ class Workbench:
     def _read(self, step: int) -> tuple[Draw, NDArray[np.uint8]]:
         draw = self._sampler.draw(step).share(self.fabric.global_rank, self.fabric.world_size)
         pixels = self.samples.images.rows(draw.samples.numpy())
-        if self.pool is not None:
+        if self.pool is not None and len(draw.pool):
             pixels = np.concatenate([pixels, self.pool.images.rows(draw.pool.numpy())])
         return draw, pixels
 
     def _batch(self, draw: Draw, pixels: Tensor) -> Batch:
         device = self.fabric.device
-        pixels = _augment(pixels.to(device, non_blocking=True), draw, padding=self._sampler.padding)
+        pixels = draw.augment(pixels.to(device, non_blocking=True), padding=self._sampler.padding)
         labels = torch.cat([self._sampler.labels[draw.samples], draw.ood_labels])
         return Batch(self._normalise(pixels), labels.to(device), len(draw.samples))
 
@@ -230,30 +297,18 @@ class Workbench:
             return None
         pixels = torch.from_numpy(self.pool.images.rows(self._holdout.numpy())).to(self.fabric.device)
         return pixels, torch.cat(
-            [self.teach(self._normalise(part)).argmax(1) for part in torch.split(pixels, _EVALUATED)]
+            [self._teach(self._normalise(part)).argmax(1) for part in torch.split(pixels, self._evaluated)]
         )
 
     @torch.no_grad()
-    def _agreement(self, module: nn.Module, pixels: Tensor, teacher_classes: Tensor) -> float:
+    def _agreement(self, module: nn.Module, pixels: Tensor, teacher_classes: Tensor) -> tuple[float, float]:
+        training = module.training
         module.eval()
-        classes = torch.cat([module(self._normalise(part)).argmax(1) for part in torch.split(pixels, _EVALUATED)])
-        module.train()
+        classes = torch.cat([module(self._normalise(part)).argmax(1) for part in torch.split(pixels, self._evaluated)])
+        module.train(training)
         return balanced_agreement(classes, teacher_classes)
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, stage: Stage, step: int) -> None:
     for group in optimizer.param_groups:
         group["lr"] = stage.lr * 0.5 * (1 + math.cos(math.pi * step / stage.max_steps))
-
-
-def _augment(pixels: Tensor, draw: Draw, *, padding: int) -> Tensor:
-    """(N, C, H, W) uint8, mirrored and cropped out of `padding` black pixels on each side, channels last."""
-    n, _, height, width = pixels.shape
-    flips = draw.flips.to(pixels.device).view(-1, 1, 1, 1)
-    padded = F.pad(torch.where(flips, pixels.flip(3), pixels), (padding,) * 4)
-    offsets = draw.offsets.to(pixels.device)
-    rows = offsets[:, 0, None] + torch.arange(height, device=pixels.device)
-    columns = offsets[:, 1, None] + torch.arange(width, device=pixels.device)
-    image = torch.arange(n, device=pixels.device)[:, None, None]
-    cropped = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
@@ -15,6 +16,10 @@ from PIL import Image
 
 from edgeoe.settings import CompressSettings, PreprocessSettings
 
+if TYPE_CHECKING:
+    from torch import nn
+
+Shape = tuple[int, int, int]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, not yet imported, would fight other workers for the cores
 hypothesis.settings.register_profile(  # a busy machine is no failure
     "edgeoe", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -68,6 +73,46 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def teacher_file() -> Path:
     """A user's own file with factories of small networks; see its docstring."""
     return Path(__file__).parent / "networks.py"
+
+
+def lived_in(model: nn.Module) -> nn.Module:
+    """`model`, frozen and in eval mode, its batch norms with random statistics, scales and shifts."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def shape_of() -> Callable[[str], Shape]:
+    """`shape_of(name)`: (C, H, W) that the network takes; published ones as small as their strides allow."""
+
+    def shape(name: str) -> Shape:
+        side = 160 if name == "timm:test_vit" else 64 if ":" in name else 16
+        return (3, side, side)
+
+    return shape
+
+
+@pytest.fixture(scope="session")
+def network(teacher_file: Path) -> Callable[[str], nn.Module]:
+    """`network(name)`: one of networks.py, timm: or torchvision:, three classes, random but always the same."""
+    import torch
+
+    from edgeoe.models.teacher import TeacherSource
+
+    def build(name: str) -> nn.Module:
+        torch.manual_seed(0)
+        return lived_in(TeacherSource.parse(name if ":" in name else f"{teacher_file}:{name}").build(3))
+
+    return build
 
 
 @pytest.fixture(scope="session")

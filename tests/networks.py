@@ -4,6 +4,7 @@
 `chain`: convolutions and a classifier, no shortcuts. `scalar`: answers with no logits.
 `rigid`: one convolution whose channels the forward counts, so that nothing can be pruned.
 `scaled`: a residual branch times a bare parameter per channel, as ConvNeXt has it.
+`stages`: four residual blocks that can be dropped, two of a kind, and a strided convolution between the kinds.
 """
 
 import torch
@@ -71,6 +72,35 @@ class Scaled(nn.Module):
         x = F.relu(self.stem(x))
         x = F.relu(x + self.gamma * self.outer(F.relu(self.inner(x))))
         return self.head(x.mean((2, 3)))
+
+
+class Basic(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one = conv(channels, channels)
+        self.two = conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.two(F.relu(self.one(x))))
+
+
+class Stages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.early = nn.Sequential(Basic(8), Basic(8))
+        self.down = conv(8, 16, stride=2)
+        self.late = nn.Sequential(Basic(16), Basic(16))
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.early(F.relu(self.stem(x)))
+        x = self.late(F.relu(self.down(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def stages() -> nn.Module:
+    return Stages()
 
 
 def scaled() -> nn.Module:

@@ -127,7 +127,11 @@ SETTINGS = st.builds(
         OESettings,
         alpha=st.none() | st.floats(0.001, 10),
         ood_weight=st.floats(0, 1e6),
-        teacher_guided=st.booleans(),
+        complementary_labels=st.booleans(),
+        class_weights=st.booleans(),
+        in_compression=st.booleans(),
+        in_fine_tuning=st.booleans(),
+        compression_images=st.integers(1, 10_000),
         ood_batch=st.none() | st.integers(1, 1000),
         holdout=st.floats(0, 0.5),
     ),
@@ -206,7 +210,7 @@ def test_an_unknown_option_is_refused_by_file_and_line(tmp_path: Path, text: str
         ("oe", "patient = 3", "unknown key 'patient' in [oe]. Did you mean 'patience'?"),
         ("oe", "patience = 0", "patience: input should be greater than or equal to 1. Got 0."),
         ("oe", "holdout = 0.6", "holdout: input should be less than or equal to 0.5. Got 0.6."),
-        ("oe", "teacher_guided = 'no'", "teacher_guided: input should be a valid boolean. Got 'no'."),
+        ("oe", "class_weights = 'no'", "class_weights: input should be a valid boolean. Got 'no'."),
     ],
 )
 def test_a_wrong_key_of_a_shared_table_is_refused_by_file_and_line(

@@ -15,13 +15,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from edgeoe.balance.losses import teacher_guidance
 from edgeoe.data.images import Images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
-from edgeoe.errors import DataError
-from edgeoe.methods import Imitation, Stage
+from edgeoe.errors import ConfigError, DataError
+from edgeoe.methods import Stage, View
 from edgeoe.methods.kd import distillation
+from edgeoe.models.observation import Point
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.settings import OESettings
 from edgeoe.workbench import Batch, Workbench
@@ -66,14 +68,13 @@ def batches(bench: Workbench, steps: int) -> list[Batch]:
     return list(bench._batches(steps))
 
 
-def stage(bench: Workbench, steps: int, **changes: Any) -> Stage:
+def apart(student: View, teacher: View) -> Tensor:
+    return distillation(student.logits, teacher.logits, temperature=4.0)
+
+
+def stage(steps: int, **changes: Any) -> Stage:
     """Distillation, as the plain method has it."""
-
-    def imitate(student: nn.Module, x: Tensor) -> Imitation:
-        logits, expected = student(x).float(), bench.teach(x)
-        return Imitation(distillation(logits, expected, temperature=4.0), logits, expected)
-
-    return Stage(**{"name": "test", "imitate": imitate, "lr": 0.02, "max_steps": steps, **changes})
+    return Stage(**{"name": "test", "distance": apart, "lr": 0.02, "max_steps": steps, "label_weight": 1.0, **changes})
 
 
 # Batches
@@ -167,12 +168,147 @@ def test_an_image_that_vanishes_meanwhile_is_named(bench: Any, samples: Samples,
         batches(made, 2)
 
 
+def test_without_complementary_labels_every_class_is_drawn_alike(bench: Any) -> None:
+    made = bench(replace(PLAN, complementary_labels=False, ood_batch=200))
+    times = torch.bincount(torch.cat([batch.y[batch.samples :] for batch in batches(made, 3)]), minlength=3)
+    assert int(times.sum()) == 600
+    assert (times - 200).abs().max() < 60  # 5 standard deviations
+    assert torch.equal(made._class_weights, bench(PLAN)._class_weights), "the weights of classes are another matter"
+
+
+def test_ood_images_may_be_left_out_of_fine_tuning(bench: Any, teacher: nn.Module) -> None:
+    made = bench(replace(WATCHED, in_fine_tuning=False))
+    for batch in batches(made, 3):
+        assert batch.x.shape == (8, 3, 16, 16)
+        assert batch.samples == 8
+    fit = made.fit(copy.deepcopy(teacher), stage(4))
+    assert fit.agreement is not None, "those held out still say when to stop"
+    assert len(made.rows()) > len(bench(None).rows()), "and the others still help to solve"
+
+
+def test_without_any_labelled_sample_batches_are_ood_images(bench: Any, samples: Samples, teacher: nn.Module) -> None:
+    none = replace(samples, images=Images([], PREPROCESS), labels=samples.labels[:0])
+    made = bench(PLAN, samples=none)
+    for batch in batches(made, 2):
+        assert batch.samples == 0
+        assert batch.x.shape == (8, 3, 16, 16)
+    student = copy.deepcopy(teacher)
+    fit = made.fit(student, stage(2))
+    assert fit.steps == 2
+    assert not torch.equal(student[8].weight, teacher[8].weight)
+    rows = made.rows()
+    assert sum(len(x) for x, _ in rows) == 60
+    assert all(bool(weight.isfinite().all()) and bool((weight > 0).all()) for _, weight in rows)
+
+
+@pytest.mark.parametrize("changes", [{"in_fine_tuning": False}, {"ood_weight": 0.0, "regulariser": 0.0}])
+def test_neither_labelled_samples_nor_ood_images_to_train_on_are_refused(
+    bench: Any, samples: Samples, teacher: nn.Module, changes: dict[str, Any]
+) -> None:
+    none = replace(samples, images=Images([], PREPROCESS), labels=samples.labels[:0])
+    with pytest.raises(ConfigError):
+        bench(replace(PLAN, **changes), samples=none).fit(copy.deepcopy(teacher), stage(2))
+
+
+@pytest.mark.parametrize("changes", [{"in_compression": False}, {"ood_weight": 0.0}])
+def test_neither_labelled_samples_nor_ood_images_to_solve_with_are_refused(
+    bench: Any, samples: Samples, changes: dict[str, Any]
+) -> None:
+    none = replace(samples, images=Images([], PREPROCESS), labels=samples.labels[:0])
+    with pytest.raises(ConfigError):
+        bench(replace(PLAN, **changes), samples=none).rows()
+
+
+# Rows to solve with
+
+
+def joined(bench: Workbench) -> tuple[Tensor, Tensor]:
+    """All of the rows' images and weights."""
+    images, weights = zip(*bench.rows(), strict=True)
+    return torch.cat(images), torch.cat(weights)
+
+
+def test_without_a_plan_rows_are_the_samples_as_they_are(bench: Any, samples: Samples) -> None:
+    x, weights = joined(bench(None))
+    expected = PREPROCESS.normalise(samples.images.rows(range(18)))
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-5)
+    assert weights.tolist() == [1.0] * 18
+
+
+def test_samples_of_rare_classes_weigh_more_and_1_on_average(bench: Any, samples: Samples) -> None:
+    _, weights = joined(bench(replace(PLAN, in_compression=False)))
+    assert float(weights.mean()) == pytest.approx(1)
+    each = [set(weights[torch.from_numpy(samples.labels) == k].tolist()) for k in range(3)]
+    assert [len(own) for own in each] == [1, 1, 1]
+    common, fewer, rare = (own.pop() for own in each)
+    assert 0 < common < fewer < rare
+
+
+def test_without_class_weights_all_samples_and_all_ood_images_weigh_alike(bench: Any) -> None:
+    _, weights = joined(bench(replace(PLAN, class_weights=False, ood_weight=2.0)))
+    assert weights[:18].tolist() == [1.0] * 18
+    assert weights[18:].tolist() == pytest.approx([2.0 * 18 / 60] * 60)
+
+
+@pytest.mark.parametrize("ood_weight", [0.5, 1.0, 3.0])
+def test_ood_images_together_weigh_lambda_times_the_samples(bench: Any, ood_weight: float) -> None:
+    x, weights = joined(bench(replace(PLAN, ood_weight=ood_weight)))
+    assert len(x) == 18 + 60
+    assert float(weights[18:].sum()) == pytest.approx(ood_weight * 18, rel=1e-5)
+
+
+def test_an_ood_image_weighs_what_the_teacher_sees_of_rare_classes_in_it(bench: Any, teacher: nn.Module) -> None:
+    teacher[8].weight.mul_(20)  # it is of two minds about random pictures otherwise
+    made = bench(PLAN)
+    x, weights = joined(made)
+    guidance = teacher_guidance(teacher(x[18:]), made._class_weights)
+    assert float(guidance.max()) > 1.05 * float(guidance.min())
+    torch.testing.assert_close(weights[18:] / weights[18:].sum(), guidance / guidance.sum(), rtol=1e-3, atol=1e-5)
+
+
+def test_no_more_ood_images_than_asked_and_none_held_out(bench: Any, pool: Pool) -> None:
+    made = bench(replace(WATCHED, compression_images=7))
+    x, weights = joined(made)
+    assert len(x) == len(weights) == 18 + 7
+    held = torch.from_numpy(PREPROCESS.normalise(pool.images.rows(made._holdout.numpy())))
+    assert not any(torch.allclose(own, other, atol=1e-5) for own in x[18:] for other in held)
+
+
+@pytest.mark.parametrize("changes", [{"in_compression": False}, {"ood_weight": 0.0}])
+def test_ood_images_may_be_left_out_of_solving(bench: Any, changes: dict[str, Any]) -> None:
+    made = bench(replace(PLAN, **changes))
+    assert len(joined(made)[0]) == 18
+    assert len(batches(made, 1)[0].x) == 16, "but not of training"
+
+
+def test_rows_come_in_parts_that_memory_holds(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = joined(bench(PLAN))
+    monkeypatch.setattr(Workbench, "_evaluated", 10)
+    made = bench(PLAN)
+    assert [len(x) for x, _ in made.rows()] == [10, 8, *[10] * 6]
+    for part, expected in zip(joined(made), whole, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-3, atol=1e-4)
+
+
+# The clock
+
+
+def test_latency_is_the_clocks(bench: Any, teacher: nn.Module) -> None:
+    made = bench(None, clock=lambda models: [float(len(list(model.modules()))) for model in models])
+    assert made.latency_ms([teacher, nn.Identity()]) == [float(len(list(teacher.modules()))), 1.0]
+
+
+def test_without_a_clock_latency_is_refused(bench: Any, teacher: nn.Module) -> None:
+    with pytest.raises(ConfigError, match="ranks by measured latency, and the workbench was given no clock"):
+        bench(None).latency_ms([teacher])
+
+
 # The teacher
 
 
 def test_teach_answers_without_a_gradient(bench: Any, teacher: nn.Module) -> None:
     x = torch.randn(4, 3, 16, 16, requires_grad=True)
-    logits = bench(None).teach(x)
+    logits = bench(None)._teach(x)
     assert not logits.requires_grad
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, teacher(x).detach(), rtol=1e-4, atol=1e-5)
@@ -180,9 +316,9 @@ def test_teach_answers_without_a_gradient(bench: Any, teacher: nn.Module) -> Non
 
 def test_the_workbench_keeps_a_teacher_of_its_own(bench: Any, teacher: nn.Module) -> None:
     made = bench(None)
-    before = made.teach(torch.ones(1, 3, 16, 16))
+    before = made._teach(torch.ones(1, 3, 16, 16))
     nn.init.zeros_(teacher[8].weight)
-    assert torch.equal(made.teach(torch.ones(1, 3, 16, 16)), before)
+    assert torch.equal(made._teach(torch.ones(1, 3, 16, 16)), before)
 
 
 # Holding out
@@ -192,7 +328,7 @@ def test_a_pool_that_is_too_small_is_not_split(bench: Any, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         made = bench(OESettings(holdout=0.1))  # 6 of 60
     assert "the OOD pool of 60 images is too small to hold any out: no early stopping" in caplog.text
-    fit = made.fit(copy.deepcopy(made._teacher), stage(made, 3))
+    fit = made.fit(copy.deepcopy(made._teacher), stage(3))
     assert (fit.steps, fit.best_step, fit.agreement) == (3, 3, None)
     assert len(made._sampler.pool_indices) == 60
 
@@ -216,7 +352,7 @@ def test_images_held_out_are_never_drawn(bench: Any) -> None:
 def test_fit_leaves_the_student_on_the_cpu_in_eval_mode(bench: Any, teacher: nn.Module) -> None:
     student, made = copy.deepcopy(teacher).train(), bench(PLAN)
     before = copy.deepcopy(student.state_dict())
-    fit = made.fit(student, stage(made, 3))
+    fit = made.fit(student, stage(3))
     assert fit.steps == 3
     assert fit.images_per_second > 0
     assert not any(module.training for module in student.modules())
@@ -228,14 +364,14 @@ def test_fitting_brings_a_student_nearer_to_its_teacher(bench: Any, teacher_file
     torch.manual_seed(1)
     student, made = TeacherSource.parse(f"{teacher_file}:chain").build(3).eval(), bench(PLAN, flip=False, padding=0)
     x = batches(made, 1)[0].x
-    expected = made.teach(x)
+    expected = made._teach(x)
 
     def distance() -> float:
         with torch.no_grad():
             return float(distillation(student(x), expected, temperature=4.0).mean())
 
     before = distance()
-    made.fit(student, stage(made, 60, label_weight=0.0, lr=0.05))
+    made.fit(student, stage(60, label_weight=0.0, lr=0.05))
     assert distance() < before / 2
 
 
@@ -251,7 +387,7 @@ def test_the_learning_rate_falls_along_a_cosine(
 
     monkeypatch.setattr(torch.optim.SGD, "step", noted)
     made = bench(None)
-    made.fit(copy.deepcopy(teacher), stage(made, 4, lr=0.1))
+    made.fit(copy.deepcopy(teacher), stage(4, lr=0.1))
     assert rates == pytest.approx([0.1, 0.1 * (0.5 + 0.25 * 2**0.5), 0.05, 0.1 * (0.5 - 0.25 * 2**0.5)])
 
 
@@ -259,9 +395,9 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
     """Let the checks of early stopping score so, one after the other; the weights that each check saw."""
     seen: list[dict[str, Tensor]] = []
 
-    def agreement(self: Workbench, module: nn.Module, *watched: Tensor) -> float:
+    def agreement(self: Workbench, module: nn.Module, *watched: Tensor) -> tuple[float, float]:
         seen.append({key: value.clone() for key, value in module.state_dict().items()})
-        return scores[len(seen) - 1]
+        return scores[len(seen) - 1], 0.0
 
     monkeypatch.setattr(Workbench, "_agreement", agreement)
     return seen
@@ -270,7 +406,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[
 def test_early_stopping_keeps_the_best_weights(bench: Any, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = agreeing(monkeypatch, [0.5, 0.9, 0.6, 0.7])
     student, made = copy.deepcopy(teacher), bench(WATCHED)
-    fit = made.fit(student, stage(made, 100))
+    fit = made.fit(student, stage(100))
     assert (fit.steps, fit.best_step, fit.agreement) == (8, 4, 0.9)
     assert len(seen) == 4, "it stopped after two worse checks"
     assert all(torch.equal(seen[1][key], value) for key, value in student.state_dict().items())
@@ -280,30 +416,31 @@ def test_early_stopping_keeps_the_best_weights(bench: Any, teacher: nn.Module, m
 def test_the_last_step_is_checked_too(bench: Any, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     agreeing(monkeypatch, [0.1, 0.2, 0.3])
     made = bench(WATCHED)
-    fit = made.fit(copy.deepcopy(teacher), stage(made, 5))
+    fit = made.fit(copy.deepcopy(teacher), stage(5))
     assert (fit.steps, fit.best_step, fit.agreement) == (5, 5, 0.3)
 
 
 def test_agreement_is_taken_in_eval_mode_and_training_goes_on(
     bench: Any, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    modes: list[tuple[bool, bool]] = []
-    made = bench(WATCHED)
-    plain = stage(made, 6)
+    modes: list[bool] = []
+    forward = nn.BatchNorm2d.forward
 
-    def imitate(student: nn.Module, x: Tensor) -> Imitation:
-        modes.append((student.training, student.module.training))
-        return plain.imitate(student, x)
+    def noting(self: nn.BatchNorm2d, x: Tensor) -> Tensor:
+        if self.num_features == 8 and torch.is_grad_enabled():
+            modes.append(self.training)
+        return forward(self, x)
 
-    fit = made.fit(copy.deepcopy(teacher), replace(plain, imitate=imitate))
-    assert modes == [(True, True)] * 6
+    monkeypatch.setattr(nn.BatchNorm2d, "forward", noting)
+    fit = bench(WATCHED).fit(copy.deepcopy(teacher), stage(6))
+    assert modes == [True] * 6
     assert fit.agreement is not None
     assert 0 <= fit.agreement <= 1
 
 
 def test_a_copy_of_the_teacher_agrees_with_it(bench: Any, teacher: nn.Module) -> None:
     made = bench(WATCHED)
-    fit = made.fit(copy.deepcopy(teacher), stage(made, 1, lr=1e-9))
+    fit = made.fit(copy.deepcopy(teacher), stage(1, lr=1e-9))
     assert fit.agreement is not None
     assert fit.agreement >= 0.9, "only the running statistics moved, by a tenth of their way"
 
@@ -317,7 +454,7 @@ def test_progress_is_told_every_step(bench: Any, teacher: nn.Module) -> None:
         yield lambda: told.append(title)
 
     made = bench(None, progress=progress)
-    made.fit(copy.deepcopy(teacher), stage(made, 3))
+    made.fit(copy.deepcopy(teacher), stage(3))
     assert told == [("test", 3), "test", "test", "test"]
 
 
@@ -327,12 +464,71 @@ def test_shape_is_what_the_network_takes(bench: Any) -> None:
 
 def test_separate_statistics_never_pass_samples_and_ood_rows_together(bench: Any, teacher: nn.Module) -> None:
     made, seen = bench(replace(PLAN, ood_batch=5, separate_statistics=True)), []
-    plain = stage(made, 2)
 
-    def noting(student: nn.Module, x: Tensor) -> Imitation:
-        seen.append(len(x))
-        return plain.imitate(student, x)
+    def noting(student: View, taught: View) -> Tensor:
+        seen.append((len(student.logits), len(taught.logits)))
+        return apart(student, taught)
 
-    fit = made.fit(copy.deepcopy(teacher), replace(plain, imitate=noting))
+    fit = made.fit(copy.deepcopy(teacher), stage(2, distance=noting))
     assert fit.steps == 2
-    assert seen == [8, 5, 8, 5]
+    assert seen == [(8, 8), (5, 5), (8, 8), (5, 5)]
+
+
+def test_only_what_a_stage_trains_learns(bench: Any, teacher: nn.Module) -> None:
+    student = copy.deepcopy(teacher)
+    bench(PLAN).fit(student, stage(3, trains=lambda name: name.startswith("4."), weight_decay=0.5))
+    after, before = dict(student.named_parameters()), dict(teacher.named_parameters())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"4.0.weight", "4.1.weight", "4.1.bias"}
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_batch_statistics_move_only_where_a_stage_says_so(bench: Any, teacher: nn.Module, moves: bool) -> None:
+    student = copy.deepcopy(teacher)
+    bench(PLAN).fit(student, stage(2, batch_statistics=moves))
+    for name, buffer in student.named_buffers():
+        assert torch.equal(buffer, teacher.get_buffer(name)) is not moves, name
+    assert not torch.equal(student[8].weight, teacher[8].weight)
+
+
+def test_a_stage_without_early_stopping_ends_at_its_last_step(
+    bench: Any, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = agreeing(monkeypatch, [0.9, 0.1, 0.1, 0.1])
+    fit = bench(WATCHED).fit(copy.deepcopy(teacher), stage(8, early_stop=False))
+    assert (fit.steps, fit.best_step, fit.agreement) == (8, 8, None)
+    assert not seen
+
+
+def test_the_distance_sees_what_passes_the_points_in_their_order(bench: Any, teacher: nn.Module) -> None:
+    shapes: list[Any] = []
+
+    def noting(student: View, taught: View) -> Tensor:
+        assert torch.is_grad_enabled()
+        assert student.seen[0].requires_grad
+        assert not taught.seen[0].requires_grad
+        assert student.logits.dtype == taught.logits.dtype == torch.float32
+        for view in (student, taught):
+            pooled, features, logits = view.seen
+            torch.testing.assert_close(features.mean((2, 3)), pooled, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(logits.float(), view.logits)
+            shapes.append(tuple(features.shape))
+        return (student.seen[1] - taught.seen[1]).square().flatten(1).mean(1)
+
+    watch = (Point("8", "input"), Point("5"), Point("8"))
+    student = copy.deepcopy(teacher)
+    bench(PLAN).fit(student, stage(2, watch=watch, distance=noting))
+    assert shapes == [(16, 16, 16, 16)] * 4
+    assert not torch.equal(student[0][0].weight, teacher[0][0].weight)
+
+
+def test_labels_count_for_nothing_unless_a_stage_says_so(bench: Any, teacher: nn.Module) -> None:
+    made, students = bench(None), [copy.deepcopy(teacher) for _ in range(2)]
+    for student, weight in zip(students, (0.0, 1.0), strict=True):
+        made.fit(
+            student,
+            stage(2, label_weight=weight, distance=lambda own, _: own.logits[:, 0] * 0, weight_decay=0.0),
+        )
+    assert Stage(name="test", distance=apart, lr=0.1, max_steps=1).label_weight == 0.0
+    assert torch.equal(students[0][8].weight, teacher[8].weight)
+    assert not torch.equal(students[1][8].weight, teacher[8].weight)

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from edgeoe.compute import new_fabric
 from edgeoe.data.pool import load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
-from edgeoe.methods import Stage
-from edgeoe.methods.kd import distillation, imitate_logits
+from edgeoe.methods import Stage, View
+from edgeoe.methods.kd import distillation
 from edgeoe.models.pruning import prune_channels
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.settings import CompressSettings, OESettings
@@ -94,8 +94,10 @@ def main() -> None:
         student = prune_channels(teacher, shape=preprocess.shape, keep_macs=0.5).model
         bench = Workbench(teacher, samples, pool, plan=settings.oe_settings, fabric=fabric, batch=SAMPLES)
 
-        imitate = imitate_logits(bench, temperature=4.0)
-        stage = Stage(name="bench", imitate=imitate, lr=0.02, max_steps=options.steps)
+        def distance(student: View, taught: View) -> Tensor:
+            return distillation(student.logits, taught.logits, temperature=4.0)
+
+        stage = Stage(name="bench", distance=distance, lr=0.02, max_steps=options.steps, label_weight=1.0)
         precision = "bf16" if "bf16" in str(fabric._precision.precision) else "fp32"
         ratios = []
         for round_ in range(options.rounds + 1):

@@ -15,14 +15,13 @@ class RowWeights:
     """The scalars of the joint loss.
 
     labels: a, of cross-entropy on the few samples. ood: lambda, of imitation on OOD rows. regulariser: eta.
-    class_weights: (K,) omega. teacher_guided: weight OOD rows by the teacher's view of rare classes.
+    class_weights: (K,) omega; OOD rows weigh by the teacher's view of rare classes, ones turn that off.
     """
 
     labels: float
     ood: float
     regulariser: float
     class_weights: Tensor
-    teacher_guided: bool
 
 
 def teacher_guidance(teacher_logits: Tensor, class_weights: Tensor) -> Tensor:
@@ -49,10 +48,9 @@ def joint_loss(
     """
     cross_entropy = F.cross_entropy(student_logits, labels, reduction="none")
     own = imitation[:samples] + weights.labels * cross_entropy[:samples]
+    total = own.mean() if samples else own.sum()
     if samples == len(labels):
-        return own.mean()
-    ood = weights.ood * imitation[samples:]
-    if weights.teacher_guided:
-        ood = ood * teacher_guidance(teacher_logits[samples:], weights.class_weights)
+        return total
+    ood = weights.ood * imitation[samples:] * teacher_guidance(teacher_logits[samples:], weights.class_weights)
     regulariser = weights.class_weights[labels[samples:]] * cross_entropy[samples:]
-    return own.mean() + (ood + weights.regulariser * regulariser).mean()
+    return total + (ood + weights.regulariser * regulariser).mean()

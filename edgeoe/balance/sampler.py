@@ -1,10 +1,11 @@
-"""Which rows a batch has: a pure function of seed and step, the same in every process."""
+"""Which rows a batch has and how they are augmented: a pure function of seed and step, the same in every process."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Draw", "Sampler"]
@@ -34,6 +35,18 @@ class Draw:
             torch.cat([self.offsets[:pool][own], self.offsets[pool:][own]]),
             torch.cat([self.flips[:pool][own], self.flips[pool:][own]]),
         )
+
+    def augment(self, pixels: Tensor, *, padding: int) -> Tensor:
+        """(N, C, H, W) uint8, mirrored and cropped out of `padding` black pixels on each side, channels last."""
+        n, _, height, width = pixels.shape
+        flips = self.flips.to(pixels.device).view(-1, 1, 1, 1)
+        padded = F.pad(torch.where(flips, pixels.flip(3), pixels), (padding,) * 4)
+        offsets = self.offsets.to(pixels.device)
+        rows = offsets[:, 0, None] + torch.arange(height, device=pixels.device)
+        columns = offsets[:, 1, None] + torch.arange(width, device=pixels.device)
+        image = torch.arange(n, device=pixels.device)[:, None, None]
+        cropped = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
+        return cropped.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +81,8 @@ class Sampler:
         )
 
     def _samples(self, g: torch.Generator) -> Tensor:
+        if not self.batch:
+            return torch.empty(0, dtype=torch.long)
         if self.balanced:
             counts = torch.bincount(self.labels).double()
             weights = 1.0 / counts[self.labels]

@@ -8,30 +8,39 @@ from torch import Tensor, nn
 __all__ = ["BestWeights", "balanced_agreement"]
 
 
-def balanced_agreement(student_classes: Tensor, teacher_classes: Tensor) -> float:
-    """Share of images (N,) on which student and teacher choose the same class.
+def balanced_agreement(student_classes: Tensor, teacher_classes: Tensor) -> tuple[float, float]:
+    """Share of images (N,) on which student and teacher choose the same class, and its standard error.
 
     Averaged within each class that the teacher chooses, then over those classes, so that the classes which
     the pool resembles most do not drown the others.
     """
     same = (student_classes == teacher_classes).double()
-    shares = [same[teacher_classes == k].mean() for k in torch.unique(teacher_classes)]
-    return float(sum(shares) / len(shares))
+    groups = [same[teacher_classes == k] for k in torch.unique(teacher_classes)]
+    shares = torch.stack([group.mean() for group in groups])
+    variances = shares * (1 - shares) / torch.tensor([len(group) for group in groups], device=shares.device)
+    return float(shares.mean()), float(variances.sum().sqrt()) / len(groups)
 
 
 class BestWeights:
-    """The weights with the highest score so far, and whether `patience` checks in a row brought no better."""
+    """The latest weights whose score is within a standard error of the highest, and whether `patience` checks
+    in a row brought none.
+
+    Of scores that can't be told apart the later one has learned more: keeping the highest alone would pick an
+    earlier step by noise.
+    """
 
     def __init__(self, *, patience: int) -> None:
         self.patience = patience
         self.step = -1
         self.score = float("-inf")
+        self._highest = float("-inf")
         self._state: dict[str, Tensor] | None = None
         self._worse = 0
 
-    def update(self, step: int, score: float, model: nn.Module) -> bool:
-        """Note `score` at `step`; True when it is time to stop."""
-        if score >= self.score:  # of equals the later has seen more
+    def update(self, step: int, score: float, error: float, model: nn.Module) -> bool:
+        """Note `score` and its standard `error` at `step`; True when it is time to stop."""
+        self._highest = max(self._highest, score)
+        if score >= self._highest - error:
             self.step, self.score, self._worse = step, score, 0
             self._state = {key: value.detach().clone() for key, value in model.state_dict().items()}
             return False
@@ -39,6 +48,6 @@ class BestWeights:
         return self._worse >= self.patience
 
     def restore(self, model: nn.Module) -> None:
-        """Load the best weights into `model`, if any were noted."""
+        """Load the kept weights into `model`, if any were noted."""
         if self._state is not None:
             model.load_state_dict(self._state)

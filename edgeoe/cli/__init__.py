@@ -12,7 +12,7 @@ import warnings
 
 import typer
 
-from edgeoe.cli import compress, demo, deploy, doctor, samples, stages, targets
+from edgeoe.cli import compress, demo, deploy, doctor, methods, samples, stages, targets
 from edgeoe.errors import EdgeoeError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ app.command("build")(stages.build_command)
 app.command("validate")(stages.validate_command)
 app.command("deploy")(deploy.command)
 app.add_typer(targets.app, name="targets")
+app.command("methods")(methods.command)
 app.command("samples")(samples.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)

@@ -51,10 +51,11 @@ def rarest(counts_k: NDArray[np.int64], n: int = 3) -> tuple[int, ...]:
     return tuple(int(k) for k in np.argsort(counts_k, kind="stable")[:n])
 
 
-def find_samples(folder: Path, list_file: Path | None = None) -> SampleFiles:
+def find_samples(folder: Path, list_file: Path | None = None, *, none_allowed: bool = False) -> SampleFiles:
     """The images of a folder per class.
 
     list_file: text, one path relative to `folder` a line; blank lines and lines that start with # are skipped.
+    none_allowed: the folders, or the list, may be empty, so that only the classes' names are known.
     Raises DataError for a missing folder, no classes, no images, or a listed path that is not there.
     """
     if not folder.is_dir():
@@ -68,7 +69,7 @@ def find_samples(folder: Path, list_file: Path | None = None) -> SampleFiles:
         found = [(path, k) for k, name in enumerate(classes) for path in find_images(folder / name)]
     else:
         found = _listed(folder, list_file, classes)
-    if not found:
+    if not found and not none_allowed:
         raise DataError(f"{list_file or folder}: no images. Allowed: {', '.join(sorted(SUFFIXES))}.")
     return SampleFiles(tuple(p for p, _ in found), tuple(k for _, k in found), classes)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_model
-from torch import Tensor, nn
 
 from edgeoe.compute import new_fabric
 from edgeoe.data.preprocess import Preprocess
@@ -17,7 +16,7 @@ from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.demo import network
 from edgeoe.demo.data import write_images
 from edgeoe.errors import RunError
-from edgeoe.methods import Imitation, Stage
+from edgeoe.methods import Stage
 from edgeoe.pipeline import deploy
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Measurement, Verdict
@@ -112,11 +111,14 @@ def _train_teacher(settings: CompressSettings, progress: Progress) -> None:
         progress=progress,
     )
 
-    def labels_alone(student: nn.Module, x: Tensor) -> Imitation:
-        logits = student(x).float()
-        return Imitation(torch.zeros_like(logits[:, 0]), logits, logits.detach())
-
-    bench.fit(teacher, Stage(name="Training a teacher", imitate=labels_alone, lr=0.1, max_steps=_TEACHER_STEPS))
+    stage = Stage(
+        name="Training a teacher",
+        distance=lambda student, teacher: torch.zeros_like(student.logits[:, 0]),  # noqa: ARG005 - labels alone
+        label_weight=1.0,
+        lr=0.1,
+        max_steps=_TEACHER_STEPS,
+    )
+    bench.fit(teacher, stage)
     weights = settings.weights
     assert weights is not None  # noqa: S101 - run_demo sets it
     save_model(teacher, str(weights))

@@ -5,55 +5,73 @@ This file is the seam: what a method may ask of a workbench, and what it hands b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from edgeoe.models.observation import Point
 from edgeoe.models.pruning import Pruned
+from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress
 
-__all__ = ["Bench", "Compressed", "Fit", "Imitation", "Method", "Stage"]
+__all__ = ["About", "Bench", "Compressed", "Fit", "Method", "Stage", "View"]
 
 
 @dataclass(frozen=True, slots=True)
-class Imitation:
-    """How far each of N rows' student is from its teacher, as a method measures it.
+class About:
+    """What `edgeoe methods` says of a method."""
 
-    loss: (N,). student_logits, teacher_logits: (N, K), float32.
-    """
+    does: str
+    needs: str
+    reference: str
 
-    loss: Tensor
-    student_logits: Tensor
-    teacher_logits: Tensor
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one network makes of N images. logits: (N, K) float32. seen: what passed the points of `Stage.watch`."""
+
+    logits: Tensor
+    seen: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What a method asks the workbench to fit.
+    """What a method asks the workbench to fit, by stochastic gradient descent with Nesterov momentum.
 
-    imitate: (student, x (N, C, H, W)) -> Imitation of N rows. label_weight: a, of cross-entropy on the few
-    samples. lr: at the first step, falling to 0 along a cosine. Stochastic gradient descent with momentum.
+    distance: (student, teacher) -> (N,), how far each row's student is from its teacher. watch: points of both
+    networks that it needs to see. label_weight: a, of cross-entropy on the few samples. lr: at the first step,
+    falling to 0 along a cosine. trains: which parameters learn, by name; None is all. batch_statistics: batch
+    norm in training mode, else as it was. early_stop: whether the workbench may keep the weights of an earlier
+    step.
     """
 
     name: str
-    imitate: Callable[[nn.Module, Tensor], Imitation]
+    distance: Callable[[View, View], Tensor]
     lr: float
     max_steps: int
-    label_weight: float = 1.0
+    watch: tuple[Point, ...] = ()
+    label_weight: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    trains: Callable[[str], bool] | None = None
+    batch_statistics: bool = True
+    early_stop: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a stage went: steps taken, the step whose weights were kept and its score, and rows a second."""
+    """How a stage went: steps taken, the step whose weights were kept and its score, and rows a second.
 
-    steps: int
-    best_step: int
-    agreement: float | None
-    images_per_second: float
+    steps is 0 for a method that solves in closed form and fits nothing.
+    """
+
+    steps: int = 0
+    best_step: int = 0
+    agreement: float | None = None
+    images_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +92,28 @@ class Bench(Protocol):
         """(C, H, W) of the network's input."""
         ...
 
-    def teach(self, x: Tensor) -> Tensor:
-        """(N, K) teacher logits of (N, C, H, W), float32, without gradient."""
+    @property
+    def device(self) -> torch.device:
+        """Where `rows` are and `fit` computes."""
+        ...
+
+    def rows(self) -> Rows:
+        """Images to measure, rank and solve with, and what each weighs."""
         ...
 
     def fit(self, student: nn.Module, stage: Stage) -> Fit:
         """Train `student`, in place, as `stage` says; it ends in eval mode on the CPU."""
         ...
 
+    def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:
+        """The median latency of each of `models` for one image on the target, measured in turns."""
+        ...
+
 
 class Method(Protocol):
-    """A way to compress; it asks the workbench for batches and fitting and knows nothing of OOD images."""
+    """A way to compress; it asks the workbench for rows and fitting and knows nothing of OOD images."""
+
+    about: ClassVar[About]
 
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         """A smaller network that computes what `teacher` does. Raises PruningError if it can't be cut so."""

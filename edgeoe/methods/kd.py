@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeoe.methods import Bench, Compressed, Imitation, Stage
-from edgeoe.models.pruning import prune_channels
+from edgeoe.methods import About, Bench, Compressed, Stage, View
+from edgeoe.methods.cutting import cut_channels
 from edgeoe.settings import CompressSettings
 
-__all__ = ["KD", "distillation", "imitate_logits"]
+__all__ = ["KD", "distillation"]
 
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
@@ -24,36 +22,30 @@ def distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature:
     return temperature**2 * F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
 
 
-def imitate_logits(workbench: Bench, *, temperature: float) -> Callable[[nn.Module, Tensor], Imitation]:
-    """How far a student's logits are from the teacher's, as a Stage takes it."""
-
-    def imitate(student: nn.Module, x: Tensor) -> Imitation:
-        student_logits, teacher_logits = student(x).float(), workbench.teach(x)
-        loss = distillation(student_logits, teacher_logits, temperature=temperature)
-        return Imitation(loss, student_logits, teacher_logits)
-
-    return imitate
-
-
 class KD:
     """Channels with the least L1 norm go (Li et al., ICLR 2017); T^2 KL of the logits and cross-entropy bring
     the accuracy back (Hinton et al., 2015)."""
+
+    about = About(
+        does="prunes channels of least L1 norm, then distils logits and fits the labels",
+        needs="prunable channels, labels",
+        reference="Li et al., ICLR 2017; Hinton et al., 2015, arXiv 1503.02531",
+    )
 
     def __init__(self, settings: CompressSettings) -> None:
         self.settings = settings
 
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        pruned = prune_channels(
-            teacher,
-            shape=workbench.shape,
-            keep_macs=self.settings.keep_macs,
-            channel_multiple=self.settings.channel_multiple,
-            progress=workbench.progress,
-        )
+        pruned = cut_channels(teacher, workbench, self.settings)
+
+        def distance(student: View, taught: View) -> Tensor:
+            return distillation(student.logits, taught.logits, temperature=self.settings.temperature)
+
         stage = Stage(
             name="Distilling",
-            imitate=imitate_logits(workbench, temperature=self.settings.temperature),
+            distance=distance,
             lr=self.settings.lr,
             max_steps=self.settings.steps,
+            label_weight=1.0,
         )
         return Compressed(pruned, workbench.fit(pruned.model, stage))

@@ -7,7 +7,7 @@ import copy
 from torch import nn
 
 from edgeoe.errors import ConfigError
-from edgeoe.methods import Bench, Compressed, Fit
+from edgeoe.methods import About, Bench, Compressed, Fit
 from edgeoe.models.pruning import Pruned, count_macs
 from edgeoe.settings import CompressSettings
 
@@ -16,6 +16,12 @@ __all__ = ["Unchanged"]
 
 class Unchanged:
     """Cuts and trains nothing. Raises ConfigError unless keep_macs is 1."""
+
+    about = About(
+        does="nothing: the teacher itself, as a baseline for every later stage",
+        needs="--keep-macs 1",
+        reference="",
+    )
 
     def __init__(self, settings: CompressSettings) -> None:
         if settings.keep_macs != 1:
@@ -30,4 +36,4 @@ class Unchanged:
             macs_kept=1.0,
             params_kept=1.0,
         )
-        return Compressed(pruned, Fit(steps=0, best_step=0, agreement=None, images_per_second=0.0))
+        return Compressed(pruned, Fit())

@@ -1,7 +1,8 @@
 """A student as plain data: plan.json and weights.safetensors, without pickle.
 
 plan.json names the teacher's source and, for every module that pruning changed, its new attributes
-(`out_channels`, `num_features`, ...) and tensor shapes: the difference between teacher and student. So a
+(`out_channels`, `num_features`, ...) and tensor shapes, or that it hands on what it is given: the difference
+between teacher and student. So a
 student is rebuilt by making the teacher's architecture, applying the difference, and loading the weights;
 the pruning library is not needed for it.
 """
@@ -32,14 +33,20 @@ Plan = dict[str, dict[str, Any]]
 
 
 def plan_between(teacher: nn.Module, student: nn.Module) -> Plan:
-    """What turns the architecture of `teacher` into that of `student`: {module: {attributes, tensors}}.
+    """What turns the architecture of `teacher` into that of `student`: {module: {attributes, tensors}}, or
+    {module: {identity: true}} for a block that is gone.
 
     Both must have the same modules by name; attributes are compared where they are plain data.
     """
     plan: Plan = {}
     changed = dict(student.named_modules())
     for name, module in teacher.named_modules():
-        other = changed[name]
+        other = changed.get(name)
+        if other is None:  # inside a block that is gone
+            continue
+        if isinstance(other, nn.Identity) and not isinstance(module, nn.Identity):
+            plan[name] = {"identity": True}
+            continue
         attributes = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in vars(other).items()
@@ -64,6 +71,10 @@ def _is_plain(value: object) -> bool:
 def apply_plan(model: nn.Module, plan: Mapping[str, Mapping[str, Any]]) -> None:
     """Give `model`, in place, the attributes and tensor shapes of `plan`; new tensors hold zeros."""
     for name, change in plan.items():
+        if change.get("identity"):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.Identity())
+            continue
         module = model.get_submodule(name)
         for key, value in change["attributes"].items():
             old = getattr(module, key, None)

@@ -1,4 +1,4 @@
-"""Structured pruning of channels by L1 norm, to a share of the teacher's multiply-accumulates.
+"""Structured pruning of channels and of whole blocks, to a share of the teacher's multiply-accumulates.
 
 Channels that depend on each other are found by torch-pruning's dependency graph (Fang et al., CVPR 2023) and
 then *verified*: removing a channel must do to the outputs exactly what silencing it does. A group for which
@@ -9,8 +9,8 @@ over the removed channel) is left alone, and the result says so.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch_pruning as tp
@@ -20,27 +20,51 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeoe.errors import PruningError
 from edgeoe.progress import Progress, silent
 
-__all__ = ["Group", "Pruned", "count_macs", "count_params", "prunable_groups", "prune_channels"]
+__all__ = [
+    "Group",
+    "Pruned",
+    "Spread",
+    "count_macs",
+    "count_params",
+    "drop_blocks",
+    "drop_channels",
+    "prunable_groups",
+    "prune_channels",
+    "without_channels",
+]
 
 TOLERANCE = 0.02
 _PRUNED_TYPES = (nn.Conv2d, nn.Linear)
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+Spread = Mapping[str, tuple[tuple[int, ...], ...]]  # layer -> for each channel of a group, its indices in that layer
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Channels that go together, named by the layer that makes them.
+    """Channels that go together, named by one of the layers that make them.
 
-    order: channel indices, least L1 norm first. refused: why they must stay; empty if they may go.
+    order: channel indices in the order in which they should go, least L1 norm first unless `cost` says more.
+    refused: why they must stay; empty if they may go. writers: layers that make them, and where in their
+    outputs; readers: layers that take them in, and where. cost: error that each further channel of `order`
+    adds when it goes; empty if nobody measured it.
     """
 
     name: str
     order: tuple[int, ...]
     refused: str = ""
+    writers: Spread = field(default_factory=dict)
+    readers: Spread = field(default_factory=dict)
+    cost: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A really smaller network and how it came about; `removed` maps a layer to the channels it lost."""
+    """A really smaller network and how it came about.
+
+    removed: the channels that each group lost. dropped: blocks that are gone.
+    """
 
     model: nn.Module
     removed: dict[str, tuple[int, ...]]
@@ -48,6 +72,7 @@ class Pruned:
     macs: int
     macs_kept: float
     params_kept: float
+    dropped: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -70,18 +95,19 @@ def prune_channels(
     shape: tuple[int, int, int],
     keep_macs: float,
     channel_multiple: int = 1,
+    groups: Iterable[Group] | None = None,
     progress: Progress = silent,
 ) -> Pruned:
     """A copy of `teacher` that keeps `keep_macs` of its MACs, within 2 %.
 
-    Every prunable group loses the same share of its channels, in steps of `channel_multiple`; each keeps at
-    least one step. Those go whose weights have the least L1 norm (Li et al., ICLR 2017), averaged over all
-    layers that make or read them (Fang et al., CVPR 2023).
+    groups: `prunable_groups`, possibly ranked anew; None finds them. Where no costs are known, every group
+    loses the same share of its channels; where they are, those channels go whose loss adds the least error for
+    the MACs it saves. Both in steps of `channel_multiple`, and each group keeps at least one step.
     Raises PruningError if nothing can be pruned, or the nearest reachable share is off by more than 2 %.
     """
     original = count_macs(teacher, shape)
-    groups = tuple(prunable_groups(teacher, shape=shape, progress=progress))
-    units = sorted(_units(groups, channel_multiple), key=lambda unit: unit[0])
+    groups = tuple(prunable_groups(teacher, shape=shape, progress=progress) if groups is None else groups)
+    units = sorted(_units(teacher, groups, channel_multiple, shape, original), key=lambda unit: unit[0])
     if keep_macs < 1 and not units:
         reasons = {f"{group.name}: {group.refused}" for group in groups if group.refused}
         raise PruningError(
@@ -89,48 +115,98 @@ def prune_channels(
             f"{'; '.join(sorted(reasons)[:3]) or 'No convolution or linear layer was found'}."
         )
 
-    def cut(count: int) -> tuple[nn.Module, dict[str, tuple[int, ...]], float]:
+    def cut(count: int) -> tuple[dict[str, tuple[int, ...]], float]:
         removed: dict[str, tuple[int, ...]] = {}
         for _, name, channels in units[:count]:
             removed[name] = removed.get(name, ()) + channels
-        student = _without(teacher, removed, shape)
-        return student, removed, count_macs(student, shape) / original
+        return removed, count_macs(without_channels(teacher, removed, shape), shape) / original
 
     low, high = 0, len(units)  # cut(low) keeps at least keep_macs; search the last such count
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if cut(middle)[2] >= keep_macs else (low, middle - 1)
-    student, removed, kept = min(
-        (cut(count) for count in {low, min(low + 1, len(units))}), key=lambda c: abs(c[2] - keep_macs)
-    )
+        low, high = (middle, high) if cut(middle)[1] >= keep_macs else (low, middle - 1)
+    removed, kept = min((cut(count) for count in {low, min(low + 1, len(units))}), key=lambda c: abs(c[1] - keep_macs))
     if abs(kept - keep_macs) > TOLERANCE * keep_macs:
-        floor = cut(len(units))[2]
+        floor = cut(len(units))[1]
         raise PruningError(
             f"--keep-macs {keep_macs} can't be met within 2 %: the nearest is {kept:.4g}, the least {floor:.4g}. "
             f"Ask for one of these, or for finer steps than --channel-multiple {channel_multiple}."
         )
+    return drop_channels(teacher, groups, removed, shape=shape)
+
+
+def drop_channels(
+    teacher: nn.Module,
+    groups: tuple[Group, ...],
+    removed: Mapping[str, tuple[int, ...]],
+    *,
+    shape: tuple[int, int, int],
+    start: nn.Module | None = None,
+) -> Pruned:
+    """`teacher` without those channels of its groups; with the weights of `start`, of the same shape, if given."""
+    student = without_channels(teacher if start is None else start, removed, shape)
+    original = count_macs(teacher, shape)
     return Pruned(
         model=student,
         removed={name: tuple(sorted(channels)) for name, channels in removed.items()},
         groups=groups,
         macs=original,
-        macs_kept=kept,
+        macs_kept=count_macs(student, shape) / original,
         params_kept=count_params(student) / count_params(teacher),
     )
 
 
-def _units(groups: tuple[Group, ...], multiple: int) -> Iterator[tuple[float, str, tuple[int, ...]]]:
-    """(share of its group gone once this unit is, group, channels) for every unit that may go."""
+def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, int, int]) -> Pruned:
+    """A copy of `teacher` in which those blocks hand on what they are given."""
+    student, dropped = copy.deepcopy(teacher), tuple(blocks)
+    for name in dropped:
+        parent, _, child = name.rpartition(".")
+        setattr(student.get_submodule(parent), child, nn.Identity())
+    original = count_macs(teacher, shape)
+    return Pruned(
+        model=student,
+        removed={},
+        groups=(),
+        macs=original,
+        macs_kept=count_macs(student, shape) / original,
+        params_kept=count_params(student) / count_params(teacher),
+        dropped=dropped,
+    )
+
+
+_Unit = tuple[float, str, tuple[int, ...]]
+
+
+def _units(
+    teacher: nn.Module, groups: tuple[Group, ...], multiple: int, shape: tuple[int, int, int], macs: int
+) -> Iterator[_Unit]:
+    """(rank, group, channels) of every unit that may go, least rank first.
+
+    The rank is the error that it adds for each MAC that it saves, where a group's cost is known, or the share of
+    its group that is gone once it is.
+    """
     for group in groups:
-        if group.refused:
-            continue
-        width = len(group.order)
-        first = width % multiple  # the odd channels go first, so that what stays is a multiple
-        edges = [*range(first, width, multiple)] if first else [*range(multiple, width, multiple)]
-        start = 0
-        for edge in edges:
-            yield edge / width, group.name, group.order[start:edge]
-            start = edge
+        steps = [] if group.refused else list(_steps(group, multiple))
+        if not group.cost:
+            yield from ((edge / len(group.order), group.name, channels) for edge, channels in steps)
+        elif steps:
+            first = steps[0][1]
+            saved = (macs - count_macs(without_channels(teacher, {group.name: first}, shape), shape)) / len(first)
+            rank, start = 0.0, 0
+            for edge, channels in steps:
+                rank = max(rank, sum(group.cost[start:edge]) / len(channels) / max(1.0, saved))
+                start = edge
+                yield rank, group.name, channels
+
+
+def _steps(group: Group, multiple: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """(channels gone by then, channels) of each step in which `group` shrinks."""
+    width = len(group.order)
+    first = width % multiple  # the odd channels go first, so that what stays is a multiple
+    start = 0
+    for edge in [*range(first, width, multiple)] if first else [*range(multiple, width, multiple)]:
+        yield edge, group.order[start:edge]
+        start = edge
 
 
 def _graph(model: nn.Module, shape: tuple[int, int, int]) -> tp.DependencyGraph:
@@ -151,8 +227,10 @@ def _prune(graph: tp.DependencyGraph, model: nn.Module, name: str, channels: tup
     return graph.get_pruning_group(layer, function, list(channels))
 
 
-def _without(model: nn.Module, removed: dict[str, tuple[int, ...]], shape: tuple[int, int, int]) -> nn.Module:
-    """A copy of `model` without those output channels and whatever depends on them."""
+def without_channels(
+    model: nn.Module, removed: Mapping[str, tuple[int, ...]], shape: tuple[int, int, int]
+) -> nn.Module:
+    """A copy of `model` without those channels, by the layer that makes them, and whatever depends on them."""
     student = copy.deepcopy(model)
     with torch.enable_grad():  # the graph is traced through autograd
         student.requires_grad_(True)
@@ -166,8 +244,8 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
     """Every group of tied channels, in the order of the layers, verified or refused with the reason."""
     model = copy.deepcopy(teacher).requires_grad_(True)
     try:
-        graph = _graph(model, shape)
-        tied = list(graph.get_all_groups(root_module_types=list(_PRUNED_TYPES)))
+        with torch.enable_grad():  # the graph is traced through autograd
+            tied = list(_graph(model, shape).get_all_groups(root_module_types=list(_PRUNED_TYPES)))
     except Exception as reason:
         raise PruningError(
             f"the teacher's layers can't be traced: {type(reason).__name__}: {str(reason).splitlines()[0]}"
@@ -182,12 +260,28 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
         for name, group in roots:
             scores = importance(group)
             width = len(group[0].idxs)
+            writers, readers = _spread(group, names, "out", width), _spread(group, names, "in", width)
             if scores is None or len(scores) != width:
-                yield Group(name, tuple(range(width)), "its channels can't be ranked one by one")
+                refused = "its channels can't be ranked one by one"
+                yield Group(name, tuple(range(width)), refused, writers, readers)
             else:
                 ranked = tuple(torch.argsort(scores, stable=True).tolist())
-                yield Group(name, ranked, _refusal(teacher, name, ranked[: max(1, width // 4)], shape))
+                refused = _refusal(teacher, name, ranked[: max(1, width // 4)], shape)
+                yield Group(name, ranked, refused, writers, readers)
             advance()
+
+
+def _spread(group: tp.Group, names: Mapping[nn.Module, str], side: str, width: int) -> Spread:
+    """Layers that make ("out") or take in ("in") the group's channels, and where each channel lies in them."""
+    spread: dict[str, list[list[int]]] = {}
+    for item in group:
+        layer = item.dep.target.module
+        if layer in names and isinstance(layer, _LAYERS) and f"{side}_channels" in item.dep.handler.__name__:
+            rows = spread.setdefault(names[layer], [[] for _ in range(width)])
+            for index, root in zip(item.idxs, item.root_idxs, strict=True):
+                if root is not None and index not in rows[root]:
+                    rows[root].append(index)
+    return {name: tuple(tuple(row) for row in rows) for name, rows in spread.items()}
 
 
 @torch.no_grad()
@@ -200,7 +294,7 @@ def _refusal(teacher: nn.Module, name: str, channels: tuple[int, ...], shape: tu
         with torch.enable_grad():
             graph = _graph(silenced.requires_grad_(True), shape)
         _silence(_prune(graph, silenced, name, channels))
-        pruned = _without(teacher, {name: channels}, shape)
+        pruned = without_channels(teacher, {name: channels}, shape)
         after = pruned(images)
     except Exception as reason:
         return f"the network fails without them ({type(reason).__name__}: {str(reason).splitlines()[0][:120]})"

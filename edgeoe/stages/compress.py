@@ -17,9 +17,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from edgeoe.compute import new_fabric
-from edgeoe.data.pool import load_pool
+from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.data.samples import find_samples, load_samples
+from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import EdgeoeError
 from edgeoe.methods import Compressed, Method
 from edgeoe.models.checkpoint import save_student
@@ -30,6 +30,8 @@ from edgeoe.records import CompressRecord
 from edgeoe.registry import METHODS, resolve
 from edgeoe.run import Run, new_run, versions
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.clock import new_clock
+from edgeoe.targets import load_target
 from edgeoe.workbench import Workbench
 
 __all__ = ["compress"]
@@ -67,7 +69,7 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     started = perf_counter()
     torch.manual_seed(settings.seed)
     source = TeacherSource.parse(settings.teacher)
-    files = find_samples(settings.samples, settings.list)
+    files = find_samples(settings.samples, settings.list, none_allowed=settings.oe)
     teacher = load_teacher(source, settings.weights, classes=len(files.classes))
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
@@ -83,21 +85,23 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
         padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
         flip=settings.flip,
         seed=settings.seed,
+        clock=lambda models: new_clock(load_target(settings.latency_target), preprocess)(models),
         progress=progress,
     )
     method: Method = resolve(METHODS, settings.method, kind="method")(settings)
     compressed = method.compress(teacher, workbench)
     if run is not None and fabric.is_global_zero:
-        rows = _one_of_each_class_first(samples.labels)[:_PROBE_IMAGES]
-        run.write_tensors("probe.safetensors", pixels=samples.images.rows(rows))
+        probe = _probe_images(samples, pool)
+        run.write_tensors("probe.safetensors", pixels=probe)
         facts = {
             "classes": files.classes,
             "counts": files.counts_k.tolist(),
             "preprocess": asdict(preprocess),
             "removed": compressed.pruned.removed,
+            "dropped": compressed.pruned.dropped,
             "left_alone": {group.name: group.refused for group in compressed.pruned.groups if group.refused},
         }
-        x = torch.from_numpy(preprocess.normalise(samples.images.rows(rows[:2])))
+        x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned.model, source, facts=facts, x=x)
         record = _record(settings, compressed, fabric, facts, seconds=perf_counter() - started)
         _describe(run, settings)
@@ -136,6 +140,13 @@ def _record(
         device=str(fabric.device),
         precision=settings.precision,
     )
+
+
+def _probe_images(samples: Samples, pool: Pool | None) -> NDArray[np.uint8]:
+    """(n, C, H, W) images that later stages compare the student and its graphs on."""
+    if pool is not None and not len(samples.labels):
+        return pool.images.rows(range(min(_PROBE_IMAGES, len(pool))))
+    return samples.images.rows(_one_of_each_class_first(samples.labels)[:_PROBE_IMAGES])
 
 
 def _one_of_each_class_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:

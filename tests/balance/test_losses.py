@@ -14,9 +14,7 @@ from torch import Tensor
 from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 
 K = 4
-WEIGHTS = RowWeights(
-    labels=0.7, ood=1.3, regulariser=0.2, class_weights=torch.tensor([0.2, 0.8, 1.2, 1.8]), teacher_guided=True
-)
+WEIGHTS = RowWeights(labels=0.7, ood=1.3, regulariser=0.2, class_weights=torch.tensor([0.2, 0.8, 1.2, 1.8]))
 
 
 def rows(n: int, *, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -35,10 +33,10 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(powers / powers.sum())
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.booleans(), st.integers(0, 10_000))
-def test_it_is_the_formula(samples: int, ood: int, guided: bool, seed: int) -> None:
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 10_000))
+def test_it_is_the_formula(samples: int, ood: int, seed: int) -> None:
     imitation, student, teacher, labels = rows(samples + ood, seed=seed)
-    weights = replace(WEIGHTS, class_weights=WEIGHTS.class_weights.double(), teacher_guided=guided)
+    weights = replace(WEIGHTS, class_weights=WEIGHTS.class_weights.double())
     omega = weights.class_weights.tolist()
     own, other = 0.0, 0.0
     for row in range(samples + ood):
@@ -47,7 +45,7 @@ def test_it_is_the_formula(samples: int, ood: int, guided: bool, seed: int) -> N
         if row < samples:
             own += float(imitation[row]) + 0.7 * cross_entropy
         else:
-            guidance = sum(p * w for p, w in zip(softmax(teacher[row].numpy()), omega, strict=True)) if guided else 1.0
+            guidance = sum(p * w for p, w in zip(softmax(teacher[row].numpy()), omega, strict=True))
             other += 1.3 * guidance * float(imitation[row]) + 0.2 * omega[label] * cross_entropy
     found = joint_loss(imitation, student, teacher, labels=labels, samples=samples, weights=weights)
     assert float(found) == pytest.approx(own / samples + other / ood, rel=1e-9)
@@ -68,9 +66,18 @@ def test_weights_of_zero_leave_the_plain_loss_of_the_samples() -> None:
     assert float(with_ood) == pytest.approx(float(plain))
 
 
-def test_without_guidance_every_ood_row_weighs_1() -> None:
+def test_without_samples_only_the_ood_rows_count() -> None:
     imitation, student, teacher, labels = rows(6, seed=2, dtype=torch.float32)
-    plain = replace(WEIGHTS, teacher_guided=False, regulariser=0.0)
+    alone = joint_loss(imitation[2:], student[2:], teacher[2:], labels=labels[2:], samples=0, weights=WEIGHTS)
+    both = joint_loss(imitation, student, teacher, labels=labels, samples=2, weights=WEIGHTS)
+    own = joint_loss(imitation[:2], student[:2], teacher[:2], labels=labels[:2], samples=2, weights=WEIGHTS)
+    assert float(alone) == pytest.approx(float(both - own), rel=1e-5)
+    assert float(alone) > 0
+
+
+def test_with_even_class_weights_every_ood_row_weighs_1() -> None:
+    imitation, student, teacher, labels = rows(6, seed=2, dtype=torch.float32)
+    plain = replace(WEIGHTS, class_weights=torch.ones(K), regulariser=0.0)
     found = joint_loss(imitation, student, teacher, labels=labels, samples=2, weights=plain)
     own = joint_loss(imitation[:2], student[:2], teacher[:2], labels=labels[:2], samples=2, weights=plain)
     assert float(found - own) == pytest.approx(1.3 * float(imitation[2:].mean()), rel=1e-5)

@@ -35,7 +35,7 @@ PROMISED = {  # the keys of each result record
     "validate": {"top1", "recall_per_class", "rare_recall", "latency_ms", "verdict", "checks"},
 }
 COMMANDS = [
-    "compress", "export", "build", "validate", "deploy", "samples", "doctor", "demo",
+    "compress", "export", "build", "validate", "deploy", "methods", "samples", "doctor", "demo",
     "targets list", "targets show", "targets check",
 ]  # fmt: skip
 PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -182,7 +182,7 @@ def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path,
         ("comprss", "No such command 'comprss'"),
         ("compress --out a --steps many", "Invalid value for '--steps': "),
         ("compress --out a --steps 0", "--steps: input should be greater than or equal to 1. Got 0."),
-        ("compress --out a --method mri", "--method: unknown method 'mri'. Known: kd, none."),
+        ("compress --out a --method mri", "--method: unknown method 'mri'. Did you mean 'mir'?"),
         ("compress --out a --samples nowhere", "nowhere: no such folder. It must hold one folder of images per class."),
         ("compress --out a --ood nowhere", "nowhere: no such folder."),
         ("compress --out a --weights nowhere.pt", "--weights nowhere.pt: no such file."),

@@ -47,6 +47,24 @@ def test_hidden_folders_and_loose_files_are_no_classes(folder: Path) -> None:
     assert find_samples(folder).classes == ("ant", "cat", "dog")
 
 
+def test_folders_without_images_are_refused_unless_their_names_are_enough(tmp_path: Path) -> None:
+    for name in ("train/dog", "train/ant"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(DataError, match="train: no images"):
+        find_samples(tmp_path / "train")
+    found = find_samples(tmp_path / "train", none_allowed=True)
+    assert (found.classes, found.paths, found.labels) == (("ant", "dog"), (), ())
+    assert found.counts_k.tolist() == [0, 0]
+    assert len(load_samples(found, PREPROCESS).labels) == 0
+
+
+def test_an_empty_list_is_refused_unless_the_names_of_classes_are_enough(folder: Path) -> None:
+    few = write_list(folder, "# none yet\n")
+    with pytest.raises(DataError, match=r"few\.txt: no images"):
+        find_samples(folder, few)
+    assert find_samples(folder, few, none_allowed=True).paths == ()
+
+
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"away: no such folder\. It must hold one folder of images per class\.$"):
         find_samples(tmp_path / "away")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeoe.errors import RunError, TeacherError
 from edgeoe.models.checkpoint import apply_plan, load_student, plan_between, save_student
-from edgeoe.models.pruning import Pruned
+from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.run import Run
 
@@ -91,6 +91,31 @@ def test_a_plan_survives_json_and_makes_every_shape(name: str, network: Network,
     shapes = {key: value.shape for key, value in pruned(name).model.state_dict().items()}
     assert {key: value.shape for key, value in rebuilt.state_dict().items()} == shapes
     assert plan_between(rebuilt, pruned(name).model) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [("stages", ["early.1", "late.0"]), ("stages", ["late.0.one"]), ("torchvision:resnet18", ["layer1.0", "layer4.1"])],
+)
+def test_a_student_without_blocks_comes_back_bit_for_bit(
+    name: str, blocks: list[str], network: Network, shape_of: ShapeOf, teacher_file: Path, tmp_path: Path
+) -> None:
+    student = drop_blocks(network(name), blocks, shape=shape_of(name)).model
+    source = TeacherSource.parse(name if ":" in name else f"{teacher_file}:{name}")
+    run, x = Run(tmp_path / "run"), images(shape_of(name))
+    save_student(run, student, source, facts=FACTS, x=x)
+    assert json.loads((run.path / "student" / "plan.json").read_text())["layers"] == {
+        block: {"identity": True} for block in blocks
+    }
+    loaded = load_student(run)
+    assert torch.equal(loaded(x), student(x))
+    assert loaded.state_dict().keys() == student.state_dict().keys()
+    assert not any(module.training for module in loaded.modules())
+
+
+def test_an_identity_that_was_one_before_is_no_change() -> None:
+    made = nn.Sequential(nn.Identity(), nn.Linear(2, 2))
+    assert plan_between(made, copy.deepcopy(made)) == {}
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "mine.py"])

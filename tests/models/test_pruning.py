@@ -3,13 +3,24 @@
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError
-from edgeoe.models.pruning import Pruned, count_macs, count_params, prune_channels
+from edgeoe.models.pruning import (
+    Group,
+    Pruned,
+    count_macs,
+    count_params,
+    drop_blocks,
+    drop_channels,
+    prunable_groups,
+    prune_channels,
+    without_channels,
+)
 
 SHAPE = (3, 16, 16)
 Network = Callable[[str], nn.Module]
@@ -239,3 +250,168 @@ def test_the_same_teacher_is_always_cut_alike(network: Network, pruned: Prune) -
     again = prune_channels(network("residual"), shape=SHAPE, keep_macs=0.5)
     assert again.removed == pruned("residual").removed
     assert torch.equal(again.model(images()), pruned("residual").model(images()))
+
+
+# Who makes a group's channels, and who reads them
+
+
+def groups_of(model: nn.Module, shape: tuple[int, int, int] = SHAPE) -> dict[str, Group]:
+    return {group.name: group for group in prunable_groups(model, shape=shape)}
+
+
+def each(*channels: int) -> tuple[tuple[int, ...], ...]:
+    return tuple((channel,) for channel in channels)
+
+
+def test_a_group_knows_who_makes_and_who_reads_its_channels(network: Network) -> None:
+    found = {frozenset(group.writers): group for group in groups_of(network("stages")).values()}
+    stream = found[frozenset({"stem.0", "early.0.two.0", "early.1.two.0"})]
+    assert set(stream.writers.values()) == {each(*range(8))}
+    assert dict(stream.readers) == {name: each(*range(8)) for name in ("early.0.one.0", "early.1.one.0", "down.0")}
+    last = found[frozenset({"down.0", "late.0.two.0", "late.1.two.0"})]
+    assert dict(last.readers) == {name: each(*range(16)) for name in ("late.0.one.0", "late.1.one.0", "head")}
+    inner = found[frozenset({"late.1.one.0"})]
+    assert dict(inner.readers) == {"late.1.two.0": each(*range(16))}
+    assert not found[frozenset({"head"})].readers
+
+
+def test_a_map_that_is_flattened_gives_its_reader_many_inputs_a_channel() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    assert groups_of(model.eval())["0"].readers == {"4": tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(4))}
+
+
+@pytest.mark.parametrize("name", ["stages", "residual", "torchvision:resnet18"])
+def test_what_a_cut_takes_from_each_layer_is_where_the_group_says(
+    name: str, network: Network, pruned: Prune, shape_of: ShapeOf
+) -> None:
+    teacher, made, groups = network(name), pruned(name), groups_of(network(name), shape_of(name))
+    shapes: dict[str, list[int]] = {
+        layer: list(module.weight.shape[:2])
+        for layer, module in teacher.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    for group, channels in made.removed.items():
+        for layer, spread in groups[group].writers.items():
+            shapes[layer][0] -= sum(len(spread[channel]) for channel in channels)
+        for layer, spread in groups[group].readers.items():
+            shapes[layer][1] -= sum(len(spread[channel]) for channel in channels)
+    student = {layer: list(made.model.get_submodule(layer).weight.shape[:2]) for layer in shapes}
+    assert student == shapes
+
+
+# Measured costs
+
+
+def test_where_costs_are_known_cheap_channels_go_first(network: Network) -> None:
+    teacher = network("stages")
+    groups = groups_of(teacher)
+    dear, cheap = "early.0.one.0", "early.1.one.0"  # of one shape
+    costs = {dear: (1.0,) * 7, cheap: (1e-6,) * 7}
+    ranked = [
+        replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
+        for name, group in groups.items()
+    ]
+    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.9, groups=ranked)
+    assert made.macs_kept == pytest.approx(0.9, rel=0.02)
+    assert set(made.removed) == {cheap}
+    assert made.removed[cheap] == tuple(sorted(groups[cheap].order[: len(made.removed[cheap])]))
+    assert {group.name for group in made.groups if group.refused == "for the test"} == set(groups) - set(costs)
+
+
+def test_of_equal_errors_the_channels_that_save_more_go_first(network: Network) -> None:
+    teacher = network("stages")
+    ranked = [
+        replace(group, cost=(1.0,) * (len(group.order) - 1)) if name in ("early.0.one.0", "late.0.one.0") else group
+        for name, group in groups_of(teacher).items()
+    ]
+    ranked = [group if group.cost else replace(group, refused="for the test") for group in ranked]
+    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.9, groups=ranked)
+    assert set(made.removed) == {"early.0.one.0"}, "its channels cost twice the MACs of the other's"
+
+
+def test_a_cheap_channel_behind_a_dear_one_waits_for_it(network: Network) -> None:
+    teacher = network("stages")
+    costs = {"early.0.one.0": (5.0, *(0.0,) * 6), "early.1.one.0": (1.0,) * 7}
+    ranked = [
+        replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
+        for name, group in groups_of(teacher).items()
+    ]
+    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.86, groups=ranked)
+    assert set(made.removed) == {"early.1.one.0"}
+
+
+def test_without_costs_groups_shrink_alike_and_with_them_they_do_not(network: Network) -> None:
+    teacher = network("stages")
+    groups = groups_of(teacher)
+    ranked = [
+        group
+        if group.refused
+        else replace(group, cost=tuple(10.0**-position for position in range(len(group.order) - 1)))
+        for group in groups.values()
+    ]
+    widths = {name: len(group.order) for name, group in groups.items()}
+    plain, measured = (
+        prune_channels(teacher, shape=SHAPE, keep_macs=0.5, groups=given).removed for given in (groups.values(), ranked)
+    )
+
+    def spread(removed: dict[str, tuple[int, ...]]) -> float:
+        shares = [len(removed.get(name, ())) / widths[name] for name, group in groups.items() if not group.refused]
+        return max(shares) - min(shares)
+
+    assert spread(plain) <= 1 / 8
+    assert spread(measured) > 1 / 8
+
+
+# Dropping
+
+
+def test_dropped_channels_may_start_from_other_weights_of_the_same_shape(network: Network) -> None:
+    teacher = network("stages")
+    start = copy.deepcopy(teacher)
+    for parameter in start.parameters():
+        parameter.fill_(0.5)
+    groups = tuple(groups_of(teacher).values())
+    made = drop_channels(teacher, groups, {"early.0.one.0": (5, 1)}, shape=SHAPE, start=start)
+    assert made.removed == {"early.0.one.0": (1, 5)}
+    assert made.groups == groups
+    assert made.model.get_submodule("early.0.one.0").weight.shape == (6, 8, 3, 3)
+    assert all((parameter == 0.5).all() for parameter in made.model.parameters())
+    assert all((parameter == 0.5).all() for parameter in start.parameters())
+    assert len(start.get_submodule("early.0.one.0").weight) == 8, "what it starts from is not changed"
+    plain = drop_channels(teacher, groups, {"early.0.one.0": (5, 1)}, shape=SHAPE)
+    left = [0, 2, 3, 4, 6, 7]
+    weight = plain.model.get_submodule("early.0.one.0").weight
+    assert torch.equal(weight, teacher.get_submodule("early.0.one.0").weight[left])
+    assert plain.macs_kept == made.macs_kept == count_macs(made.model, SHAPE) / count_macs(teacher, SHAPE)
+    assert plain.params_kept == made.params_kept == count_params(made.model) / count_params(teacher)
+    assert plain.dropped == made.dropped == ()
+
+
+def test_without_channels_is_a_copy(network: Network) -> None:
+    teacher = network("stages")
+    made = without_channels(teacher, {}, SHAPE)
+    assert torch.equal(made(images()), teacher(images()))
+    nn.init.zeros_(made.get_submodule("stem.0").weight)
+    assert bool(teacher.get_submodule("stem.0").weight.any())
+
+
+def test_dropped_blocks_hand_on_what_they_are_given(network: Network) -> None:
+    teacher = network("stages")
+    made = drop_blocks(teacher, ["early.1", "late.0"], shape=SHAPE)
+    assert made.dropped == ("early.1", "late.0")
+    assert not made.removed
+    assert made.macs == count_macs(teacher, SHAPE)
+    block = 2 * 8 * 8 * 9 * 16 * 16
+    assert made.macs_kept == pytest.approx(1 - 2 * block / made.macs)
+    assert made.params_kept == count_params(made.model) / count_params(teacher)
+    x = torch.relu(teacher.stem(images()))
+    x = teacher.late[1](torch.relu(teacher.down(teacher.early[0](x))))
+    torch.testing.assert_close(made.model(images()), teacher.head(x.mean((2, 3))))
+    assert not isinstance(teacher.early[1], nn.Identity)
+    assert not any(module.training for module in made.model.modules() if not isinstance(module, nn.Identity))
+
+
+def test_dropping_no_blocks_keeps_everything(network: Network) -> None:
+    made = drop_blocks(network("stages"), [], shape=SHAPE)
+    assert (made.macs_kept, made.params_kept, made.dropped) == (1.0, 1.0, ())

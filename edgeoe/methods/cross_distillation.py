@@ -1,0 +1,176 @@
+"""cd: layer by layer, channels are chosen by proximal gradient on the cross-distillation loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgeoe.methods import About, Bench, Compressed, Stage, View
+from edgeoe.methods.cutting import find_groups
+from edgeoe.methods.kd import distillation
+from edgeoe.models.pruning import Group, drop_channels, prune_channels
+from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
+from edgeoe.models.structure import Structure, read_structure
+from edgeoe.settings import CompressSettings
+
+__all__ = ["MU", "CrossDistillation", "choose_channels", "cross_moments"]
+
+MU = 0.9  # of the paper's ResNet-56; 0.6 for its VGG-16
+ITERATIONS = 1000  # of proximal gradient: the third of the paper's 3,000 in which channels go
+LEARNING_RATE = 1e-3  # of Adam, as the paper's ResNet-56
+FINE_TUNING_LR, FINE_TUNING_STEPS = 1e-5, 100  # the former as in the paper; it moves little but batch statistics
+
+
+def cross_moments(teacher: Tensor, student: Tensor, *, mu: float) -> Tensor:
+    """(D, D) G such that the cross-distillation loss of weights W is tr((W - W_T) G (W - W_T)^T).
+
+    teacher, student: (D, D) second moments of the layer's inputs in either network. The correction term feeds
+    the teacher's inputs to both layers and weighs `mu`, the imitation term the student's and weighs 1 - mu.
+    Source: Bai, Wu, King and Lyu, "Few Shot Network Compression via Cross Distillation", AAAI 2020, the convex
+    combination of both losses; as they are quadratic in W, the moments say all about them.
+    """
+    return mu * teacher + (1 - mu) * student
+
+
+def choose_channels(
+    problems: Sequence[tuple[Tensor, Tensor, Sequence[Tensor]]],
+    *,
+    keep: int,
+    iterations: int = ITERATIONS,
+    lr: float = LEARNING_RATE,
+) -> tuple[int, ...]:
+    """The `keep` channels that stay, in ascending order.
+
+    problems: for each layer that reads the channels its cross moments G (D, D), its weights W_T (O, D) and the
+    columns of each channel. Adam descends the loss, and after each step the channels with the least norm are set
+    to zero for good (the proximal map of the number of channels), their number growing evenly.
+    """
+    channels = len(problems[0][2])
+    alive = torch.ones(channels, dtype=torch.bool)
+    parameters = [w.clone() for _, w, _ in problems]
+    owners = [_owner(spread, w.shape[1]).to(w.device) for _, w, spread in problems]
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    for step in range(iterations):
+        for parameter, (g, w, _) in zip(parameters, problems, strict=True):
+            parameter.grad = 2 / len(w) * (parameter - w) @ g
+        optimizer.step()
+        left = keep + int((channels - keep) * (1 - (step + 1) / iterations))
+        norms = torch.zeros(channels)
+        for parameter, owner in zip(parameters, owners, strict=True):
+            squares = parameter.square().sum(0).cpu()
+            norms += torch.zeros(channels + 1).index_add_(0, owner.cpu(), squares)[:channels]
+        norms[~alive] = -1
+        if left < int(alive.sum()):
+            alive[:] = False
+            alive[norms.topk(left).indices] = True
+        for parameter, owner in zip(parameters, owners, strict=True):
+            parameter *= torch.cat([alive, torch.tensor([True])]).to(parameter.device)[owner]
+    return tuple(alive.nonzero()[:, 0].tolist())
+
+
+def _owner(spread: Sequence[Tensor], width: int) -> Tensor:
+    """(D,) which channel each column belongs to; the number of channels where it is none of them."""
+    owner = torch.full((width,), len(spread))
+    for channel, indices in enumerate(spread):
+        owner[indices] = channel
+    return owner
+
+
+class CrossDistillation:
+    """Cross Distillation (Bai et al., AAAI 2020).
+
+    Groups of channels are taken in the order of the layers that read them. Their number is given; which of them
+    stay is chosen by `choose_channels`, and the readers' weights are then the exact minimum of the same loss over
+    the channels left, which is where the paper's further iterations lead. The loss is zero at the teacher's
+    weights, so layers that lose no inputs stay as they are. A short fine-tuning follows, at a learning rate so
+    small that little but the batch norms' statistics moves.
+    """
+
+    about = About(
+        does="chooses channels layer by layer by proximal gradient, teacher and student crossed; a short fine-tuning",
+        needs="prunable channels, labels",
+        reference="Bai et al., AAAI 2020, arXiv 1911.09450",
+    )
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    @torch.no_grad()
+    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
+        shape, settings = workbench.shape, self.settings
+        groups = find_groups(teacher, workbench, settings)
+        counts = prune_channels(
+            teacher,
+            shape=shape,
+            keep_macs=settings.keep_macs,
+            channel_multiple=settings.channel_multiple,
+            groups=groups,
+        ).removed
+        structure = read_structure(teacher, shape)
+        taught, student = (copy.deepcopy(teacher).to(workbench.device) for _ in range(2))
+        rows = workbench.rows()
+        readers = {group.name: _readers(taught, group, structure) for group in groups if group.name in counts}
+        narrowed = sorted(
+            (group for group in groups if readers.get(group.name)),
+            key=lambda group: min(map(structure.layers.index, readers[group.name])),
+        )
+        everything = {name: taught.get_submodule(name) for group in narrowed for name in readers[group.name]}
+        expected = input_moments(taught, everything, rows, progress=workbench.progress)
+        removed = dict(counts)
+        with workbench.progress("Choosing channels", len(narrowed)) as advance:
+            for group in narrowed:
+                layers = {name: student.get_submodule(name) for name in readers[group.name]}
+                own = input_moments(student, layers, rows)
+                moments = {name: cross_moments(expected[name], own[name], mu=MU) for name in layers}
+                removed[group.name] = _narrow(group, layers, moments, len(counts[group.name]))
+                advance()
+        pruned = drop_channels(teacher, groups, removed, shape=shape, start=student.to("cpu"))
+        with torch.enable_grad():
+            return Compressed(pruned, workbench.fit(pruned.model, self._fine_tuning()))
+
+    def _fine_tuning(self) -> Stage:
+        def distance(student: View, taught: View) -> Tensor:
+            return distillation(student.logits, taught.logits, temperature=self.settings.temperature)
+
+        return Stage(
+            name="Fine-tuning",
+            distance=distance,
+            lr=FINE_TUNING_LR,
+            max_steps=min(FINE_TUNING_STEPS, self.settings.steps),
+            label_weight=1.0,
+        )
+
+
+def _readers(model: nn.Module, group: Group, structure: Structure) -> list[str]:
+    """The layers that read the group's channels and are regressions, each run once."""
+    return [
+        name
+        for name, spread in group.readers.items()
+        if name in structure.layers
+        and can_regress(model.get_submodule(name))
+        and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
+    ]
+
+
+def _narrow(
+    group: Group, readers: Mapping[str, nn.Module], moments: Mapping[str, Tensor], gone: int
+) -> tuple[int, ...]:
+    """Zero the weights that read the channels that go, solve for the others, and say which went."""
+    spreads = {name: columns(layer, group.readers[name]) for name, layer in readers.items()}
+    problems = [(moments[name], matrix(layer), spreads[name]) for name, layer in readers.items()]
+    stays = choose_channels(problems, keep=len(group.order) - gone)
+    leaves = tuple(sorted(set(range(len(group.order))) - set(stays)))
+    for name, layer in readers.items():
+        g, old = moments[name], matrix(layer)
+        lost = torch.cat([spreads[name][channel] for channel in leaves])
+        left = torch.ones(old.shape[1], dtype=torch.bool)
+        left[lost] = False
+        kept = left.nonzero()[:, 0].to(old.device)
+        new = torch.zeros_like(old)
+        new[:, kept] = ridge(g[kept][:, kept], g[kept] @ old.T, prior=old[:, kept])
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        weight.copy_(new.view_as(weight))
+    return leaves

@@ -1,0 +1,122 @@
+"""fskd: a 1x1 convolution after each pruned layer, solved by least squares and merged into it. No gradient."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from edgeoe.methods import About, Bench, Compressed, Fit
+from edgeoe.methods.cutting import cut_channels
+from edgeoe.models.observation import Point, look_at, look_at_sum
+from edgeoe.models.pruning import Pruned
+from edgeoe.models.reconstruction import Rows, can_regress, draw_places, norm_gain, positions, ridge, take
+from edgeoe.models.structure import Structure, read_structure
+from edgeoe.settings import CompressSettings
+
+__all__ = ["FSKD", "kept_outputs"]
+
+
+def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
+    """Which outputs of the teacher's `layer` the student still has."""
+    gone = {
+        index
+        for group in pruned.groups
+        for channel in pruned.removed.get(group.name, ())
+        if layer in group.writers
+        for index in group.writers[layer][channel]
+    }
+    outputs = teacher.get_submodule(layer).weight.shape[0]  # type: ignore[index]
+    return torch.tensor([index for index in range(outputs) if index not in gone])
+
+
+class FSKD:
+    """Few Sample Knowledge Distillation (Li, Li, Liu and Zhang, CVPR 2020).
+
+    Layers whose inputs were pruned are taken in order. Q and a shift minimise the squared error of Q z + q
+    against what the teacher has there, z being the layer's output in the student as solved so far; then Q goes
+    into the layer's weights and q into its bias or the batch norm behind it. Where the output goes straight into
+    a residual sum, the target is the teacher's sum less the student's other operand, so that what earlier layers
+    got wrong is put right.
+    """
+
+    about = About(
+        does="prunes channels of least L1 norm, then solves a 1x1 convolution after each pruned layer; no training",
+        needs="prunable channels",
+        reference="Li et al., CVPR 2020, arXiv 1812.01839",
+    )
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    @torch.no_grad()
+    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
+        structure = read_structure(teacher, workbench.shape)
+        pruned = cut_channels(teacher, workbench, self.settings)
+        taught = copy.deepcopy(teacher).to(workbench.device)
+        student = pruned.model.to(workbench.device)
+        narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.readers}
+        layers = [n for n in structure.layers if n in narrowed and can_regress(student.get_submodule(n))]
+        rows = workbench.rows()
+        with workbench.progress("Solving layers", len(layers)) as advance:
+            for name in layers:
+                kept = kept_outputs(teacher, pruned, name).to(workbench.device)
+                solve_layer(student, taught, name, kept, structure, rows)
+                advance()
+        student.to("cpu").eval()
+        return Compressed(pruned, Fit())
+
+
+def solve_layer(
+    student: nn.Module, teacher: nn.Module, name: str, kept: Tensor, structure: Structure, rows: Rows
+) -> None:
+    """Put the best 1x1 convolution after layer `name` of `student`, in place.
+
+    kept: the teacher's outputs of that layer that the student has.
+    """
+    layer = student.get_submodule(name)
+    norm = structure.norms.get(name)
+    bias: Tensor | None = layer.bias  # type: ignore[assignment]
+    shifts = bias is not None or norm is not None
+    generator = torch.Generator().manual_seed(0)
+    total, mass = sum(len(x) for x, _ in rows), sum(float(weight.sum()) for _, weight in rows)
+    moments = cross = torch.zeros(())
+    for x, weight in rows:
+        z, target = _output_and_target(student, teacher, name, kept, structure, x)
+        places = draw_places(z, total=total, generator=generator)
+        z, target = take(z, places), take(target, places)
+        share = (weight / (mass * z.shape[1])).sqrt().repeat_interleave(z.shape[1])[:, None]
+        z, target = z.flatten(0, 1), target.flatten(0, 1)
+        if shifts:
+            z = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+        moments = moments + (z * share).T @ (z * share)
+        cross = cross + (z * share).T @ (target * share)
+    outputs = len(kept)
+    prior = torch.eye(outputs, len(moments), device=moments.device)
+    solved = ridge(moments, cross, prior=prior)
+    q = solved[:, :outputs]
+    weights: Tensor = layer.weight  # type: ignore[assignment]
+    weights.copy_((q @ weights.flatten(1)).view_as(weights))
+    if bias is not None:
+        bias.copy_(q @ bias + solved[:, outputs])
+    elif norm is not None:
+        mean: Tensor = student.get_submodule(norm).running_mean  # type: ignore[assignment]
+        mean.sub_(solved[:, outputs])
+
+
+def _output_and_target(
+    student: nn.Module, teacher: nn.Module, name: str, kept: Tensor, structure: Structure, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(N, P, O) what layer `name` of the student puts out, and what it should, so that its residual sum, if it
+    goes into one, becomes the teacher's."""
+    layer, place = student.get_submodule(name), structure.sums.get(name)
+    if place is None:
+        (y,), (target,) = look_at(student, x, Point(name)), look_at(teacher, x, Point(name))
+        return positions(layer, y), positions(layer, target)[..., kept]
+    y, *own = (positions(layer, t) for t in look_at_sum(student, x, name, place))
+    target, *taught = (positions(layer, t)[..., kept] for t in look_at_sum(teacher, x, name, place))
+    lacks = taught[1 - place.operand] - own[1 - place.operand]
+    gain = norm_gain(student, place.norm, like=y[0, 0])
+    usable = gain.abs() > 1e-3 * gain.abs().max()
+    return y, target + lacks * torch.where(usable, 1 / torch.where(usable, gain, 1.0), 0.0)

@@ -1,0 +1,164 @@
+"""practise: whole residual blocks go, those first that are easily made up for and save most latency."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from edgeoe.errors import ConfigError, PruningError
+from edgeoe.methods import About, Bench, Compressed, Stage
+from edgeoe.methods.mir import feature_distance, mimicking
+from edgeoe.models.observation import look_at
+from edgeoe.models.pruning import Pruned, count_macs, drop_blocks
+from edgeoe.models.reconstruction import Rows, can_regress
+from edgeoe.models.structure import Block, Structure, read_structure
+from edgeoe.settings import CompressSettings
+
+__all__ = ["Adaptor", "Practise", "add_adaptors"]
+
+RECOVERY_LR = 0.02  # as in the paper, which takes 2,000 steps of 64 images for each block
+
+
+class Adaptor(nn.Module):
+    """1x1 convolutions around a layer, as factors of its weight: W -> A W B.
+
+    Both start as the identity. To compute with A W B is to put a 1x1 convolution B before the layer and A after
+    it; as they are linear, leaving them merged costs nothing.
+    """
+
+    def __init__(self, layer: nn.Module, *, before: bool, after: bool) -> None:
+        super().__init__()
+        weight: Tensor = layer.weight  # type: ignore[assignment]
+        self.before = nn.Parameter(torch.eye(weight.shape[1])) if before else None
+        self.after = nn.Parameter(torch.eye(weight.shape[0])) if after else None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        if self.after is not None:
+            weight = torch.einsum("pq,qi...->pi...", self.after, weight)
+        if self.before is not None:
+            weight = torch.einsum("oi...,ij->oj...", weight, self.before)
+        return weight
+
+
+def add_adaptors(model: nn.Module, block: Block) -> int:
+    """Put adaptors, in place, after the layers that wrote what `block` read and before those that read what it
+    wrote. Returns how many layers have them."""
+    names = [n for n in dict.fromkeys((*block.writers, *block.readers)) if can_regress(model.get_submodule(n))]
+    for name in names:
+        layer = model.get_submodule(name)
+        adaptor = Adaptor(layer, before=name in block.readers, after=name in block.writers)
+        parametrize.register_parametrization(layer, "weight", adaptor)
+    return len(names)
+
+
+class Practise:
+    """PRACTISE (Wang and Wu, "Practical Network Acceleration with Tiny Sets", CVPR 2023).
+
+    The recoverability of a block is the error that is left in the features when it is gone and 1x1 adaptors
+    around it alone have been trained. Blocks go in the order of recoverability by latency saved, measured on the
+    target, until the MACs asked for are reached as nearly as whole blocks allow. Then the features are mimicked.
+    """
+
+    about = About(
+        does="drops whole residual blocks, ranked by recoverability and measured latency, then mimics features",
+        needs="residual blocks that keep their input's shape; the runtime of --latency-target on this machine",
+        reference="Wang and Wu, CVPR 2023, arXiv 2202.07861",
+    )
+
+    def __init__(self, settings: CompressSettings) -> None:
+        if settings.widths != "uniform":
+            raise ConfigError(f"--widths {settings.widths}: practise drops whole blocks and narrows nothing.")
+        self.settings = settings
+
+    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
+        structure = read_structure(teacher, workbench.shape)
+        if not structure.blocks:
+            raise PruningError(
+                "practise drops residual blocks, and this teacher has none that could hand on what it is given. "
+                "Use a method that prunes channels: kd, fskd, cd, mir."
+            )
+        saved_ms = latency_saved(teacher, structure.blocks, workbench)
+        left = self._recoverability(teacher, structure, workbench)
+        ranked = sorted(structure.blocks, key=lambda block: left[block.name] / max(saved_ms[block.name], 1e-9))
+        pruned = self._drop(teacher, ranked, workbench.shape)
+        stage = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
+        return Compressed(pruned, workbench.fit(pruned.model, stage))
+
+    def _recoverability(self, teacher: nn.Module, structure: Structure, workbench: Bench) -> dict[str, float]:
+        """Mean squared error of the features without each block, adaptors trained."""
+        rows = workbench.rows()
+        taught = copy.deepcopy(teacher).to(workbench.device)
+        expected = [_features(taught, x, structure) for x, _ in rows]
+        found = {}
+        with workbench.progress("Trying without each block", len(structure.blocks)) as advance:
+            for block in structure.blocks:
+                student = drop_blocks(teacher, [block.name], shape=workbench.shape).model
+                adapted = add_adaptors(student, block)
+                stage = Stage(
+                    name=f"Recovering {block.name}",
+                    distance=feature_distance,
+                    watch=(structure.features,),
+                    lr=RECOVERY_LR,
+                    max_steps=self.settings.recovery_steps,
+                    trains=lambda name: name.endswith((".before", ".after")),
+                    batch_statistics=False,
+                    early_stop=False,
+                )
+                if adapted and self.settings.recovery_steps:
+                    workbench.fit(student, stage)
+                found[block.name] = _error(student.to(workbench.device), expected, rows, structure)
+                advance()
+        return found
+
+    def _drop(self, teacher: nn.Module, ranked: Sequence[Block], shape: tuple[int, int, int]) -> Pruned:
+        original = count_macs(teacher, shape)
+        wanted = self.settings.keep_macs * original
+        macs = [original]
+        for count in range(1, len(ranked) + 1):
+            blocks = [block.name for block in ranked[:count]]
+            macs.append(count_macs(drop_blocks(teacher, blocks, shape=shape).model, shape))
+            if macs[-1] <= wanted:
+                break
+        nearest = min(range(len(macs)), key=lambda count: abs(macs[count] - wanted))
+        if macs[-1] > wanted and macs[-1] - wanted > 0.02 * wanted:
+            raise PruningError(
+                f"--keep-macs {self.settings.keep_macs} can't be met by dropping blocks: without all {len(ranked)} "
+                f"that can go, {macs[-1] / original:.4g} of the MACs stay. Ask for that or more."
+            )
+        return drop_blocks(teacher, [block.name for block in ranked[:nearest]], shape=shape)
+
+
+def latency_saved(teacher: nn.Module, blocks: Sequence[Block], workbench: Bench) -> Mapping[str, float]:
+    """By how many milliseconds the teacher is faster without each of `blocks`.
+
+    Blocks of the same layers and input shape save the same, so all of a kind are dropped at once and the saving
+    is shared: what is measured is far above the noise that one block would drown in.
+    """
+    kinds: dict[object, list[str]] = {}
+    for block in blocks:
+        module = teacher.get_submodule(block.name)
+        layers = tuple(
+            (type(part).__name__, tuple(p.shape for p in part.parameters(False))) for part in module.modules()
+        )
+        kinds.setdefault((layers, block.shape), []).append(block.name)
+    without = [drop_blocks(teacher, names, shape=workbench.shape).model for names in kinds.values()]
+    whole, *less = workbench.latency_ms([teacher, *without])
+    return {name: (whole - ms) / len(names) for names, ms in zip(kinds.values(), less, strict=True) for name in names}
+
+
+@torch.no_grad()
+def _features(model: nn.Module, x: Tensor, structure: Structure) -> Tensor:
+    return look_at(model, x, structure.features)[0]
+
+
+def _error(student: nn.Module, expected: Sequence[Tensor], rows: Rows, structure: Structure) -> float:
+    total = mass = 0.0
+    for (x, weight), features in zip(rows, expected, strict=True):
+        difference = (_features(student, x, structure) - features).square().flatten(1).mean(1)
+        total += float((difference * weight).sum())
+        mass += float(weight.sum())
+    return total / mass

@@ -1,0 +1,296 @@
+"""What a network is made of, read from one forward pass: layers in order, residual sums, blocks, features, head.
+
+No list of architectures: every function that a forward calls is noted with the tensors that go in and come out
+(a TorchFunctionMode sees functional code as well as modules), and the rest is a walk along those tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from edgeoe.errors import PruningError
+from edgeoe.models.observation import ADDITIONS, Point, Sum, tensors_in
+
+__all__ = ["Block", "Structure", "read_structure"]
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_SCALED = "scaled addition"  # torch.add(x, y, alpha=2)
+_LINEAR = frozenset({"batch_norm", "dropout", "dropout_", "contiguous", "clone"})
+_RECTIFIERS = frozenset({"relu", "relu_"})
+_ACTIVATIONS = _RECTIFIERS | {
+    *("relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid", "silu", "silu_", "gelu"),
+    *("leaky_relu", "leaky_relu_", "elu", "mish"),
+}
+_PASSING = ADDITIONS | _LINEAR | _ACTIVATIONS
+_Key = tuple[int, int]  # a tensor and its version: what an in-place function returns is another
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A residual block that computes x + f(x), so that without it x passes on.
+
+    shape: of x without the batch. writers: layers before it whose outputs are summed into x. readers: layers
+    after it that read the sum.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """layers: with weights, in the order in which they run, each once. norms: the batch norm right after a layer.
+    sums: of layers whose output goes straight into a residual sum. features: what the head classifies, before
+    pooling where nothing but pooling lies between. head: the layer that makes the logits.
+    """
+
+    layers: tuple[str, ...]
+    norms: Mapping[str, str]
+    sums: Mapping[str, Sum]
+    blocks: tuple[Block, ...]
+    features: Point
+    head: str
+
+
+@dataclass(slots=True)
+class _Op:
+    name: str
+    module: str
+    inputs: tuple[_Key, ...]
+    output: _Key
+
+
+@dataclass(slots=True)
+class _Span:
+    """One call of a module: the operations `first` to `last`, and its first tensor in and only tensor out."""
+
+    module: str
+    first: int
+    last: int = -1
+    input: _Key | None = None
+    output: _Key | None = None
+
+
+def _key(tensor: Tensor) -> _Key:
+    return id(tensor), tensor._version
+
+
+@dataclass
+class _Recorder(TorchFunctionMode):
+    """Notes every operation of one forward pass and every call of a module."""
+
+    model: nn.Module
+    ops: list[_Op] = field(default_factory=list)
+    spans: list[_Span] = field(default_factory=list)
+    shapes: dict[_Key, torch.Size] = field(default_factory=dict)
+    kept: list[Tensor] = field(default_factory=list)  # alive, so that no two tensors share an id
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[_Span] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        inputs = tuple(self._note(tensor) for tensor in tensors_in([args, kwargs or {}]))
+        result = func(*args, **(kwargs or {}))
+        module = self._open[-1].module if self._open else ""
+        for tensor in tensors_in(result):
+            if _key(tensor) not in inputs:  # dropout in eval mode hands back what it was given
+                scaled = func.__name__ in ADDITIONS and (kwargs or {}).get("alpha", 1) != 1
+                name = _SCALED if scaled else func.__name__
+                self.ops.append(_Op(name, module, inputs, self._note(tensor)))
+        return result
+
+    def _note(self, tensor: Tensor) -> _Key:
+        self.kept.append(tensor)
+        self.shapes[_key(tensor)] = tensor.shape
+        return _key(tensor)
+
+    def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG002
+        given = next(tensors_in([args, kwargs]), None)
+        span = _Span(name, len(self.ops), input=None if given is None else self._note(given))
+        self.spans.append(span)
+        self._open.append(span)
+
+    def leave(self, name: str, module: nn.Module, args: Any, result: Any) -> None:  # noqa: ARG002
+        span = self._open.pop()
+        span.last = len(self.ops)
+        span.output = self._note(result) if isinstance(result, Tensor) else None
+
+    def run(self, x: Tensor) -> None:
+        handles = []
+        for name, module in self.model.named_modules():
+            enter, leave = partial(self.enter, name), partial(self.leave, name)
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave))
+        try:
+            with torch.no_grad(), self:
+                self.model(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def read_structure(model: nn.Module, shape: tuple[int, int, int]) -> Structure:
+    """The structure of `model`, in eval mode, whose images are `shape` (C, H, W).
+
+    Raises PruningError if no single layer makes its outputs.
+    """
+    recorder = _Recorder(model)
+    device = next(model.parameters()).device
+    recorder.run(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device))
+    return _Reader(recorder).structure()
+
+
+class _Reader:
+    """Walks along the tensors of a recorded forward pass."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        self.ops, self.spans, self.shapes = recorder.ops, recorder.spans, recorder.shapes
+        modules = dict(recorder.model.named_modules())
+        self.made_by = {op.output: op for op in self.ops}
+        self.read_by: dict[_Key, list[_Op]] = {}
+        for op in self.ops:
+            for key in op.inputs:
+                self.read_by.setdefault(key, []).append(op)
+        calls: dict[str, int] = {}
+        for span in self.spans:
+            calls[span.module] = calls.get(span.module, 0) + 1
+        self.once = {name for name, n in calls.items() if n == 1}
+        self.layer_spans = {
+            span.output: span
+            for span in self.spans
+            if span.output and span.module in self.once and isinstance(modules[span.module], LAYERS)
+        }
+        self.layers_on: dict[_Key | None, list[str]] = {}
+        for span in self.layer_spans.values():
+            self.layers_on.setdefault(span.input, []).append(span.module)
+        self.norm_spans = {
+            span.output: span
+            for span in self.spans
+            if span.output and isinstance(modules[span.module], nn.modules.batchnorm._BatchNorm)
+        }
+
+    def structure(self) -> Structure:
+        head = self._head()
+        norms = {}
+        for span in self.norm_spans.values():
+            layer = self.layer_spans.get(span.input) if span.input else None
+            if layer is not None:
+                norms[layer.module] = span.module
+        return Structure(
+            layers=tuple(span.module for span in self.layer_spans.values()),
+            norms=norms,
+            sums=dict(self._sums()),
+            blocks=tuple(self._blocks()),
+            features=self._features(head),
+            head=head.module,
+        )
+
+    def _head(self) -> _Span:
+        key = self.spans[0].output
+        while key is not None and key not in self.layer_spans:
+            op = self.made_by.get(key)
+            key = op.inputs[0] if op is not None and op.inputs else None
+        if key is None:
+            raise PruningError("no single linear layer or convolution makes this teacher's outputs.")
+        return self.layer_spans[key]
+
+    def _features(self, head: _Span) -> Point:
+        key = head.input
+        outputs = {span.output: span.module for span in reversed(self.spans) if span.output}  # the outermost wins
+        while key is not None and key not in self.layer_spans and not _is_map(self.shapes[key]):
+            op = self.made_by.get(key)
+            key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
+        if key is not None and _is_map(self.shapes[key]) and key in outputs:
+            return Point(outputs[key])
+        return Point(head.module, "input")
+
+    def _sums(self) -> Iterator[tuple[str, Sum]]:
+        additions = [op for op in self.ops if op.name in ADDITIONS or op.name == _SCALED]
+        for index, op in enumerate(additions):
+            if op.name == _SCALED or len(op.inputs) != 2 or self.shapes[op.inputs[0]] != self.shapes[op.inputs[1]]:
+                continue
+            for operand, key in enumerate(op.inputs):
+                found = self._layer_behind(key)
+                if found is not None:
+                    yield found[0], Sum(index, operand, found[1])
+
+    def _layer_behind(self, key: _Key) -> tuple[str, str | None] | None:
+        """The layer, and the batch norm after it, whose output is `key`; None if anything else lies between."""
+        norm = None
+        while key not in self.layer_spans:
+            if key in self.norm_spans and norm is None and self._is_plain(self.norm_spans[key]):
+                span = self.norm_spans[key]
+                norm, key = span.module, span.input or key
+                continue
+            op = self.made_by.get(key)
+            if op is None or op.name not in _LINEAR - {"batch_norm"}:
+                return None
+            key = op.inputs[0]
+        return self.layer_spans[key].module, norm
+
+    def _is_plain(self, span: _Span) -> bool:
+        """Whether a batch norm's call does nothing else, no activation say."""
+        return [op.name for op in self.ops[span.first : span.last] if len(op.inputs) and op.name in _ACTIVATIONS] == []
+
+    def _blocks(self) -> Iterator[Block]:
+        found: list[_Span] = []
+        for span in self.spans:
+            if span.module in self.once and self._passes_on(span):
+                found.append(span)
+        for span in found:
+            inside = [s for s in found if s is not span and span.first <= s.first and s.last <= span.last]
+            if not inside and span.input and span.output:
+                writers, readers = list(self._writers(span.input)), list(self._readers(span.output))
+                shape = tuple(self.shapes[span.input][1:])
+                yield Block(span.module, shape, tuple(dict.fromkeys(writers)), tuple(dict.fromkeys(readers)))
+
+    def _passes_on(self, span: _Span) -> bool:
+        """Whether its input reaches its output through additions and rectifiers alone."""
+        if span.input is None or span.output is None or self.shapes[span.input] != self.shapes[span.output]:
+            return False
+        reached, added = {span.input}, False
+        for op in self.ops[span.first : span.last]:
+            if reached.intersection(op.inputs):
+                if op.name in ADDITIONS:
+                    added = True
+                elif op.name not in _RECTIFIERS | _LINEAR - {"batch_norm"}:
+                    continue
+                reached.add(op.output)
+        return added and span.output in reached
+
+    def _writers(self, key: _Key) -> Iterator[str]:
+        """The layers whose outputs are summed into `key`."""
+        waiting, seen = [key], set()
+        while waiting:
+            key = waiting.pop()
+            op = self.made_by.get(key)
+            if key in self.layer_spans:
+                yield self.layer_spans[key].module
+            elif key not in seen and op is not None and op.name in _PASSING:
+                waiting.extend(op.inputs if op.name in ADDITIONS else op.inputs[:1])
+            seen.add(key)
+
+    def _readers(self, key: _Key) -> Iterator[str]:
+        """The layers that read `key`, or what it is summed into."""
+        waiting, seen = [key], set()
+        while waiting:
+            key = waiting.pop()
+            if key in seen:
+                continue
+            seen.add(key)
+            yield from self.layers_on.get(key, [])
+            waiting.extend(op.output for op in self.read_by.get(key, []) if op.name in _PASSING)
+
+
+def _is_map(shape: torch.Size) -> bool:
+    return len(shape) == 4 and shape[2] * shape[3] > 1

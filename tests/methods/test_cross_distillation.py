@@ -1,0 +1,216 @@
+"""Channels chosen layer by layer on the cross-distillation loss."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgeoe.methods import cross_distillation
+from edgeoe.methods.cross_distillation import CrossDistillation, choose_channels, cross_moments
+from edgeoe.methods.cutting import cut_channels
+from edgeoe.models.observation import Point, look_at
+from edgeoe.models.pruning import drop_channels
+from edgeoe.models.reconstruction import columns, input_moments, matrix
+from edgeoe.settings import CompressSettings
+
+SHAPE = (3, 16, 16)
+SEED = st.integers(0, 10_000)
+Network = Callable[[str], nn.Module]
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.fixture
+def quick_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where any choice will do, 30 steps of descent choose too."""
+    monkeypatch.setattr(cross_distillation, "choose_channels", partial(choose_channels, iterations=30))
+
+
+@pytest.fixture
+def asked(settings: CompressSettings) -> CompressSettings:
+    return replace(settings, method="cd", keep_macs=0.7, steps=30)
+
+
+# The loss
+
+
+@given(st.floats(0, 1), SEED)
+def test_the_moments_say_what_the_loss_says(mu: float, seed: int) -> None:
+    """mu |W h_T - W_T h_T|^2 + (1 - mu) |W h_S - W_T h_S|^2, the layer's inputs h in teacher and student."""
+    taught, own, w, target = (numbers(*s, seed=seed + n) for n, s in enumerate([(9, 4), (9, 4), (3, 4), (3, 4)]))
+    correction = (taught @ w.T - taught @ target.T).square().sum() / 9
+    imitation = (own @ w.T - own @ target.T).square().sum() / 9
+    g = cross_moments(taught.T @ taught / 9, own.T @ own / 9, mu=mu)
+    found = torch.trace((w - target) @ g @ (w - target).T)
+    assert float(found) == pytest.approx(float(mu * correction + (1 - mu) * imitation), rel=1e-9, abs=1e-12)
+
+
+# Choosing
+
+
+def problem(channels: int, window: int, seed: int, *, outputs: int = 3) -> tuple[Tensor, Tensor, list[Tensor]]:
+    u, w = numbers(80, channels * window, seed=seed).float(), numbers(outputs, channels * window, seed=seed + 1).float()
+    return u.T @ u / 80, w, [torch.arange(window * c, window * (c + 1)) for c in range(channels)]
+
+
+@given(st.data(), st.integers(1, 6), st.integers(1, 3), st.integers(1, 2), SEED)
+@settings(max_examples=20)
+def test_exactly_so_many_channels_stay(data: Any, channels: int, window: int, layers: int, seed: int) -> None:
+    keep = data.draw(st.integers(1, channels))
+    problems = [problem(channels, window, seed + layer) for layer in range(layers)]
+    weights = [w.clone() for _, w, _ in problems]
+    stays = choose_channels(problems, keep=keep, iterations=25)
+    assert len(set(stays)) == len(stays) == keep
+    assert list(stays) == sorted(stays)
+    assert set(stays) <= set(range(channels))
+    assert all(torch.equal(before, w) for before, (_, w, _) in zip(weights, problems, strict=True)), "its own copies"
+
+
+@given(st.permutations(range(6)), SEED)
+@settings(max_examples=20)
+def test_channels_without_weights_go_first(order: list[int], seed: int) -> None:
+    problems = [problem(6, 2, seed), problem(6, 2, seed + 7)]
+    for _, w, spread in problems:
+        for channel in order[:3]:
+            w[:, spread[channel]] = 0
+        for channel in order[3:]:
+            w[:, spread[channel]] = w[:, spread[channel]].sign() * (1 + w[:, spread[channel]].abs())
+    for g, _, _ in problems:
+        g.copy_(torch.eye(len(g)))  # none can stand in for another
+    assert choose_channels(problems, keep=3, iterations=50) == tuple(sorted(order[3:]))
+
+
+def test_layers_decide_together() -> None:
+    """Channel 0 matters to one layer, 1 to the other, 2 a little to both: less than either."""
+    one, other = problem(3, 1, 0), problem(3, 1, 1)
+    for (g, w, _), strong in ((one, 0), (other, 1)):
+        g.copy_(torch.eye(3))
+        w.zero_()
+        w[:, strong], w[:, 2] = 3.0, 1.0
+    assert choose_channels([one, other], keep=2, iterations=50) == (0, 1)
+
+
+def test_a_channel_that_others_stand_in_for_goes() -> None:
+    """Descent between the cuts moves a copied channel's weight to its twin, which so grows on the others."""
+    g = torch.eye(3)
+    g[0, 1] = g[1, 0] = 0.999  # channels 0 and 1 carry the same
+    weights = torch.tensor([[0.8, 0.7, 1.0]])
+    stays = choose_channels([(g, weights, [torch.tensor([c]) for c in range(3)])], keep=2, iterations=1000, lr=1e-2)
+    assert stays == (0, 2)
+
+
+def test_columns_of_no_channel_stay_out_of_it() -> None:
+    g, w, spread = problem(4, 2, 3)
+    bare = torch.zeros(3, 10)
+    bare[:, :8], bare[:, 8:] = w, 100.0  # two more columns, which no channel owns
+    wide = torch.eye(10)
+    wide[:8, :8] = g
+    assert choose_channels([(wide, bare, spread)], keep=2, iterations=30) == choose_channels(
+        [(g, w, spread)], keep=2, iterations=30
+    )
+
+
+# The method
+
+
+@pytest.mark.usefixtures("quick_choice")
+def test_layers_that_lose_no_inputs_are_the_teachers(network: Network, still: Any, asked: CompressSettings) -> None:
+    teacher = network("stages")
+    made = CrossDistillation(replace(asked, keep_macs=0.9)).compress(teacher, still()).pruned
+    groups = {group.name: group for group in made.groups}
+    narrowed = {layer for name in made.removed for layer in groups[name].readers}
+    gone = {
+        layer: {i for channel in channels for i in groups[name].writers[layer][channel]}
+        for name, channels in made.removed.items()
+        for layer in groups[name].writers
+    }
+    same = [n for n, m in teacher.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in narrowed]
+    assert "stem.0" in same
+    assert narrowed
+    for name in same:
+        weight = teacher.get_submodule(name).weight
+        left = [row for row in range(len(weight)) if row not in gone.get(name, set())]
+        assert torch.equal(made.model.get_submodule(name).weight, weight[left]), name
+    for name in narrowed:
+        assert made.model.get_submodule(name).weight.shape[1] < teacher.get_submodule(name).weight.shape[1]
+
+
+@pytest.mark.usefixtures("quick_choice")
+def test_a_narrowed_layer_is_the_least_of_the_loss(network: Network, still: Any, asked: CompressSettings) -> None:
+    """In a chain the student so far is the teacher for the first layer that loses inputs: both moments are one."""
+    teacher, bench = network("chain"), still()
+    made = CrossDistillation(asked).compress(teacher, bench).pruned
+    (first,) = (group for group in made.groups if set(group.writers) == {"0.0"})
+    lost = made.removed[first.name]
+    assert lost
+    reader = teacher.get_submodule("2.0")
+    g = input_moments(teacher, {"2.0": reader}, bench.rows())["2.0"].double()
+    left = torch.ones(len(g), dtype=torch.bool)
+    for channel in lost:
+        left[columns(reader, first.readers["2.0"])[channel]] = False
+    w = matrix(reader).double()
+    exact = torch.linalg.solve(g[left][:, left], g[left] @ w.T).T
+    rows = [n for n in range(16) if n not in set(made.removed[next(g.name for g in made.groups if "2.0" in g.writers)])]
+    found = matrix(made.model.get_submodule("2.0")).double()
+    assert float((found - exact[rows]).norm() / exact[rows].norm()) < 0.02  # the damping's share
+
+
+def test_solving_beats_leaving_the_weights_as_they_were(network: Network, still: Any, asked: CompressSettings) -> None:
+    teacher, bench = network("stages"), still()
+    made = CrossDistillation(asked).compress(teacher, bench).pruned
+    plain = drop_channels(teacher, made.groups, made.removed, shape=SHAPE)
+    with torch.no_grad():
+        expected = look_at(teacher, bench.x, Point("head"))[0]
+        after, before = (float((model(bench.x) - expected).square().mean()) for model in (made.model, plain.model))
+    assert after < 0.8 * before
+
+
+@pytest.mark.usefixtures("quick_choice")
+def test_widths_are_those_of_the_plain_cut_and_the_rest_is_fine_tuned(
+    network: Network, still: Any, asked: CompressSettings
+) -> None:
+    teacher, bench = network("stages"), still()
+    made = CrossDistillation(asked).compress(teacher, bench)
+    plain = cut_channels(teacher, bench, asked)
+    assert {name: len(channels) for name, channels in made.pruned.removed.items()} == {
+        name: len(channels) for name, channels in plain.removed.items()
+    }
+    assert made.pruned.macs_kept == plain.macs_kept
+    (stage,) = bench.fitted
+    assert (stage.lr, stage.max_steps, stage.label_weight) == (1e-5, 30, 1.0)
+    assert made.fit.steps == 30
+
+
+@pytest.mark.usefixtures("quick_choice")
+def test_fine_tuning_is_short_however_many_steps_are_allowed(
+    network: Network, still: Any, asked: CompressSettings
+) -> None:
+    bench = still()
+    CrossDistillation(replace(asked, steps=5000)).compress(network("chain"), bench)
+    assert bench.fitted[0].max_steps == 100
+
+
+def test_a_reader_that_is_used_twice_stays_as_it_is(still: Any, asked: CompressSettings) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+            self.shared, self.head = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.inner(torch.relu(self.stem(x))))
+            return self.head(torch.relu(self.shared(torch.relu(self.shared(x)))).mean((2, 3)))
+
+    torch.manual_seed(0)
+    bench = still()
+    made = CrossDistillation(replace(asked, keep_macs=0.7315)).compress(Twice().eval().requires_grad_(False), bench)
+    assert made.pruned.macs_kept == pytest.approx(0.7315, rel=0.02)
+    assert made.pruned.model(bench.x).isfinite().all()

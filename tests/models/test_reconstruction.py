@@ -1,0 +1,391 @@
+"""Layers as regressions: moments, weights solved anew, and what a channel is worth; against brute force."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgeoe.models import reconstruction
+from edgeoe.models.observation import Point, look_at
+from edgeoe.models.pruning import Group, prunable_groups
+from edgeoe.models.reconstruction import (
+    can_regress,
+    columns,
+    draw_places,
+    input_moments,
+    matrix,
+    measure_costs,
+    norm_gain,
+    patches,
+    positions,
+    ridge,
+    spare,
+    take,
+)
+from edgeoe.models.structure import read_structure
+
+SEED = st.integers(0, 10_000)
+SHAPE = (3, 16, 16)
+
+
+def numbers(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def layer_like(layer: nn.Module, *, seed: int) -> nn.Module:
+    for number, parameter in enumerate(layer.parameters()):
+        parameter.data = numbers(*parameter.shape, seed=seed + number)
+    return layer.requires_grad_(False)
+
+
+# A layer is a matrix on patches
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 2) | st.sampled_from(["same", "valid"]),
+    bias=st.booleans(),
+    seed=SEED,
+)
+@settings(max_examples=60)
+def test_a_convolution_is_its_matrix_on_patches(
+    kernel: tuple[int, int], stride: int, dilation: int, padding: int | str, bias: bool, seed: int
+) -> None:
+    stride = 1 if padding == "same" else stride
+    layer = layer_like(nn.Conv2d(3, 4, kernel, stride, padding, dilation, bias=bias), seed=seed)
+    x = numbers(2, 3, 7, 6, seed=seed)
+    u = patches(layer, x, total=2, generator=torch.Generator())
+    made = u @ matrix(layer).T + (layer.bias if bias else 0)
+    torch.testing.assert_close(made, positions(layer, layer(x)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_a_border_that_is_not_black_is_read_as_it_is(mode: str) -> None:
+    layer = layer_like(nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode, bias=False), seed=0)
+    x = numbers(2, 3, 5, 5)
+    u = patches(layer, x, total=2, generator=torch.Generator())
+    torch.testing.assert_close(u @ matrix(layer).T, positions(layer, layer(x)), rtol=1e-4, atol=1e-4)
+
+
+@given(st.sampled_from([(2, 5), (2, 3, 5), (2, 2, 3, 5)]), st.booleans(), SEED)
+def test_a_linear_layer_is_its_matrix_on_tokens(shape: tuple[int, ...], bias: bool, seed: int) -> None:
+    layer = layer_like(nn.Linear(5, 4, bias=bias), seed=seed)
+    x = numbers(*shape, seed=seed)
+    u = patches(layer, x, total=2, generator=torch.Generator())
+    assert u.shape == (2, x[0].numel() // 5, 5)
+    torch.testing.assert_close(u @ matrix(layer).T + (layer.bias if bias else 0), positions(layer, layer(x)))
+
+
+def test_many_positions_are_drawn_and_each_is_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "_POINTS", 40)
+    layer, x = layer_like(nn.Conv2d(3, 4, 3), seed=0), numbers(2, 3, 9, 9)
+    every = F.unfold(x, 3).transpose(1, 2)
+    drawn = patches(layer, x, total=2, generator=torch.Generator().manual_seed(0))
+    assert drawn.shape == (2, 20, 27)
+    for image, own in zip(every, drawn, strict=True):
+        found = [int((image == row).all(1).nonzero()[0]) for row in own]
+        assert len(set(found)) == 20, "none twice"
+
+
+def test_an_image_keeps_at_least_16_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstruction, "_POINTS", 40)
+    places = draw_places(numbers(2, 81, 5), total=1000, generator=torch.Generator())
+    assert places is not None
+    assert places.shape == (2, 16)
+    assert draw_places(numbers(2, 16, 5), total=1000, generator=torch.Generator()) is None
+
+
+def test_large_inputs_are_unfolded_in_parts_with_one_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = layer_like(nn.Conv2d(3, 4, 3), seed=0), numbers(5, 3, 9, 9)
+    whole = patches(layer, x, total=5, generator=torch.Generator())
+    monkeypatch.setattr(reconstruction, "_in_parts", lambda x, floats: torch.split(x, 2))
+    assert torch.equal(patches(layer, x, total=5, generator=torch.Generator()), whole)
+
+
+def test_taking_no_places_takes_all() -> None:
+    rows = numbers(2, 4, 3)
+    assert take(rows, None) is rows
+    assert torch.equal(take(rows, torch.tensor([[3], [0]])), torch.stack([rows[0, 3:], rows[1, :1]]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "able"),
+    [
+        (nn.Conv2d(4, 4, 3), True),
+        (nn.Linear(4, 2), True),
+        (nn.Conv2d(4, 4, 3, groups=2), False),
+        (nn.BatchNorm2d(4), False),
+        (nn.Conv1d(4, 4, 3), False),
+    ],
+    ids=["convolution", "linear", "grouped", "norm", "1-d"],
+)
+def test_only_layers_whose_outputs_see_all_inputs_are_regressions(layer: nn.Module, able: bool) -> None:
+    assert can_regress(layer) is able
+
+
+@given(st.integers(1, 3), st.integers(2, 4), SEED)
+def test_columns_are_those_that_read_a_channel(kernel: int, channels: int, seed: int) -> None:
+    layer = layer_like(nn.Conv2d(2 * channels, 3, kernel), seed=seed)
+    spread = [(channel, channels + channel) for channel in range(channels)]  # two inputs for each channel
+    found = columns(layer, spread)
+    for own, inputs in zip(found, spread, strict=True):
+        zeroed = layer.weight.clone()
+        zeroed[:, list(inputs)] = 0
+        expected = matrix(layer).clone()
+        expected[:, own] = 0
+        assert torch.equal(expected, zeroed.flatten(1))
+
+
+# Solving
+
+
+@given(st.integers(1, 4), st.integers(1, 6), SEED)
+def test_ridge_recovers_the_exact_weights(outputs: int, inputs: int, seed: int) -> None:
+    u, w = numbers(60, inputs, seed=seed).double(), numbers(outputs, inputs, seed=seed + 1).double()
+    found = ridge(u.T @ u, u.T @ (u @ w.T), prior=torch.zeros_like(w), damping=1e-9)
+    torch.testing.assert_close(found, w, rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(1, 4), st.integers(1, 3), SEED)
+def test_ridge_stays_at_the_prior_where_rows_say_nothing(outputs: int, seen: int, seed: int) -> None:
+    u, prior = numbers(60, seen + 2, seed=seed).double(), numbers(outputs, seen + 2, seed=seed + 1).double()
+    u[:, seen:] = 0
+    w = numbers(outputs, seen + 2, seed=seed + 2).double()
+    found = ridge(u.T @ u, u.T @ (u @ w.T), prior=prior, damping=1e-9)
+    torch.testing.assert_close(found[:, seen:], prior[:, seen:])
+    torch.testing.assert_close(found[:, :seen], w[:, :seen], rtol=1e-5, atol=1e-5)
+
+
+def test_ridge_without_rows_is_the_prior() -> None:
+    prior = numbers(3, 4)
+    assert torch.equal(ridge(torch.zeros(4, 4), torch.zeros(4, 3), prior=prior), prior)
+
+
+@given(st.floats(1e-3, 1), SEED)
+def test_ridge_is_the_least_of_error_and_distance_from_the_prior(damping: float, seed: int) -> None:
+    u, y, prior = (numbers(*shape, seed=seed + n).double() for n, shape in enumerate([(30, 4), (30, 3), (3, 4)]))
+    g = u.T @ u
+
+    def loss(w: Tensor) -> Tensor:
+        return (u @ w.T - y).square().sum() + damping * g.diagonal().mean() * (w - prior).square().sum()
+
+    found = ridge(g, u.T @ y, prior=prior, damping=damping).requires_grad_(True)
+    loss(found).backward()
+    assert found.grad is not None
+    assert float(found.grad.abs().max()) < 1e-8
+
+
+# Sparing channels
+
+
+def least_error(problems: list[Any], gone: list[int]) -> float:
+    """Squared error of all layers without those channels, the other weights solved anew; damped as `spare` is."""
+    total = 0.0
+    for moments, w, spread in problems:
+        g = moments.double()
+        g = g + reconstruction._DAMPING * g.diagonal().mean() * torch.eye(len(g), dtype=g.dtype)
+        lost = torch.cat([spread[channel] for channel in gone])
+        left = torch.tensor([column for column in range(len(g)) if column not in lost.tolist()], dtype=torch.long)
+        new = torch.zeros_like(w, dtype=g.dtype)
+        if len(left):
+            new[:, left] = torch.linalg.solve(g[left][:, left], g[left] @ w.double().T).T
+        difference = w.double() - new
+        total += float((difference @ g * difference).sum())
+    return total
+
+
+def problems_of(channels: int, window: int, layers: int, seed: int) -> list[Any]:
+    made = []
+    for layer in range(layers):
+        u = numbers(50, channels * window, seed=seed + layer).double()
+        u = u @ (torch.eye(channels * window) + 0.4 * numbers(channels * window, channels * window, seed=seed)).double()
+        spread = [torch.arange(window * c, window * (c + 1)) for c in range(channels)]
+        made.append((u.T @ u / 50, numbers(2, channels * window, seed=seed + 9 + layer), spread))
+    return made
+
+
+@given(st.integers(2, 5), st.integers(1, 3), st.integers(1, 2), SEED)
+@settings(max_examples=40)
+def test_each_cost_is_the_least_squares_error_that_comes_on_top(
+    channels: int, window: int, layers: int, seed: int
+) -> None:
+    problems = problems_of(channels, window, layers, seed)
+    order, cost = spare(problems)
+    assert sorted(order) == list(range(channels))
+    assert len(cost) == channels - 1
+    errors = [0.0, *(least_error(problems, list(order[: n + 1])) for n in range(channels - 1))]
+    increases = [after - before for before, after in pairwise(errors)]
+    assert list(cost) == pytest.approx(increases, rel=1e-4, abs=1e-7)
+
+
+@given(st.integers(2, 5), SEED)
+@settings(max_examples=20)
+def test_of_the_channels_left_the_one_goes_whose_loss_adds_the_least(channels: int, seed: int) -> None:
+    problems = problems_of(channels, 2, 2, seed)
+    order, _ = spare(problems)
+    for position in range(channels - 1):
+        gone = list(order[:position])
+        added = {c: least_error(problems, [*gone, c]) for c in range(channels) if c not in gone}
+        assert added[order[position]] <= min(added.values()) * (1 + 1e-4) + 1e-9
+
+
+def test_a_copy_of_another_channel_costs_nothing() -> None:
+    u = numbers(80, 4).double()
+    u[:, 2] = u[:, 0]
+    order, cost = spare([(u.T @ u / 80, numbers(3, 4, seed=1), [torch.tensor([c]) for c in range(4)])])
+    assert order[0] in (0, 2)
+    assert cost[0] < 1e-3 * cost[1]
+
+
+def test_a_floor_of_channels_is_left() -> None:
+    order, cost = spare(problems_of(5, 1, 1, 0), floor=3)
+    assert len(order) == 5
+    assert len(cost) == 2
+
+
+def test_wide_groups_go_several_at_a_time_but_each_only_once() -> None:
+    channels = 3 * reconstruction._AT_ONCE
+    u = numbers(2 * channels, channels).double()
+    order, cost = spare([(u.T @ u, numbers(2, channels, seed=1), [torch.tensor([c]) for c in range(channels)])])
+    assert sorted(order) == list(range(channels))
+    assert len(cost) == channels - 1
+    assert min(cost) >= 0
+
+
+# Moments of a network's layers
+
+
+@pytest.fixture
+def chain(network: Callable[[str], nn.Module]) -> nn.Module:
+    return network("chain")
+
+
+def ones(x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    return [(x, torch.ones(len(x)))]
+
+
+def test_moments_are_the_weighted_mean_over_patches(chain: nn.Module) -> None:
+    x, weight = numbers(4, *SHAPE), torch.tensor([1.0, 2.0, 0.0, 3.0])
+    layers = {name: chain.get_submodule(name) for name in ("2.0", "8")}
+    found = input_moments(chain, layers, [(x, weight)])
+    u = F.unfold(look_at(chain, x, Point("2.0", "input"))[0], 3, padding=1).transpose(1, 2)
+    expected = torch.einsum("n,npi,npj->ij", weight / (6 * u.shape[1]), u, u)
+    torch.testing.assert_close(found["2.0"], expected, rtol=1e-4, atol=1e-4)
+    pooled = look_at(chain, x, Point("8", "input"))[0]
+    torch.testing.assert_close(found["8"], torch.einsum("n,ni,nj->ij", weight / 6, pooled, pooled))
+
+
+@given(st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any), SEED)
+@settings(max_examples=10)
+def test_a_weight_counts_as_repeated_rows_do(times: list[int], seed: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    layers, x = {"2": model[2]}, numbers(3, 3, 7, 7, seed=seed)
+    repeated = torch.cat([row[None].repeat(n, 1, 1, 1) for row, n in zip(x, times, strict=True)])
+    with torch.no_grad():
+        weighted = input_moments(model, layers, [(x, torch.tensor(times).float())])["2"]
+        plain = input_moments(model, layers, ones(repeated))["2"]
+    torch.testing.assert_close(weighted, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_in_parts_are_one_mean_and_progress_is_told(chain: nn.Module) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def progress(title: str, total: int) -> Iterator[Any]:
+        told.append(total)
+        yield lambda: told.append("part")
+
+    x, weight = numbers(5, *SHAPE), torch.rand(5, generator=torch.Generator().manual_seed(0))
+    layers = {"4.0": chain.get_submodule("4.0")}
+    whole = input_moments(chain, layers, [(x, weight)])["4.0"]
+    parts = input_moments(chain, layers, [(x[:2], weight[:2]), (x[2:], weight[2:])], progress=progress)["4.0"]
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-4)
+    assert told == [2, "part", "part"]
+
+
+# Costs of groups
+
+
+def costs(model: nn.Module, x: Tensor) -> dict[str, Group]:
+    groups = tuple(prunable_groups(model, shape=SHAPE))
+    return {g.name: g for g in measure_costs(model, groups, read_structure(model, SHAPE), ones(x))}
+
+
+def test_costs_are_shares_of_the_variance_that_they_disturb(chain: nn.Module) -> None:
+    x = numbers(8, *SHAPE)
+    found = costs(chain, x)
+    group = found["0.0"]
+    reader = chain.get_submodule("2.0")
+    u = patches(reader, look_at(chain, x, Point("2.0", "input"))[0], total=8, generator=torch.Generator())
+    u = u.flatten(0, 1).double()
+    variance = (u @ matrix(reader).double().T).var(0).sum()
+    problem = (u.T @ u / len(u) / variance, matrix(reader), columns(reader, group.readers["2.0"]))
+    assert len(group.cost) == len(group.order) - 1
+    assert list(group.cost) == pytest.approx(list(spare([problem])[1]), rel=1e-2)
+
+
+def test_a_last_part_of_a_single_image_has_a_variance_too(network: Callable[[str], nn.Module]) -> None:
+    model, x = network("stages"), numbers(9, *SHAPE)
+    (group,) = (group for group in prunable_groups(model, shape=SHAPE) if "head" in group.readers)
+    structure, weight = read_structure(model, SHAPE), torch.ones(9)
+    (whole,) = measure_costs(model, [group], structure, [(x, weight)])
+    (parts,) = measure_costs(model, [group], structure, [(x[:8], weight[:8]), (x[8:], weight[8:])])
+    assert min(parts.cost) > 0
+    assert list(parts.cost) == pytest.approx(list(whole.cost), rel=0.5)  # of which rows the variance is, is open
+
+
+def test_costs_do_not_depend_on_the_scale_of_a_layer(chain: nn.Module) -> None:
+    x = numbers(8, *SHAPE)
+    plain = costs(chain, x)["0.0"].cost
+    reader = chain.get_submodule("2.0")
+    reader.weight.mul_(100)
+    assert list(costs(chain, x)["0.0"].cost) == pytest.approx(list(plain), rel=1e-3)
+
+
+def test_the_order_of_a_group_stays_and_refused_groups_keep_their_reason(network: Callable[[str], nn.Module]) -> None:
+    model = network("residual")
+    plain = {group.name: group for group in prunable_groups(model, shape=SHAPE)}
+    found = costs(model, numbers(8, *SHAPE))
+    assert found.keys() == plain.keys()
+    assert any(group.refused for group in plain.values())
+    for name, group in found.items():
+        assert group.order == plain[name].order
+        assert bool(group.cost) != bool(group.refused)
+        if plain[name].refused:
+            assert replace(group, cost=()) == plain[name]
+
+
+def test_a_group_that_no_regression_reads_is_refused() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+    ).eval()
+    group = next(prunable_groups(model, shape=SHAPE))
+    alone = replace(group, readers={"1": tuple((channel,) for channel in range(4))})
+    (found,) = measure_costs(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
+    assert found.refused == "no regression reads its channels"
+    assert not found.cost
+
+
+def test_the_gain_of_a_norm_is_what_it_multiplies_by() -> None:
+    norm = nn.BatchNorm2d(4).eval()
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.uniform_(norm.weight, -2, 2)
+    x = numbers(2, 4, 3, 3)
+    gain = norm_gain(nn.Sequential(norm), "0", like=x[0, :, 0, 0])
+    torch.testing.assert_close((norm(x) - norm(torch.zeros_like(x))), gain.view(1, -1, 1, 1) * x, rtol=1e-4, atol=1e-5)
+    assert norm_gain(nn.Sequential(norm), None, like=x[0, :, 0, 0]).tolist() == [1.0] * 4

@@ -1,0 +1,108 @@
+"""Networks in, milliseconds on the target's runtime out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import ConfigError
+from edgeoe.graph.export import onnx_from_student
+from edgeoe.records import Target
+from edgeoe.stages import clock
+from edgeoe.stages.clock import new_clock
+from edgeoe.targets import load_target
+
+PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> Target:
+    monkeypatch.setattr(clock, "_SECONDS", 0.0)
+    return load_target("host-cpu")
+
+
+def deep(layers: int) -> nn.Module:
+    torch.manual_seed(0)
+    body = [part for _ in range(layers) for part in (nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())]
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
+    )
+    return network.eval().requires_grad_(False)
+
+
+def test_a_network_with_many_times_the_work_takes_longer(target: Target) -> None:
+    few, many = new_clock(target, PREPROCESS)([deep(1), deep(12)])
+    assert 0 < few < many
+
+
+def test_there_is_one_number_for_each_network(target: Target) -> None:
+    measured = new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)])
+    assert len(measured) == 3
+    assert all(0 < ms < 10_000 for ms in measured)
+    assert new_clock(target, PREPROCESS)([]) == []
+
+
+def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock of its own: each call takes as many ms as its network is numbered, and a cold one a second."""
+    now, calls = [0], []
+
+    class Runner:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __enter__(self) -> Runner:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def infer(self, x: object) -> None:
+            cold = not calls or calls[-1] != self.number
+            calls.append(self.number)
+            now[0] += 1_000_000_000 if cold else self.number * 1_000_000
+
+    class Backend:
+        def __init__(self) -> None:
+            self.opened = 0
+
+        def build(self, graph: object, target: object, artifact: object) -> None:
+            pass
+
+        def open(self, artifact: object, target: object) -> Runner:
+            self.opened += 1
+            return Runner(self.opened)
+
+    monkeypatch.setattr(clock, "resolve", lambda *_, **__: Backend)
+    monkeypatch.setattr(clock, "perf_counter_ns", lambda: now[0])
+    assert new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
+    assert calls[: 3 * 6] == [1] * 6 + [2] * 6 + [3] * 6
+    assert len(calls) == 20 * 3 * 6
+
+
+def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeoe.errors import ExportError
+
+    tried = []
+
+    def refusing(model: nn.Module, *, exporter: str = "dynamo", **options: object) -> object:
+        tried.append(exporter)
+        if exporter == "legacy":
+            raise ExportError("no")
+        return onnx_from_student(model, exporter="legacy", **options)
+
+    monkeypatch.setattr(clock, "onnx_from_student", refusing)
+    assert new_clock(target, PREPROCESS)([deep(1)])[0] > 0
+    assert tried == ["legacy", "dynamo"]
+
+
+def test_an_unknown_runtime_is_refused_before_anything_is_exported(target: Target) -> None:
+    with pytest.raises(ConfigError, match="unknown backend 'tensorflow'"):
+        new_clock(replace(target, backend="tensorflow"), PREPROCESS)
