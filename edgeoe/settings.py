@@ -89,7 +89,7 @@ class CompressSettings:
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] = _option("Share of the teacher's MACs to keep.", 0.5)
-    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "kd")
+    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "mir")
     widths: Literal["uniform", "measured"] = _option(
         "Where channels go: the same share everywhere, or where measured reconstruction suffers least.", "uniform"
     )

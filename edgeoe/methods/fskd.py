@@ -11,7 +11,7 @@ from edgeoe.methods import About, Bench, Compressed, Fit
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.models.observation import Point, look_at, look_at_sum
 from edgeoe.models.pruning import Pruned
-from edgeoe.models.reconstruction import Rows, can_regress, draw_places, norm_gain, positions, ridge, take
+from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.settings import CompressSettings
 
@@ -57,7 +57,7 @@ class FSKD:
         taught = copy.deepcopy(teacher).to(workbench.device)
         student = pruned.model.to(workbench.device)
         narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.readers}
-        layers = [n for n in structure.layers if n in narrowed and can_regress(student.get_submodule(n))]
+        layers = [n for n in structure.layers if n in narrowed and sees_all(student.get_submodule(n))]
         rows = workbench.rows()
         with workbench.progress("Solving layers", len(layers)) as advance:
             for name in layers:

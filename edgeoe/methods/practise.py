@@ -14,7 +14,7 @@ from edgeoe.methods import About, Bench, Compressed, Stage
 from edgeoe.methods.mir import feature_distance, mimicking
 from edgeoe.models.observation import look_at
 from edgeoe.models.pruning import Pruned, count_macs, drop_blocks
-from edgeoe.models.reconstruction import Rows, can_regress
+from edgeoe.models.reconstruction import Rows, sees_all
 from edgeoe.models.structure import Block, Structure, read_structure
 from edgeoe.settings import CompressSettings
 
@@ -47,7 +47,7 @@ class Adaptor(nn.Module):
 def add_adaptors(model: nn.Module, block: Block) -> int:
     """Put adaptors, in place, after the layers that wrote what `block` read and before those that read what it
     wrote. Returns how many layers have them."""
-    names = [n for n in dict.fromkeys((*block.writers, *block.readers)) if can_regress(model.get_submodule(n))]
+    names = [n for n in dict.fromkeys((*block.writers, *block.readers)) if sees_all(model.get_submodule(n))]
     for name in names:
         layer = model.get_submodule(name)
         adaptor = Adaptor(layer, before=name in block.readers, after=name in block.writers)

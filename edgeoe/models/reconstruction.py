@@ -30,20 +30,27 @@ __all__ = [
     "patches",
     "positions",
     "ridge",
+    "sees_all",
     "spare",
     "take",
 ]
 
 Rows = Sequence[tuple[Tensor, Tensor]]  # images (N, C, H, W) and a weight (N,) for each
 _POINTS = 400_000  # patches in one regression, about; rare layers have more columns than that tells apart
+_WIDEST = 8192  # columns: half a gigabyte of moments
 _AT_ONCE = 64  # channels go one by one up to this many, beyond that a 64th at a time
 _SPREAD = 100  # images, drawn evenly, that the variance of a layer's output is taken from
 _DAMPING = 1e-4  # of the mean diagonal of G
 
 
-def can_regress(layer: nn.Module) -> bool:
-    """Whether every output of `layer` sees all its inputs, so that it is one regression."""
+def sees_all(layer: nn.Module) -> bool:
+    """Whether every output of `layer` sees all its inputs, so that 1x1 convolutions around it can be merged."""
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def can_regress(layer: nn.Module) -> bool:
+    """Whether `layer` is one regression, and not too wide to invert its moments."""
+    return sees_all(layer) and matrix(layer).shape[1] <= _WIDEST
 
 
 def matrix(layer: nn.Module) -> Tensor:
@@ -211,7 +218,8 @@ def measure_costs(
                 if name in readers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
             ]
             if group.refused or not problems:
-                yield group if group.refused else replace(group, refused="no regression reads its channels")
+                reason = group.refused or "no layer that can be solved for reads its channels"
+                yield replace(group, refused=reason)
                 continue
             yield replace(group, cost=spare(problems)[1])
 

@@ -115,7 +115,7 @@ def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Pa
         records[command] = read_json(f"{command}.json")
         assert PROMISED[command] <= set(records[command])
     assert abs(records["compress"]["macs_kept"] - 0.5) <= 0.01
-    assert (records["compress"]["method"], records["compress"]["oe"]) == ("kd", True)
+    assert (records["compress"]["method"], records["compress"]["oe"]) == ("mir", True)
     assert (records["compress"]["steps"], records["compress"]["seed"]) == (6, 0)
     assert Path("a", records["compress"]["student"]).is_dir()
     assert Path("a", records["export"]["path"]).is_file()
