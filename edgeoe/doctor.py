@@ -44,7 +44,7 @@ def _cpu() -> Finding:
 
 
 def _torch() -> Finding:
-    found = versions("torch", "torchvision", "timm", "lightning-fabric", "torch-pruning")
+    found = versions("torch", "torchvision", "timm", "lightning-fabric")
     detail = ", ".join(f"{name} {version}" for name, version in found.items() if name not in ("python", "edgeoe"))
     return _tried("compression", lambda: _torch_detail(detail))
 

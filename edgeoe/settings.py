@@ -15,7 +15,7 @@ from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
 from edgeoe.toml_document import TomlDocument
 
-__all__ = ["CompressSettings", "Config", "Interpolation", "OESettings", "PreprocessSettings"]
+__all__ = ["CompressSettings", "Config", "Goal", "Interpolation", "OESettings", "PreprocessSettings"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
@@ -76,6 +76,17 @@ def _option(help: str, default: Any = dataclasses.MISSING) -> Any:  # noqa: A002
     return field(default=default, metadata={"help": help})
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """How much of the teacher to keep: a share of its MACs, its parameters, or its blocks that can be dropped."""
+
+    share: float
+    of: Literal["macs", "params", "blocks"]
+
+    def __str__(self) -> str:
+        return f"--keep-{self.of} {self.share}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressSettings:
     """Everything that decides which student `compress` makes; each field is an option of the command line.
@@ -88,11 +99,21 @@ class CompressSettings:
     weights: Path | None = _option("Teacher weights: .safetensors, or a saved state dict.", None)
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
-    keep_macs: Annotated[float, Gt(0), Le(1)] = _option("Share of the teacher's MACs to keep.", 0.5)
-    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "mir")
-    widths: Literal["uniform", "measured"] = _option(
-        "Where channels go: the same share everywhere, or where measured reconstruction suffers least.", "uniform"
+    keep_macs: Annotated[float, Gt(0), Le(1)] | None = _option(
+        "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given.", None
     )
+    keep_params: Annotated[float, Gt(0), Le(1)] | None = _option("Share of the teacher's parameters to keep.", None)
+    keep_blocks: Annotated[float, Gt(0), Le(1)] | None = _option(
+        "Share of the residual blocks that can go to keep, with a method that drops blocks.", None
+    )
+    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "mir")
+    widths: Literal["uniform", "global", "measured"] = _option(
+        "Where channels go: the same share everywhere, those of least relative norm wherever they are, or where "
+        "measured reconstruction suffers least.",
+        "uniform",
+    )
+    include: tuple[str, ...] = _option("Glob over layers whose channels may go; '*' frees the first layer too.", ())
+    exclude: tuple[str, ...] = _option("Glob over layers whose channels must stay.", ())
     oe: bool = _option("Rebalance with out-of-distribution images.", True)
     seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
     steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
@@ -118,8 +139,12 @@ class CompressSettings:
     def __post_init__(self) -> None:
         from pydantic import TypeAdapter, ValidationError
 
+        for name in ("include", "exclude"):  # a list, where they come from a file
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.method not in METHODS:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
+        if len(given := [f"--keep-{of}" for of, share in self._goals().items() if share is not None]) > 1:
+            raise ConfigError(f"{' and '.join(given)}: give one of them.")
         if self.oe and self.ood is None:
             raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
         for option, kind, value in (*_checked(self, "--"), *_checked(self.preprocess), *_checked(self.oe_settings)):
@@ -129,6 +154,14 @@ class CompressSettings:
                 message = invalid.errors(include_url=False)[0]["msg"]
                 raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.") from None
 
+    def _goals(self) -> dict[Literal["macs", "params", "blocks"], float | None]:
+        return {"macs": self.keep_macs, "params": self.keep_params, "blocks": self.keep_blocks}
+
+    @property
+    def goal(self) -> Goal:
+        """What to keep of the teacher."""
+        return next((Goal(share, of) for of, share in self._goals().items() if share is not None), Goal(0.5, "macs"))
+
     def to_toml(self) -> dict[str, Any]:
         """These settings as the tables of an edgeoe.toml, paths absolute, so that they mean the same anywhere."""
         tables: dict[str, Any] = {"compress": {}, "preprocess": {}, "oe": {}}
@@ -137,10 +170,16 @@ class CompressSettings:
             if f.name in ("preprocess", "oe_settings"):
                 tables["oe" if f.name == "oe_settings" else f.name] = _without_none(dataclasses.asdict(value))
             elif value is not None:
-                tables["compress"][f.name] = str(value.resolve()) if isinstance(value, Path) else value
+                tables["compress"][f.name] = _as_toml(value)
         if ".py:" in self.teacher:
             tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
         return tables
+
+
+def _as_toml(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return [*value] if isinstance(value, tuple) else value
 
 
 def _checked(record: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -91,7 +91,7 @@ def main() -> None:
         preprocess = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.25,) * 3)
         samples = load_samples(find_samples(settings.samples), preprocess)
         pool = load_pool(Path(folder, "ood"), preprocess)
-        student = prune_channels(teacher, shape=preprocess.shape, keep_macs=0.5).model
+        student = prune_channels(teacher, shape=preprocess.shape, keep=0.5).model
         bench = Workbench(teacher, samples, pool, plan=settings.oe_settings, fabric=fabric, batch=SAMPLES)
 
         def distance(student: View, taught: View) -> Tensor:

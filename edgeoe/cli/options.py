@@ -95,6 +95,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
     plain = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
     kind = get_args(plain[0])[0] if get_origin(plain[0]) is Annotated else plain[0]
     extra: dict[str, Any] = {"help": field.metadata["help"], "show_default": field.default is not None}
+    if get_origin(kind) is tuple:
+        return Annotated[list[str], typer.Option(**extra | {"show_default": False})]
     if get_origin(kind) is Literal:
         extra["metavar"] = "|".join(get_args(kind))
         kind = str

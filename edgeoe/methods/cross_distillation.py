@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.methods import About, Bench, Compressed, Stage, View
-from edgeoe.methods.cutting import find_groups
+from edgeoe.methods.cutting import find_groups, prune
 from edgeoe.methods.kd import distillation
-from edgeoe.models.pruning import Group, drop_channels, prune_channels
+from edgeoe.models.pruning import Group, drop_channels
 from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.settings import CompressSettings
@@ -102,13 +102,7 @@ class CrossDistillation:
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         shape, settings = workbench.shape, self.settings
         groups = find_groups(teacher, workbench, settings)
-        counts = prune_channels(
-            teacher,
-            shape=shape,
-            keep_macs=settings.keep_macs,
-            channel_multiple=settings.channel_multiple,
-            groups=groups,
-        ).removed
+        counts = prune(teacher, workbench, settings, groups).removed
         structure = read_structure(teacher, shape)
         taught, student = (copy.deepcopy(teacher).to(workbench.device) for _ in range(2))
         rows = workbench.rows()

@@ -13,7 +13,7 @@ from edgeoe.errors import ConfigError, PruningError
 from edgeoe.methods import About, Bench, Compressed, Stage
 from edgeoe.methods.mir import feature_distance, mimicking
 from edgeoe.models.observation import look_at
-from edgeoe.models.pruning import Pruned, count_macs, drop_blocks
+from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.reconstruction import Rows, sees_all
 from edgeoe.models.structure import Block, Structure, read_structure
 from edgeoe.settings import CompressSettings
@@ -21,6 +21,9 @@ from edgeoe.settings import CompressSettings
 __all__ = ["Adaptor", "Practise", "add_adaptors"]
 
 RECOVERY_LR = 0.02  # as in the paper, which takes 2,000 steps of 64 images for each block
+
+
+_MEASURED = {"macs": "MACs", "params": "parameters", "blocks": "blocks"}
 
 
 class Adaptor(nn.Module):
@@ -115,19 +118,19 @@ class Practise:
         return found
 
     def _drop(self, teacher: nn.Module, ranked: Sequence[Block], shape: tuple[int, int, int]) -> Pruned:
-        original = count_macs(teacher, shape)
-        wanted = self.settings.keep_macs * original
-        macs = [original]
+        goal = self.settings.goal
+        kept = [1.0]
         for count in range(1, len(ranked) + 1):
-            blocks = [block.name for block in ranked[:count]]
-            macs.append(count_macs(drop_blocks(teacher, blocks, shape=shape).model, shape))
-            if macs[-1] <= wanted:
+            made = drop_blocks(teacher, [block.name for block in ranked[:count]], shape=shape)
+            shares = {"macs": made.macs_kept, "params": made.params_kept, "blocks": 1 - count / len(ranked)}
+            kept.append(shares[goal.of])
+            if kept[-1] <= goal.share:
                 break
-        nearest = min(range(len(macs)), key=lambda count: abs(macs[count] - wanted))
-        if macs[-1] > wanted and macs[-1] - wanted > 0.02 * wanted:
+        nearest = min(range(len(kept)), key=lambda count: abs(kept[count] - goal.share))
+        if kept[-1] > goal.share * 1.02:
             raise PruningError(
-                f"--keep-macs {self.settings.keep_macs} can't be met by dropping blocks: without all {len(ranked)} "
-                f"that can go, {macs[-1] / original:.4g} of the MACs stay. Ask for that or more."
+                f"{goal} can't be met by dropping blocks: without all {len(ranked)} "
+                f"that can go, {kept[-1]:.4g} of the {_MEASURED[goal.of]} stay. Ask for that or more."
             )
         return drop_blocks(teacher, [block.name for block in ranked[:nearest]], shape=shape)
 

@@ -15,7 +15,7 @@ __all__ = ["Unchanged"]
 
 
 class Unchanged:
-    """Cuts and trains nothing. Raises ConfigError unless keep_macs is 1."""
+    """Cuts and trains nothing. Raises ConfigError unless everything is to be kept."""
 
     about = About(
         does="nothing: the teacher itself, as a baseline for every later stage",
@@ -24,8 +24,8 @@ class Unchanged:
     )
 
     def __init__(self, settings: CompressSettings) -> None:
-        if settings.keep_macs != 1:
-            raise ConfigError(f"--method none keeps every MAC: pass --keep-macs 1. Got {settings.keep_macs}.")
+        if settings.goal.share != 1:
+            raise ConfigError(f"--method none keeps every MAC: pass --keep-macs 1. Got {settings.goal}.")
 
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         pruned = Pruned(

@@ -109,7 +109,7 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:
-    run.describe(seed=settings.seed, versions=versions("torch", "torch-pruning", "lightning-fabric", "timm"))
+    run.describe(seed=settings.seed, versions=versions("torch", "lightning-fabric", "timm"))
     run.write("config.toml", lambda path: path.write_text(tomli_w.dumps(settings.to_toml()), encoding="utf-8"))
 
 

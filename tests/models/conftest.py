@@ -20,7 +20,7 @@ def pruned(network: Callable[[str], nn.Module], shape_of: Callable[[str], Shape]
     def prune(name: str, keep_macs: float | None = None) -> Pruned:
         keep_macs = keep_macs or (0.8 if name == "timm:test_vit" else 0.5)  # of which attention is half
         if (name, keep_macs) not in made:
-            made[name, keep_macs] = prune_channels(network(name), shape=shape_of(name), keep_macs=keep_macs)
+            made[name, keep_macs] = prune_channels(network(name), shape=shape_of(name), keep=keep_macs)
         return made[name, keep_macs]
 
     return prune

@@ -4,6 +4,7 @@ import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -84,32 +85,34 @@ def test_published_networks_are_cut_as_asked(
 
 
 def test_keeping_everything_removes_nothing(network: Network) -> None:
-    made = prune_channels(network("chain"), shape=SHAPE, keep_macs=1.0)
+    made = prune_channels(network("chain"), shape=SHAPE, keep=1.0)
     assert made.removed == {}
     assert made.macs_kept == made.params_kept == 1.0
 
 
-def test_a_zero_padded_shortcut_is_left_alone_with_its_reason(pruned: Prune) -> None:
+def test_a_zero_padded_shortcut_narrows_both_its_ends_and_keeps_what_meets_padding(pruned: Prune) -> None:
     made = pruned("residual")
     refused = {group.name: group.refused for group in made.groups if group.refused}
-    assert refused["narrow.0"] == "removing them is not the same as silencing them"
+    assert refused["last.0"].startswith("the network fails without them"), "what the shortcut pads"
     assert refused["head"] == "they are the network's outputs"
     assert not made.removed.keys() & refused.keys()
     student = made.model.state_dict()
-    assert len(student["stem.0.weight"]) == len(student["narrow.0.weight"]) == 8
-    assert len(student["last.0.weight"]) == 16
+    width = len(student["stem.0.weight"])
+    assert len(student["narrow.0.weight"]) == width < 8
+    assert len(student["last.0.weight"]) == width + 8, "the eight channels that meet padding stay"
     assert made.model(images()).isfinite().all()
 
 
 # The law that pruning rests on: removing a channel does what silencing it does. It is checked here without the
 # code under test: after which modules a layer's channels have to be silenced was found by reading the networks.
 
-SILENCED_AFTER = {
+SILENCED_AFTER: dict[str, dict[str, Any]] = {
     "chain": {"0.0": ["0.1"], "2.0": ["2.1"], "4.0": ["4.1"]},
     "residual": {
         **{name: ["wide.1", "depthwise.1"] for name in ("wide.0", "depthwise.0", "excite.expand")},  # one group
         "excite.squeeze": ["excite.squeeze"],
         "down.0": ["down.1"],
+        "stem.0": ["stem.1", "narrow.1", ("last.1", 4)],  # its channels meet the fifth to twelfth of the last
     },
     "scaled": {"stem.0": ["stem.1", "outer.1"], "inner.0": ["inner.1"], "outer.0": ["stem.1", "outer.1"]},
     "torchvision:resnet18": {
@@ -130,11 +133,13 @@ def silence(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) ->
     """Let the outputs of `removed` be zeros from now on; the modules where that was done."""
     places = []
     for layer, channels in removed.items():
-        for place in SILENCED_AFTER[name][layer]:
+        for entry in SILENCED_AFTER[name][layer]:
+            place, shift = entry if isinstance(entry, tuple) else (entry, 0)
+            indices = [channel + shift for channel in channels]
 
-            def zeroed(module: nn.Module, x: object, out: Tensor, channels: tuple[int, ...] = channels) -> Tensor:
+            def zeroed(module: nn.Module, x: object, out: Tensor, indices: list[int] = indices) -> Tensor:
                 out = out.clone()
-                out[:, list(channels)] = 0
+                out[:, indices] = 0
                 return out
 
             model.get_submodule(place).register_forward_hook(zeroed)
@@ -189,11 +194,11 @@ def test_every_group_loses_about_the_same_share(pruned: Prune) -> None:
 def test_channel_counts_stay_at_multiples(name: str, multiple: int, network: Network, shape_of: ShapeOf) -> None:
     teacher, shape = network(name), shape_of(name)
     try:
-        made = prune_channels(teacher, shape=shape, keep_macs=0.5, channel_multiple=multiple)
+        made = prune_channels(teacher, shape=shape, keep=0.5, channel_multiple=multiple)
     except PruningError as reason:  # coarse steps: take the share that it says can be had
         nearest = re.search(r"nearest is (0\.\d+)", str(reason))
         assert nearest is not None
-        made = prune_channels(teacher, shape=shape, keep_macs=float(nearest[1]), channel_multiple=multiple)
+        made = prune_channels(teacher, shape=shape, keep=float(nearest[1]), channel_multiple=multiple)
     assert made.removed
     for layer in made.removed:
         left = len(made.model.get_submodule(layer).weight)
@@ -204,42 +209,42 @@ def test_channel_counts_stay_at_multiples(name: str, multiple: int, network: Net
 def test_odd_channels_go_first_so_that_what_stays_is_a_multiple() -> None:
     torch.manual_seed(0)
     uneven = nn.Sequential(nn.Conv2d(3, 11, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(11, 3))
-    made = prune_channels(uneven.eval(), shape=SHAPE, keep_macs=8 / 11, channel_multiple=4)
+    made = prune_channels(uneven.eval(), shape=SHAPE, keep=8 / 11, channel_multiple=4)
     assert len(made.removed["0"]) == 3
 
 
 def test_a_share_out_of_reach_names_the_nearest_and_the_least(network: Network) -> None:
     with pytest.raises(PruningError, match=r"--keep-macs 0.001 can't be met within 2 %: the nearest is 0\.") as refused:
-        prune_channels(network("chain"), shape=SHAPE, keep_macs=0.001)
+        prune_channels(network("chain"), shape=SHAPE, keep=0.001)
     least = re.search(r"the least (0\.\d+)", str(refused.value))
     assert least is not None
-    made = prune_channels(network("chain"), shape=SHAPE, keep_macs=float(least[1]))
+    made = prune_channels(network("chain"), shape=SHAPE, keep=float(least[1]))
     assert made.macs_kept == pytest.approx(float(least[1]), rel=0.02)
     assert {len(made.model.get_submodule(layer).weight) for layer in made.removed} == {1}
 
 
 def test_too_coarse_a_multiple_is_named(network: Network) -> None:
     with pytest.raises(PruningError, match=r"finer steps than --channel-multiple 8"):
-        prune_channels(network("chain"), shape=SHAPE, keep_macs=0.8, channel_multiple=8)
+        prune_channels(network("chain"), shape=SHAPE, keep=0.8, channel_multiple=8)
 
 
 def test_a_network_of_which_nothing_can_go_says_why(network: Network) -> None:
     with pytest.raises(
         PruningError, match=r"no channel .*conv: the network fails without them.*head: they are the net"
     ):
-        prune_channels(network("rigid"), shape=SHAPE, keep_macs=0.5)
+        prune_channels(network("rigid"), shape=SHAPE, keep=0.5)
 
 
 def test_a_network_without_layers_says_so(network: Network) -> None:
     with pytest.raises(PruningError, match="No convolution or linear layer was found"):
-        prune_channels(network("scalar"), shape=SHAPE, keep_macs=0.5)
+        prune_channels(network("scalar"), shape=SHAPE, keep=0.5)
 
 
 @pytest.mark.parametrize("name", ["residual", "chain", "scaled"])
 def test_the_teacher_is_not_changed(name: str, network: Network) -> None:
     teacher = network(name)
     before, outputs = copy.deepcopy(teacher.state_dict()), teacher(images())
-    student = prune_channels(teacher, shape=SHAPE, keep_macs=0.5).model
+    student = prune_channels(teacher, shape=SHAPE, keep=0.5).model
     nn.init.zeros_(next(student.parameters()))
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
     assert torch.equal(teacher(images()), outputs)
@@ -247,7 +252,7 @@ def test_the_teacher_is_not_changed(name: str, network: Network) -> None:
 
 
 def test_the_same_teacher_is_always_cut_alike(network: Network, pruned: Prune) -> None:
-    again = prune_channels(network("residual"), shape=SHAPE, keep_macs=0.5)
+    again = prune_channels(network("residual"), shape=SHAPE, keep=0.5)
     assert again.removed == pruned("residual").removed
     assert torch.equal(again.model(images()), pruned("residual").model(images()))
 
@@ -312,7 +317,7 @@ def test_where_costs_are_known_cheap_channels_go_first(network: Network) -> None
         replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
         for name, group in groups.items()
     ]
-    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.9, groups=ranked)
+    made = prune_channels(teacher, shape=SHAPE, keep=0.9, groups=ranked)
     assert made.macs_kept == pytest.approx(0.9, rel=0.02)
     assert set(made.removed) == {cheap}
     assert made.removed[cheap] == tuple(sorted(groups[cheap].order[: len(made.removed[cheap])]))
@@ -326,7 +331,7 @@ def test_of_equal_errors_the_channels_that_save_more_go_first(network: Network) 
         for name, group in groups_of(teacher).items()
     ]
     ranked = [group if group.cost else replace(group, refused="for the test") for group in ranked]
-    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.9, groups=ranked)
+    made = prune_channels(teacher, shape=SHAPE, keep=0.9, groups=ranked)
     assert set(made.removed) == {"early.0.one.0"}, "its channels cost twice the MACs of the other's"
 
 
@@ -337,7 +342,7 @@ def test_a_cheap_channel_behind_a_dear_one_waits_for_it(network: Network) -> Non
         replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
         for name, group in groups_of(teacher).items()
     ]
-    made = prune_channels(teacher, shape=SHAPE, keep_macs=0.86, groups=ranked)
+    made = prune_channels(teacher, shape=SHAPE, keep=0.86, groups=ranked)
     assert set(made.removed) == {"early.1.one.0"}
 
 
@@ -352,7 +357,7 @@ def test_without_costs_groups_shrink_alike_and_with_them_they_do_not(network: Ne
     ]
     widths = {name: len(group.order) for name, group in groups.items()}
     plain, measured = (
-        prune_channels(teacher, shape=SHAPE, keep_macs=0.5, groups=given).removed for given in (groups.values(), ranked)
+        prune_channels(teacher, shape=SHAPE, keep=0.5, groups=given).removed for given in (groups.values(), ranked)
     )
 
     def spread(removed: dict[str, tuple[int, ...]]) -> float:
@@ -390,7 +395,7 @@ def test_dropped_channels_may_start_from_other_weights_of_the_same_shape(network
 
 def test_without_channels_is_a_copy(network: Network) -> None:
     teacher = network("stages")
-    made = without_channels(teacher, {}, SHAPE)
+    made = without_channels(teacher, (), {})
     assert torch.equal(made(images()), teacher(images()))
     nn.init.zeros_(made.get_submodule("stem.0").weight)
     assert bool(teacher.get_submodule("stem.0").weight.any())

@@ -374,7 +374,7 @@ def test_a_group_that_no_regression_reads_is_refused() -> None:
     model = nn.Sequential(
         *(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
     ).eval()
-    group = next(prunable_groups(model, shape=SHAPE))
+    group = prunable_groups(model, shape=SHAPE)[0]
     alone = replace(group, readers={"1": tuple((channel,) for channel in range(4))})
     (found,) = measure_costs(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
     assert found.refused == "no layer that can be solved for reads its channels"
