@@ -195,10 +195,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._running: list[str] = []
         self._tensors: dict[int, tuple[str, str]] = {}
         for module_name, module in self.model.named_modules():
-            lasting = module.state_dict(keep_vars=True) if not list(module.children()) else None
             for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                saved = name not in module._non_persistent_buffers_set if lasting is None else name in lasting
-                if saved and tensor.is_floating_point():
+                if tensor.is_floating_point() and name not in module._non_persistent_buffers_set:
                     self._tensors.setdefault(id(tensor), (module_name, name))
 
     def run(self, x: Tensor) -> None:
@@ -430,7 +428,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _do_t(self, given: Mapping[str, Any], result: Tensor) -> Tensor | None:
         where = self._tensors.get(id(given["self"]))
-        if where is not None and isinstance(self.model.get_submodule(where[0]), nn.Module) and given["self"].dim() == 2:
+        if where is not None and given["self"].dim() == 2:
             self._turned[result] = where
             return None
         names = self._get(given["self"])

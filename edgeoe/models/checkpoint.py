@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
-from edgeoe.errors import RunError, TeacherError
+from edgeoe.errors import PruningError, RunError, TeacherError
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.run import Run
 
@@ -92,8 +92,10 @@ def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: 
     """Write student/ into `run`; a user's own teacher file goes along, so that the run stands alone.
 
     facts: what else the plan records (classes, channels removed, ...). x: (N, C, H, W), on which the student
-    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same.
+    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same, and PruningError if
+    it answers different images alike.
     """
+    _refuse_constant(student, x)
     architecture = source.build(len(facts["classes"]))  # and not the teacher: published weights may change it
     layers = plan_between(architecture, student)
     if source.file is not None:
@@ -108,6 +110,13 @@ def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: 
                 f"--teacher {source}: made anew, it does not compute the same with the same weights. "
                 "Is its forward random, or set up by more than its factory?"
             )
+
+
+@torch.no_grad()
+def _refuse_constant(student: nn.Module, x: Tensor) -> None:
+    logits = student(x)
+    if len(torch.unique(x.flatten(1), dim=0)) > 1 and len(torch.unique(logits, dim=0)) == 1:
+        raise PruningError("the student answers every image alike: too little of it is left. Keep more of the teacher.")
 
 
 def load_student(run: Run) -> nn.Module:

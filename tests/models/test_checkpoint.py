@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from edgeoe.errors import RunError, TeacherError
+from edgeoe.errors import PruningError, RunError, TeacherError
 from edgeoe.models.checkpoint import apply_plan, load_student, plan_between, save_student
 from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.teacher import TeacherSource
@@ -192,3 +192,13 @@ def test_an_architecture_that_is_gone_is_a_teacher_error(saved: Save) -> None:
     run.write_record("student/plan.json", {**plan, "teacher": "timm:resnet10x"})
     with pytest.raises(TeacherError, match="Did you mean 'resnet10t'"):
         load_student(run)
+
+
+def test_a_student_that_answers_every_image_alike_is_not_written(
+    network: Network, teacher_file: Path, tmp_path: Path
+) -> None:
+    student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
+    nn.init.zeros_(student.head.weight)
+    with pytest.raises(PruningError, match="answers every image alike"):
+        save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+    assert not (run.path / "student").exists()
