@@ -474,13 +474,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         x, weight = given["input"], given["weight"]
         names = self._get(x)
         where, module = self._tensors.get(id(weight)), self._running[-1] if self._running else None
-        rest: list[str] = []
+        rest: list[Tensor] = []
         if where is None and module is not None:  # its weight is standardised, or scaled, before it is used
             layer = self.model.get_submodule(module)
             if getattr(layer, "weight", None) is not None and layer.weight.shape == weight.shape:
                 where = (module, "weight")
-                own = dict(layer.named_parameters(recurse=False))
-                rest = [n for n, p in own.items() if n not in ("weight", "bias") and len(p) == len(weight)]
+                own = layer.named_parameters(recurse=False)
+                rest = [p for n, p in own if n not in ("weight", "bias") and len(p) == len(weight)]
         if where is None or given["transposed"]:
             return None if names is None else self._give_up("a convolution with computed weights", [names], result)
         places = range(2, x.dim())
@@ -490,8 +490,10 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._give_up("a convolution along them", [names], result)
         read = torch.zeros(x.shape[1], dtype=torch.float64) if names is None else self.names.along(names, [1])
         made = self._convolve(where, read, len(weight), given["groups"])
-        for name in rest:
-            self._slots.append((Slot(where[0], name, 0), made))
+        for gain in rest:
+            scales = self._get(gain)
+            if scales is not None:
+                self.names.unite(scales.reshape(len(made), -1), made[:, None].expand(len(made), scales[0].numel()))
         self._attach(given.get("bias"), made)
         return made.view(1, -1, *([1] * len(places))).expand(result.shape)
 
