@@ -55,7 +55,7 @@ def plan_between(teacher: nn.Module, student: nn.Module) -> Plan:
         tensors = {
             key: list(tensor.shape)
             for key, tensor in [*other.named_parameters(recurse=False), *other.named_buffers(recurse=False)]
-            if tensor.shape != getattr(module, key).shape
+            if tensor.shape != getattr(module, key).shape and key not in other._non_persistent_buffers_set
         }
         if attributes or tensors:
             plan[name] = {"attributes": attributes, "tensors": tensors}

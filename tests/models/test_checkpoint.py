@@ -202,3 +202,26 @@ def test_a_student_that_answers_every_image_alike_is_not_written(
     with pytest.raises(PruningError, match="answers every image alike"):
         save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
     assert not (run.path / "student").exists()
+
+
+class Lazy(nn.Module):
+    """Keeps a table that its forward fits to the image, and that no state dict holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+        self.register_buffer("table", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.table = torch.ones(x.shape[2:])
+        return self.head((x * self.table).mean((2, 3)))
+
+
+def test_what_a_forward_leaves_behind_is_no_part_of_the_plan() -> None:
+    student = Lazy()
+    student(images())
+    plan = plan_between(Lazy(), student)
+    assert plan == {}
+    apply_plan(again := Lazy(), plan)
+    again.load_state_dict(student.state_dict())
+    assert torch.equal(again(images()), student(images()))
