@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeoe.errors import EdgeoeError
+from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.environment import cpu_flags, cpu_model, environment
 from edgeoe.run import versions
 from edgeoe.targets import find_targets, load_target
@@ -75,13 +74,17 @@ def _onnxruntime() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    if importlib.util.find_spec("tensorrt") is None:
-        return Finding("TensorRT targets", False, "not installed, and edgeoe has no TensorRT backend yet")
-    return Finding(
-        "TensorRT targets",
-        False,
-        f"tensorrt {versions('tensorrt').get('tensorrt')} is here, but edgeoe has no backend for it yet",
-    )
+    from edgeoe.backends.cuda import open_device
+    from edgeoe.backends.tensorrt_bindings import bindings
+
+    try:
+        version = bindings().__version__
+        with open_device() as cuda:
+            device = cuda.device()
+    except BackendError as reason:
+        return Finding("TensorRT targets", False, str(reason))
+    detail = f"TensorRT {version} on {device.name}, compute capability {device.compute_capability}, CUDA {device.cuda}"
+    return Finding("TensorRT targets", True, detail)
 
 
 def _targets() -> Finding:

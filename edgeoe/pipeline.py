@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgeoe.feasibility import require_buildable
+from edgeoe.graph.quantize import RECIPES
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Measurement, Target, Verdict
 from edgeoe.run import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.build import build
 from edgeoe.stages.compress import compress
-from edgeoe.stages.export import export
+from edgeoe.stages.export import ExporterChoice, export
+from edgeoe.stages.inspect import inspect
+from edgeoe.stages.lower import graph_file
 from edgeoe.stages.validate import validate
 
-if TYPE_CHECKING:
-    from edgeoe.graph.export import Exporter
-
-__all__ = ["build", "compress", "deploy", "export", "validate"]
+__all__ = ["build", "compress", "deploy", "export", "inspect", "validate"]
 
 
 def deploy(
@@ -34,7 +34,7 @@ def deploy(
     out: Path,
     targets: Iterable[Target],
     test: Path,
-    exporter: Exporter = "dynamo",
+    exporter: ExporterChoice = "auto",
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Iterator[tuple[Target, Measurement, Verdict]]:
@@ -43,6 +43,8 @@ def deploy(
     Channel counts suit all targets at once. Yields each target's measurement and verdict as it is known.
     """
     targets = list(targets)
+    for target in targets:
+        require_buildable(target)  # before an hour of compressing
     multiple = lcm(settings.channel_multiple, *(target.channel_multiple for target in targets))
     settings = replace(settings, channel_multiple=multiple)
     run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
@@ -50,7 +52,14 @@ def deploy(
         run = compress(settings, out=out, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
         return
-    export(run, exporter=exporter)
+    recipes = {graph_file(target.precision, target.backend) for target in targets}
+    export(
+        run,
+        exporter=exporter,
+        precisions={target.precision for target in targets},
+        recipes=[recipe for recipe in RECIPES if f"student-{recipe}.onnx" in recipes],
+        progress=progress,
+    )
     for target in targets:
-        build(run, target)
+        build(run, target, progress=progress)
         yield target, *validate(run, target, test=test, progress=progress)

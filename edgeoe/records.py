@@ -13,16 +13,25 @@ from annotated_types import Ge, Gt, Le, Lt
 __all__ = [
     "Accuracy",
     "Artifact",
+    "BlockShare",
     "Budget",
+    "CalibrationMethod",
     "Check",
     "CompressRecord",
+    "DeviceFacts",
+    "EngineSettings",
     "Estimate",
     "ExportRecord",
+    "GraphRecord",
+    "GroupShare",
+    "InspectRecord",
     "Latency",
+    "LayerCost",
     "MeasureSettings",
     "Measurement",
     "Outcome",
     "Positive",
+    "Precision",
     "RuntimeSettings",
     "Target",
     "Verdict",
@@ -30,6 +39,8 @@ __all__ = [
 ]
 
 Outcome = Literal["passed", "failed", "inconclusive"]
+Precision = Literal["fp32", "fp16", "int8"]
+CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0), Lt(float("inf"))]
 
@@ -49,6 +60,42 @@ class RuntimeSettings:
 
     threads: Annotated[int, Ge(1)] = 1
     spinning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
+
+    board: one that `edgeoe targets check` knows by name. memory_gb: in 10^9 bytes. tensorrt: the version on it.
+    """
+
+    board: str | None = None
+    compute_capability: Annotated[float, Ge(5), Lt(100)] | None = None
+    memory_gb: Positive | None = None
+    dla_cores: Annotated[int, Ge(0)] | None = None
+    tensorrt: str | None = None
+    power_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`[engine]` of a profile: how TensorRT builds the plan.
+
+    batch_min, batch_opt, batch_max: of the optimisation profile; a plan is tuned for batch_opt. workspace_mb: scratch
+    memory in 2^20 bytes, None is what the device has. tf32: fp32 layers may round their inputs to 10 bits of mantissa.
+    dla_core: run on that DLA; with gpu_fallback, layers that it can't run go to the GPU.
+    """
+
+    batch_min: Annotated[int, Ge(1)] = 1
+    batch_opt: Annotated[int, Ge(1)] = 1
+    batch_max: Annotated[int, Ge(1)] = 1
+    workspace_mb: Annotated[int, Ge(1)] | None = None
+    optimization_level: Annotated[int, Ge(0), Le(5)] = 3
+    tf32: bool = True
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    dla_core: Annotated[int, Ge(0)] | None = None
+    gpu_fallback: bool = False
+    timing_cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +130,13 @@ class Target:
     """A device that artifacts are built for: one file under targets/."""
 
     name: str
-    backend: Literal["onnxruntime"]
+    backend: Literal["onnxruntime", "tensorrt"]
     description: str = ""
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
     channel_multiple: Annotated[int, Ge(1)] = 1
+    device: DeviceFacts = field(default_factory=DeviceFacts)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: Budget = field(default_factory=Budget)
 
@@ -112,11 +161,102 @@ class CompressRecord:
     counts: tuple[int, ...]
     device: str
     precision: str
+    random_weights: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupShare:
+    """Channels that go together, and what the network is rid of when half of them go, as shares of its whole.
+
+    name: the first of `layers`, which make them; `readers` take them in. channels: of that layer. units: what goes
+    at once is one of these (a channel, a head, a group of a grouped convolution). alike: a number for each kind of
+    group; those of a kind have the same shapes, and were timed at once. refused: why they stay; then no shares.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    readers: tuple[str, ...]
+    channels: int
+    units: int
+    alike: int | None = None
+    macs_share: float | None = None
+    params_share: float | None = None
+    latency_share: float | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShare:
+    """A residual block that can go, and what goes with it, as shares of the whole network."""
+
+    name: str
+    alike: int
+    macs_share: float
+    params_share: float
+    latency_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectRecord:
+    """What `inspect` found.
+
+    shape: (C, H, W) of an image. untraced: layers whose channels no group holds. head, features: None, and
+    `unread` why, where no single layer makes the outputs. latency_ms, noise_ms: of the whole network on `target`, and
+    by how much several measurements of it differed.
+    """
+
+    teacher: str
+    random_weights: bool
+    shape: tuple[int, int, int]
+    macs: int
+    params: int
+    groups: tuple[GroupShare, ...]
+    untraced: tuple[str, ...]
+    blocks: tuple[BlockShare, ...]
+    head: str | None
+    features: str | None
+    unread: str
+    target: str | None
+    latency_ms: float | None
+    noise_ms: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """What one layer in int8, all others in fp32, does to the logits: their relative error (root mean square), and the
+    share of images that change class."""
+
+    layer: str
+    error: float
+    drop: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRecord:
+    """A graph made of the fp32 graph, and how far it is from that on images that it was not calibrated with.
+
+    kept_fp32: layers that stayed so to keep the drop small. layers: what each costs, dearest first; empty if nobody
+    measured it.
+    """
+
+    path: str
+    sha256: str
+    precision: str
+    size_bytes: int
+    max_rel_error: float
+    agreement: float
+    images: int
+    calibration: CalibrationMethod | None = None
+    calibration_images: int = 0
+    bias_corrected: bool = False
+    kept_fp32: tuple[str, ...] = ()
+    layers: tuple[LayerCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """What `export` wrote, and how far the graph is from the student."""
+    """What `export` wrote, and how far the fp32 graph is from the student; `graphs` were made of that."""
 
     path: str
     sha256: str
@@ -126,6 +266,7 @@ class ExportRecord:
     max_rel_error: float
     agreement: float
     images: int
+    graphs: tuple[GraphRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +310,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured of one artifact, where and how."""
+    """What was measured of one artifact, where and how.
+
+    random_weights: the teacher never learned, and the accuracy says nothing.
+    """
 
     artifact_sha256: str
     size_bytes: int
@@ -178,6 +322,7 @@ class Measurement:
     latency: Latency
     environment: dict[str, Any]
     settings: dict[str, Any]
+    random_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,10 @@ METHODS = {
     "practise": "edgeoe.methods.practise:Practise",
     "none": "edgeoe.methods.unchanged:Unchanged",
 }
-BACKENDS = {"onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime"}
+BACKENDS = {
+    "onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime",
+    "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
+}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

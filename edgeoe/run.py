@@ -8,7 +8,8 @@
       student/               plan.json, weights.safetensors, the teacher's own .py file if it came from one
       student.onnx           precision fp32
       golden.safetensors     the probe's images as the network takes them, and the student's logits
-      targets/<target>/      model.onnx, engine.json, latency.json (raw samples), validation.json
+      targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
+                             latency.json (raw samples), validation.json
 
 A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is
 written last: it is there only if the stage finished.
@@ -16,9 +17,7 @@ written last: it is there only if the stage finished.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -32,30 +31,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from edgeoe.errors import RunError
+from edgeoe.files import file_sha256, write_atomic
 from edgeoe.records import to_json
 from edgeoe.toml_document import TomlDocument
 
 __all__ = ["Run", "file_sha256", "new_run", "versions", "write_atomic"]
-
-
-def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from edgeoe.errors import TargetError
-from edgeoe.records import Budget, MeasureSettings, RuntimeSettings, Target
+from edgeoe.feasibility import impossible_precision, impossible_wishes
+from edgeoe.records import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 from edgeoe.registry import nearest
 from edgeoe.toml_document import TomlDocument
 
-__all__ = ["find_target", "find_targets", "load_target"]
+__all__ = ["check_target", "find_target", "find_targets", "load_target"]
 
-_TABLES = {"runtime": RuntimeSettings, "measure": MeasureSettings, "budget": Budget}
+_TABLES = {
+    "device": DeviceFacts,
+    "runtime": RuntimeSettings,
+    "engine": EngineSettings,
+    "measure": MeasureSettings,
+    "budget": Budget,
+}
 
 
 def _folders() -> tuple[Path, ...]:
@@ -50,7 +57,24 @@ def load_target(name: str) -> Target:
 
     Raises TargetError with file and line.
     """
+    return _target(TomlDocument(find_target(name), error=TargetError))
+
+
+def check_target(name: str) -> list[str]:
+    """What is wrong with the profile `name`, each with file and line: keys and types, then what can't be."""
     document = TomlDocument(find_target(name), error=TargetError)
+    try:
+        low = impossible_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
+        if low:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
+            raise document.complain(low.table, low.key, low.message)
+        target = _target(document)
+    except TargetError as reason:
+        return [str(reason)]
+    found = sorted(impossible_wishes(target, document.tables), key=lambda one: document.line(one.table, one.key))
+    return [str(document.complain(one.table, one.key, one.message)) for one in found]
+
+
+def _target(document: TomlDocument) -> Target:
     fields = [field.name for field in dataclasses.fields(Target) if field.name != "name"]
     document.refuse_unknown("", document.tables, fields)
     parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}

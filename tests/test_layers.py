@@ -24,8 +24,8 @@ LAYERS = """
     data
     settings  targets  run
     toml_document
-    registry
-    errors    progress records
+    registry  feasibility
+    errors    progress records files
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}

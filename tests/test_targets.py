@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from edgeoe.errors import TargetError
-from edgeoe.records import Budget, MeasureSettings, RuntimeSettings
-from edgeoe.targets import find_target, find_targets, load_target
+from edgeoe.feasibility import BOARDS
+from edgeoe.records import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings
+from edgeoe.targets import check_target, find_target, find_targets, load_target
 
 FULL = """\
 description = "all there is"
@@ -28,6 +29,26 @@ min_iterations = 10
 [budget]
 p99_ms = 8
 top1 = 0.5
+
+[device]
+board = "jetson-orin-nx"
+compute_capability = 8.7
+memory_gb = 16
+dla_cores = 2
+tensorrt = "10.3"
+power_mode = "25W"
+
+[engine]
+batch_min = 2
+batch_opt = 4
+batch_max = 8
+workspace_mb = 1024
+optimization_level = 5
+tf32 = false
+hardware_compatibility = "ampere_plus"
+dla_core = 1
+gpu_fallback = true
+timing_cache = false
 """
 
 
@@ -64,6 +85,8 @@ def test_every_key_arrives(folder: Path) -> None:
     assert target.runtime == RuntimeSettings(threads=2, spinning=True)
     assert target.measure == MeasureSettings(batch=4, warmup_seconds=0, min_seconds=1, min_iterations=10)
     assert target.budget == Budget(p99_ms=8, top1=0.5)
+    assert target.device == DeviceFacts("jetson-orin-nx", 8.7, 16, 2, "10.3", "25W")
+    assert target.engine == EngineSettings(2, 4, 8, 1024, 5, False, "ampere_plus", 1, True, False)
 
 
 def test_a_profile_needs_its_backend_alone(folder: Path) -> None:
@@ -129,8 +152,22 @@ def test_a_missing_file_is_named() -> None:
         ("min_seconds = 1", "min_seconds = 0", "13: min_seconds: input should be greater than 0. Got 0."),
         ("p99_ms = 8", "p99_ms = nan", "17: p99_ms: input should be less than inf. Got nan."),
         ("top1 = 0.5", "top1 = 50", "18: top1: input should be less than or equal to 1. Got 50."),
-        ('"fp32"', '"fp8"', "3: precision: input should be 'fp32'. Got 'fp8'."),
-        ('backend = "onnxruntime"', 'backend = "tensor"', "2: backend: input should be 'onnxruntime'. Got 'tensor'."),
+        ('"fp32"', '"fp8"', "3: precision: input should be 'fp32', 'fp16' or 'int8'. Got 'fp8'."),
+        (
+            'backend = "onnxruntime"',
+            'backend = "tensor"',
+            "2: backend: input should be 'onnxruntime' or 'tensorrt'. Got 'tensor'.",
+        ),
+        ("power_mode", "powermode", "26: unknown key 'powermode' in [device]. Did you mean 'power_mode'?"),
+        ("= 8.7", '= "8.7"', "22: compute_capability: input should be a valid number. Got '8.7'."),
+        ("dla_core = 1", "dla_core = -1", "36: dla_core: input should be greater than or equal to 0. Got -1."),
+        ("level = 5", "level = 6", "33: optimization_level: input should be less than or equal to 5. Got 6."),
+        (
+            '"ampere_plus"',
+            '"all"',
+            "35: hardware_compatibility: input should be 'none', 'ampere_plus' or 'same_compute_capability'. "
+            "Got 'all'.",
+        ),
         ('backend = "onnxruntime"', "", "1: backend: field required."),
         ("[budget]", "[[budget]]", "16: budget must be a table: write it as [budget]."),
     ],
@@ -142,6 +179,66 @@ def test_a_wrong_key_is_refused_by_file_and_line(old: str, new: str, complaint: 
     with pytest.raises(TargetError) as raised:
         load_target("wrong")
     assert str(raised.value) == f"{path}:{complaint}"
+
+
+def test_shipped_profiles_ask_for_nothing_impossible() -> None:
+    shipped = find_targets()
+    assert len(shipped) >= 12
+    assert {name: check_target(name) for name in shipped} == {name: [] for name in shipped}
+
+
+def test_shipped_profiles_name_boards_and_what_is_known_of_them() -> None:
+    devices = {name: load_target(name).device for name in find_targets()}
+    assert {device.board for device in devices.values()} - {None} == set(BOARDS)
+    assert all(device.board == name for name, device in devices.items() if device.board)
+    assert [name for name in devices if name.startswith("jetson-") and not devices[name].board] == []
+
+
+def test_a_shipped_profile_may_be_taken_to_the_dla_once_graphs_are_fp16(folder: Path) -> None:
+    text = find_target("jetson-orin-nx").read_text(encoding="utf-8").replace('"fp32"', '"fp16"')
+    text = re.sub(r"^# (dla_core|gpu_fallback)", r"\1", text, flags=re.M).replace("batch_max = 8", "batch_max = 1")
+    (folder / "targets/dla.toml").write_text(text, encoding="utf-8")
+    assert load_target("dla").engine.dla_core == 0
+    assert check_target("dla") == []
+
+
+def test_the_budgets_that_shipped_profiles_suggest_load_too(folder: Path) -> None:
+    for name, path in find_targets().items():
+        wished = re.sub(
+            r"^# (\w+ = [\d.]+)", r"\1", path.read_text(encoding="utf-8").partition("[budget]")[2], flags=re.M
+        )
+        (folder / f"targets/{name}.toml").write_text(f'backend = "onnxruntime"\n[budget]{wished}', encoding="utf-8")
+        assert load_target(name).budget.p99_ms
+        assert load_target(name).budget.rare_recall == 0.7
+
+
+def test_every_finding_has_file_and_line_in_order() -> None:
+    path = Path("targets/wrong.toml")
+    path.write_text(FULL, encoding="utf-8")
+    assert check_target("wrong") == [
+        f"{path}:28: backend onnxruntime reads no [engine]: that is for tensorrt. Remove it."
+    ]
+    path.write_text(FULL.replace('"onnxruntime"', '"tensorrt"').replace('"10.3"', '"10.16"'), encoding="utf-8")
+    assert [finding.partition(": ")[0] for finding in check_target("wrong")] == [
+        f"{path}:{line}" for line in (6, 35, 36, 36, 36)
+    ]
+
+
+def test_a_finding_about_keys_and_types_is_told_alone() -> None:
+    Path("targets/wrong.toml").write_text(FULL.replace("batch = 4", "batch = 0"), encoding="utf-8")
+    (finding,) = check_target("wrong")
+    assert finding.startswith("targets/wrong.toml:11: batch: input should be greater than or equal to 1")
+
+
+@pytest.mark.parametrize(
+    ("capability", "told"),
+    [(8.7, "precision: fp8 needs compute capability 8.9 or higher, and this device has 8.7."),
+     (8.9, "precision: input should be 'fp32', 'fp16' or 'int8'. Got 'fp8'.")],
+)  # fmt: skip
+def test_fp8_is_refused_for_the_device_if_that_has_none(capability: float, told: str) -> None:
+    text = f'backend = "tensorrt"\nprecision = "fp8"\n[device]\ncompute_capability = {capability}\n'
+    Path("targets/wrong.toml").write_text(text, encoding="utf-8")
+    assert check_target("wrong") == [f"targets/wrong.toml:2: {told}"]
 
 
 def test_what_is_no_toml_is_refused_by_file_and_line() -> None:

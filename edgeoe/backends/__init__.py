@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.records import Target
+from edgeoe.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgeoe.records import Target
 
 __all__ = ["Backend", "Runner"]
 
@@ -23,12 +26,18 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """A runtime. Both verbs raise BackendError where it is missing or refuses."""
+    """A runtime. Both verbs raise BackendError where it is missing or refuses.
 
-    def build(self, graph: Path, target: Target, artifact: Path) -> dict[str, Any]:
+    suffix: of its artifacts' file names.
+    """
+
+    suffix: str
+
+    def build(self, graph: Path, target: Target, artifact: Path, *, progress: Progress = silent) -> dict[str, Any]:
         """Write `artifact` for `target` from the ONNX `graph` and prove that it loads and runs.
 
-        Returns the settings that the artifact is tied to.
+        Returns the settings that the artifact is tied to. Files that belong to it are named after it, with more
+        appended.
         """
         ...
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeoe.errors import BackendError
+from edgeoe.progress import Progress, silent
 from edgeoe.records import RuntimeSettings, Target
 from edgeoe.run import versions, write_atomic
 
-__all__ = ["OnnxRuntime", "run_graph"]
+__all__ = ["OnnxRuntime", "run_graph", "run_model"]
 
 _PROVIDERS = ["CPUExecutionProvider"]
 
@@ -60,10 +62,32 @@ def run_graph(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return _Runner(_session(path, RuntimeSettings())).infer(x)
 
 
+def run_model(graph: onnx.ModelProto, x: NDArray[np.float32], tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """What `tensors` of a graph hold for (N, C, H, W) images."""
+    watched = onnx.ModelProto()
+    watched.CopyFrom(graph)
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(watched.SerializeToString(), options, providers=_PROVIDERS)
+    return dict(zip(tensors, session.run(None, {session.get_inputs()[0].name: x}), strict=True))
+
+
 class OnnxRuntime:
     """Backend "onnxruntime" with the CPU provider; any other provider is an error, never a fallback."""
 
-    def build(self, graph: Path, target: Target, artifact: Path) -> dict[str, Any]:
+    suffix = ".onnx"
+
+    def build(
+        self,
+        graph: Path,
+        target: Target,
+        artifact: Path,
+        *,
+        progress: Progress = silent,  # noqa: ARG002 - there is nothing to wait for
+    ) -> dict[str, Any]:
         session = _session(graph, target.runtime)
         shape = [target.measure.batch, *session.get_inputs()[0].shape[1:]]
         _Runner(session).infer(np.zeros(shape, np.float32))

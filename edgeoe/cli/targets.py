@@ -30,7 +30,10 @@ def list_command(json: JsonOption = None) -> int:
         rows.append((name, target.backend, target.precision, target.description, str(path)))
         records.append({"name": name, "backend": target.backend, "precision": target.precision, "path": str(path)})
     write_json(json, records)
-    out.print(table("targets", ("name", "backend", "precision", "description", "file"), rows))
+    made = table("targets", ("name", "backend", "precision", "description", "file"), rows)
+    for column in made.columns:
+        column.justify = "left"
+    out.print(made)
     next_step("edgeoe targets show NAME")
     return 0
 
@@ -54,22 +57,23 @@ def check_command(
     names: Annotated[list[str] | None, typer.Argument(help="Profiles; default: all.", show_default=False)] = None,
     json: JsonOption = None,
 ) -> int:
-    """Check profiles key by key; every complaint has a file and a line.
+    """Check profiles: every key, and that the device can do what they ask for. Findings have a file and a line.
 
     Example: [bold]edgeoe targets check targets/my-device.toml[/]
     """
     from edgeoe.report.terminal import err, out
-    from edgeoe.targets import find_targets, load_target
+    from edgeoe.targets import check_target, find_targets
 
     records: dict[str, str] = {}
     for name in names or [str(path) for path in find_targets().values()]:
         try:
-            load_target(name)
-        except TargetError as reason:
-            records[name] = str(reason)
-            err.print("[red]error:[/]", str(reason).replace("[", r"\["), soft_wrap=True)
-        else:
-            records[name] = "ok"
+            found = check_target(name)
+        except TargetError as reason:  # no such profile, or no TOML
+            found = [str(reason)]
+        records[name] = "\n".join(found) or "ok"
+        for finding in found:
+            err.print("[red]error:[/]", finding.replace("[", r"\["), soft_wrap=True)
+        if not found:
             out.print(f"[green]ok[/] {name}")
     write_json(json, records)
     if any(result != "ok" for result in records.values()):

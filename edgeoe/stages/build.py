@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from edgeoe.backends import Backend
+from edgeoe.feasibility import require_buildable
+from edgeoe.progress import Progress, silent
 from edgeoe.records import Artifact, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
+from edgeoe.stages.lower import graph_file
 
 __all__ = ["build"]
 
 
-def build(run: Run, target: Target) -> Artifact:
-    """Build the artifact for `target` from the run's graph, and prove that it loads and runs."""
-    run.file("export.json", made_by=f"export {run.path}")
-    graph = run.file("student.onnx", made_by=f"export {run.path}")
+def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
+    """Build the artifact for `target` from the run's graph, and prove that it loads and runs.
+
+    Raises TargetError if the profile asks for what can't be.
+    """
+    require_buildable(target)
+    extra = "" if target.precision == "fp32" else f" --precision {target.precision}"
+    run.file("export.json", made_by=f"export {run.path}{extra}")
+    graph = run.file(graph_file(target.precision, target.backend), made_by=f"export {run.path}{extra}")
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     folder = f"targets/{target.name}"
     run.forget(*(f"{folder}/{name}" for name in ("validation.json", "latency.json", "engine.json")))
-    path = run.path / folder / "model.onnx"
-    settings = backend.build(graph, target, path)
-    run.note(f"{folder}/model.onnx")
+    path = run.path / folder / f"model{backend.suffix}"
+    settings = backend.build(graph, target, path, progress=progress)
+    for written in sorted(path.parent.glob(f"{path.name}*")):
+        run.note(f"{folder}/{written.name}")
     artifact = Artifact(
-        artifact=f"{folder}/model.onnx",
+        artifact=f"{folder}/{path.name}",
         sha256=file_sha256(path),
         size_bytes=path.stat().st_size,
         backend=target.backend,

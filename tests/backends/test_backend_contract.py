@@ -1,4 +1,4 @@
-"""What every backend must do, run over the whole registry."""
+"""What every backend must do, run over the whole registry; tensorrt on a fake device (conftest.py)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ import torch
 from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
 from edgeoe.models.checkpoint import load_student
-from edgeoe.records import RuntimeSettings, Target
+from edgeoe.records import EngineSettings, RuntimeSettings, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run
 from edgeoe.targets import load_target
 
+SETTINGS = {  # changes to a profile, and what must then stand in the settings of the artifact
+    "onnxruntime": ({"runtime": RuntimeSettings(threads=2, spinning=True)}, {"threads": 2, "spinning": True}),
+    "tensorrt": ({"engine": EngineSettings(batch_max=4, tf32=False)}, {"flags": ()}),
+}
+
 
 @pytest.fixture(params=sorted(BACKENDS))
 def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "tensorrt":
+        request.getfixturevalue("device")
     made: Backend = resolve(BACKENDS, request.param, kind="backend")()
     return made
 
 
 @pytest.fixture
-def target() -> Target:
-    return load_target("host-cpu")
+def target(request: pytest.FixtureRequest, backend: Backend) -> Target:
+    if request.node.callspec.params["backend"] == "onnxruntime":
+        return load_target("host-cpu")
+    return load_target("jetson-orin-nano")
 
 
 @pytest.fixture
@@ -69,9 +78,9 @@ def test_images_of_another_size_are_refused(backend: Backend, target: Target, ex
 def test_the_profiles_settings_reach_the_artifact(
     backend: Backend, target: Target, exported: Path, tmp_path: Path
 ) -> None:
-    two = replace(target, runtime=RuntimeSettings(threads=2, spinning=True))
-    settings = backend.build(exported / "student.onnx", two, tmp_path / "artifact")
-    assert (settings["threads"], settings["spinning"]) == (2, True)
+    changes, expected = SETTINGS[target.backend]
+    settings = backend.build(exported / "student.onnx", replace(target, **changes), tmp_path / "artifact")
+    assert {key: settings[key] for key in expected} == expected
 
 
 def test_a_damaged_artifact_is_refused(backend: Backend, target: Target, exported: Path, tmp_path: Path) -> None:

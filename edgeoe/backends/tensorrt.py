@@ -1,0 +1,148 @@
+"""TensorRT, 10.3 to 11.x. The artifact is a plan, and a sidecar beside it says what the plan is tied to.
+
+A plan is executable code, and there is no asking it whether it fits: only one whose sha256 a sidecar of ours holds is
+loaded, and only where everything that it is tied to is as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeoe.backends.cuda import Cuda, CudaDevice, open_device
+from edgeoe.backends.tensorrt_bindings import bindings
+from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
+from edgeoe.errors import BackendError
+from edgeoe.files import write_atomic
+from edgeoe.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from edgeoe.records import EngineSettings, Target
+
+__all__ = ["TensorRT", "sidecar_path"]
+
+_FORMAT = 1
+_TIED = {  # by hardware compatibility: what must be the same where a plan is loaded
+    "none": ("tensorrt", "system", "compute_capability", "device", "cuda", "driver"),
+    "same_compute_capability": ("tensorrt", "system", "compute_capability"),
+    "ampere_plus": ("tensorrt", "system"),
+}
+
+
+class TensorRT:
+    """Backend "tensorrt"; a plan is built on the device that runs it."""
+
+    suffix = ".plan"
+
+    def build(self, graph: Path, target: Target, artifact: Path, *, progress: Progress = silent) -> dict[str, Any]:
+        settings, onnx = target.engine, graph.read_bytes()
+        with open_device() as cuda:
+            here = _here(cuda)
+            _require_same_device(target, here)
+            timing_cache = _timing_cache(cuda.device()) if settings.timing_cache else None
+            plan = plan_from_onnx(onnx, settings, timing_cache=timing_cache, progress=progress)
+            with closing(Engine(plan.data, settings, cuda)) as engine:
+                engine.infer(np.zeros((target.measure.batch, *engine.image_shape), np.float32))
+                image_shape = engine.image_shape
+        sidecar = {
+            "format": _FORMAT,
+            "onnx_sha256": sha256(onnx).hexdigest(),
+            "plan_sha256": sha256(plan.data).hexdigest(),
+            "tied_to": here,
+            "engine": asdict(settings),
+            "flags": plan.flags,
+            "profile": plan.shapes,
+            "image_shape": image_shape,
+        }
+        text = json.dumps(sidecar, indent=2) + "\n"
+        write_atomic(artifact, lambda path: path.write_bytes(plan.data))
+        write_atomic(sidecar_path(artifact), lambda path: path.write_text(text, encoding="utf-8"))
+        return {key: sidecar[key] for key in ("tied_to", "engine", "flags", "profile")}
+
+    @contextmanager
+    def open(self, artifact: Path, target: Target) -> Iterator[Engine]:
+        again = f"Build again: edgeoe build RUN --target {target.name}"
+        sidecar, plan = _read_sidecar(artifact, again), artifact.read_bytes()
+        if sha256(plan).hexdigest() != sidecar["plan_sha256"]:
+            raise BackendError(
+                f"{artifact}: can't load it: its sha256 is not the one in {sidecar_path(artifact).name}. {again}"
+            )
+        with open_device() as cuda:
+            differs = _difference(sidecar, here=_here(cuda), settings=target.engine)
+            if differs:
+                raise BackendError(f"{artifact}: can't load it: {differs}. {again}")
+            with closing(Engine(plan, target.engine, cuda)) as engine:
+                yield engine
+
+    def versions(self) -> dict[str, str]:
+        from edgeoe.run import versions  # here, because a device that only runs plans has none of its requirements
+
+        with open_device() as cuda:
+            here = _here(cuda)
+        return {**versions(), **{key: here[key] for key in ("tensorrt", "cuda", "driver")}}
+
+
+def sidecar_path(artifact: Path) -> Path:
+    """Where the sidecar of a plan lies."""
+    return artifact.with_name(f"{artifact.name}.json")
+
+
+def _here(cuda: Cuda) -> dict[str, str]:
+    return {
+        "tensorrt": bindings().__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        **{("device" if key == "name" else key): value for key, value in asdict(cuda.device()).items()},
+    }
+
+
+def _require_same_device(target: Target, here: Mapping[str, str]) -> None:
+    wanted = target.device.compute_capability
+    if wanted is not None and wanted != float(here["compute_capability"]):
+        raise BackendError(
+            f"target {target.name} is a device of compute capability {wanted}, and this is {here['device']} with "
+            f"{here['compute_capability']}. A plan is built on the device that runs it; or choose another target."
+        )
+
+
+def _difference(sidecar: Mapping[str, Any], *, here: Mapping[str, str], settings: EngineSettings) -> str:
+    """The first thing that is not as it was when the plan was built; empty if there is none."""
+    built, tied_to = sidecar["engine"], sidecar["tied_to"]
+    for key, value in asdict(settings).items():
+        if built.get(key) != value:
+            return f"it was built with {key} = {built.get(key)}, and the profile says {value}"
+    for key in _TIED[settings.hardware_compatibility]:
+        if tied_to.get(key) != here[key]:
+            return f"it was built for {key} {tied_to.get(key)}, and here is {here[key]}"
+    return ""
+
+
+def _read_sidecar(artifact: Path, again: str) -> dict[str, Any]:
+    path = sidecar_path(artifact)
+    try:
+        sidecar: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if sidecar["format"] != _FORMAT or not {"plan_sha256", "engine", "tied_to"} <= sidecar.keys():
+            raise ValueError
+    except FileNotFoundError:
+        raise BackendError(
+            f"{artifact}: can't load it: a plan is code, and no {path.name} beside it vouches for it. {again}"
+        ) from None
+    except (ValueError, TypeError, KeyError):
+        raise BackendError(f"{path}: can't load {artifact.name}: not a sidecar of this edgeoe. {again}") from None
+    return sidecar
+
+
+def _timing_cache(device: CudaDevice) -> Path:
+    """The user's timings of this device and these versions; others do not fit."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = f"{device.name}-sm{device.compute_capability}-cuda{device.cuda}-tensorrt{bindings().__version__}"
+    return folder / "edgeoe" / "timings" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.cache"
