@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import build, compress, deploy, export, validate
+    from edgeoe.pipeline import build, compress, deploy, export, inspect, validate
     from edgeoe.settings import CompressSettings, OESettings
     from edgeoe.targets import load_target
 
@@ -24,6 +24,7 @@ __all__ = [
     "compress",
     "deploy",
     "export",
+    "inspect",
     "load_target",
     "validate",
 ]

@@ -15,9 +15,24 @@ from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
 from edgeoe.toml_document import TomlDocument
 
-__all__ = ["CompressSettings", "Config", "Goal", "Interpolation", "OESettings", "PreprocessSettings"]
+__all__ = [
+    "CompressSettings",
+    "Config",
+    "Goal",
+    "Interpolation",
+    "OESettings",
+    "PreprocessSettings",
+    "Weights",
+    "weights_from_text",
+]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Weights = Path | Literal["random"]  # a file, or fresh ones, to try things out
+
+
+def weights_from_text(text: str) -> Weights:
+    """Weights as a user names them: `random` is no file; a file that is really called so is ./random."""
+    return "random" if text == "random" else Path(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +111,9 @@ class CompressSettings:
 
     teacher: str = _option("FILE.py:FACTORY, timm:NAME or torchvision:NAME.")
     samples: Path = _option("Few labelled images: a folder per class.")
-    weights: Path | None = _option("Teacher weights: .safetensors, or a saved state dict.", None)
+    weights: Weights | None = _option(
+        "Teacher weights: .safetensors, or a saved state dict; random: fresh ones, to try things out.", None
+    )
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] | None = _option(
@@ -233,7 +250,10 @@ class Config:
         """`value` of option `key`, a relative path in it taken from this file's folder."""
         if isinstance(value, list):
             return [self._anchored(key, item) for item in value]
+        if key == "weights" and value == "random":
+            return value
         is_path = key in self._paths or (key == "teacher" and ".py:" in str(value)) or str(value).endswith(".toml")
         if not is_path or not isinstance(value, str) or self.path is None:
             return value
-        return str(self.path.parent / value)
+        anchored = str(self.path.parent / value)
+        return f"./{anchored}" if anchored == "random" else anchored  # which alone would be no file

@@ -12,7 +12,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edgeoe.errors import ConfigError
-from edgeoe.settings import CompressSettings, Config, OESettings, PreprocessSettings
+from edgeoe.settings import CompressSettings, Config, OESettings, PreprocessSettings, weights_from_text
 
 OPTIONS = [field.name for field in dataclasses.fields(CompressSettings) if "help" in field.metadata]
 PATHS = ("samples", "weights", "list", "ood")
@@ -31,7 +31,8 @@ def write(path: Path, text: str) -> Path:
 
 def read_settings(path: Path) -> CompressSettings:
     read = config(path)
-    options = {key: Path(value) if key in PATHS else value for key, value in read.options("compress").items()}
+    kinds = dict.fromkeys(PATHS, Path) | {"weights": weights_from_text}
+    options = {key: kinds[key](value) if key in kinds else value for key, value in read.options("compress").items()}
     return CompressSettings(**options, preprocess=read.preprocess, oe_settings=read.oe)
 
 
@@ -108,7 +109,7 @@ SETTINGS = st.builds(
     teacher=st.just("timm:resnet18"),
     samples=st.just(Path("/few")),
     ood=st.just(Path("/pictures")),
-    weights=st.none() | st.just(Path("/weights 'of' \"mine\".pt")),
+    weights=st.none() | st.just("random") | st.just(Path("/random")) | st.just(Path("/weights 'of' \"mine\".pt")),
     oe=st.booleans(),
     keep_macs=SHARE,
     seed=st.integers(0, 2**31 - 1),
@@ -175,6 +176,22 @@ def test_relative_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> N
         "teacher": str(tmp_path / "model.py:net"),
         "method": "kd",
     }
+
+
+def test_random_weights_are_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, kind in (("random", "random"), ("./random", Path("random")), ("w/random", Path("w/random"))):
+        write(tmp_path / "edgeoe.toml", f'[compress]\nweights = "{text}"\n')
+        assert weights_from_text(config(None).options("compress")["weights"]) == kind
+        elsewhere = config(tmp_path / "edgeoe.toml").options("compress")["weights"]
+        assert weights_from_text(elsewhere) == (tmp_path / kind if isinstance(kind, Path) else kind)
+    assert replace(LEAST, weights=Path("random")).to_toml()["compress"]["weights"] == str(tmp_path / "random")
+
+
+def test_weights_are_a_path_or_the_word(settings: CompressSettings) -> None:
+    assert replace(settings, weights="random").weights == "random"
+    with pytest.raises(ConfigError, match=r"--weights: input should be an instance of Path\. Got 'teacher\.pt'"):
+        replace(settings, weights="teacher.pt")
 
 
 def test_a_teacher_from_a_library_is_no_path(tmp_path: Path) -> None:

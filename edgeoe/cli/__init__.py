@@ -12,7 +12,7 @@ import warnings
 
 import typer
 
-from edgeoe.cli import compress, demo, deploy, doctor, methods, samples, stages, targets
+from edgeoe.cli import compress, demo, deploy, doctor, inspect, methods, samples, stages, targets
 from edgeoe.errors import EdgeoeError
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
 )
+app.command("inspect")(inspect.command)
 app.command("compress")(compress.command)
 app.command("export")(stages.export_command)
 app.command("build")(stages.build_command)

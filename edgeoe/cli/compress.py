@@ -29,7 +29,7 @@ def command(
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]
     """
     from edgeoe.pipeline import compress
-    from edgeoe.report.terminal import bar
+    from edgeoe.report.terminal import bar, show_left_alone
     from edgeoe.report.terminal import out as console
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
@@ -39,11 +39,11 @@ def command(
     write_json(json, record)
     console.print(
         f"student in {out}: {100 * record['macs_kept']:.1f} % of the MACs, {100 * record['params_kept']:.1f} % of the "
-        f"parameters; {record['steps']} steps in {record['seconds']:.0f} s",
+        f"parameters; {record['steps']} steps in {record['seconds']:.0f} s"
+        + ("; random weights" if record["random_weights"] else ""),
         soft_wrap=True,
     )
     plan = run.read_record("student/plan.json", made_by="compress")
-    for layer, reason in plan["left_alone"].items():
-        console.print(f"  [dim]left alone: {layer}: {reason}[/]", soft_wrap=True)
+    show_left_alone(plan["left_alone"])
     next_step(f"edgeoe export {out}")
     return 0

@@ -22,7 +22,7 @@ def command(
     out: Annotated[Path, typer.Option(help="Run directory to write, or to go on with.", show_default=False)],
     target: Annotated[list[str], typer.Option(help="A profile; may be given several times.", show_default=False)],
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
-    exporter: ExporterOption = "dynamo",
+    exporter: ExporterOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run with other settings.")] = False,
     config: ConfigOption = None,  # noqa: ARG001 - takes_settings reads it
     json: JsonOption = None,
@@ -62,9 +62,8 @@ def command(
             "targets": records,
         },
     )
+    built = run.read_record(f"targets/{profiles[0].name}/engine.json", made_by="build")
     next_step(
-        f"copy {out}/targets/{profiles[0].name}/model.onnx to the device"
-        if not worst
-        else f"edgeoe targets show {profiles[0].name}"
+        f"copy {out}/{built['artifact']} to the device" if not worst else f"edgeoe targets show {profiles[0].name}"
     )
     return worst

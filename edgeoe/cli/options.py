@@ -13,7 +13,7 @@ import typer
 
 from edgeoe.errors import ConfigError
 from edgeoe.records import Outcome, to_json
-from edgeoe.settings import CompressSettings, Config
+from edgeoe.settings import CompressSettings, Config, PreprocessSettings, weights_from_text
 
 __all__ = [
     "EXIT_CODES",
@@ -21,6 +21,7 @@ __all__ = [
     "JsonOption",
     "RunArgument",
     "next_step",
+    "preprocess_settings",
     "takes_settings",
     "write_json",
 ]
@@ -59,6 +60,11 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the resul
 RunArgument = Annotated[Path, typer.Argument(help="The run directory that compress wrote.", show_default=False)]
 
 
+def preprocess_settings(context: typer.Context, path: Path | None) -> PreprocessSettings:
+    """[preprocess] of the edgeoe.toml that --config names, or that is here."""
+    return _config(context, path).preprocess
+
+
 def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
     """Give `command(*, settings, ...)` one option for every field of CompressSettings instead of `settings`."""
     hints = get_type_hints(CompressSettings, include_extras=True)
@@ -77,6 +83,8 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
 
     def with_settings(**values: Any) -> int:
         config = _config(values["context"], values["config"])
+        if values["weights"] is not None:
+            values["weights"] = weights_from_text(values["weights"])
         settings = CompressSettings(
             **{f.name: values.pop(f.name) for f in fields},
             preprocess=config.preprocess,
@@ -97,6 +105,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
     extra: dict[str, Any] = {"help": field.metadata["help"], "show_default": field.default is not None}
     if get_origin(kind) is tuple:
         return Annotated[list[str], typer.Option(**extra | {"show_default": False})]
+    if len(plain) > 1:  # a file or a word: weights_from_text tells which
+        extra["metavar"], kind = "FILE|random", str
     if get_origin(kind) is Literal:
         extra["metavar"] = "|".join(get_args(kind))
         kind = str

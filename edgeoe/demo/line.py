@@ -121,5 +121,5 @@ def _train_teacher(settings: CompressSettings, progress: Progress) -> None:
     )
     bench.fit(teacher, stage)
     weights = settings.weights
-    assert weights is not None  # noqa: S101 - run_demo sets it
+    assert isinstance(weights, Path)  # noqa: S101 - run_demo sets it
     save_model(teacher, str(weights))

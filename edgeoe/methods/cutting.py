@@ -57,7 +57,7 @@ def find_groups(
         else group
         for group in narrow_groups(found, include=settings.include, exclude=settings.exclude)
     )
-    if settings.widths != "measured":
+    if settings.widths != "measured" or all(group.refused for group in groups):
         return groups
     eyes = copy.deepcopy(teacher).to(workbench.device)
     structure = read_structure(eyes, workbench.shape)

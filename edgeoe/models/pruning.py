@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeoe.errors import PruningError
 from edgeoe.models.channels import Fix, Slot, Tied, decomposed, read_channels
+from edgeoe.models.names import by_reason, shortened
 from edgeoe.progress import Progress, silent
 
 __all__ = [
@@ -127,10 +128,11 @@ def prune_channels(
     groups = tuple(prunable_groups(teacher, shape=shape, progress=progress) if groups is None else groups)
     units = sorted(_units(teacher, groups, channel_multiple, count, compete=compete), key=lambda unit: unit[0])
     if keep < 1 and not units:
-        reasons = {f"{group.name}: {group.refused}" for group in groups if group.refused}
+        reasons = by_reason({group.name: group.refused for group in groups if group.refused})
+        told = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
         raise PruningError(
             f"no channel of this teacher can be pruned in steps of {channel_multiple}. "
-            f"{'; '.join(sorted(reasons)[:3]) or 'No convolution or linear layer was found'}."
+            f"{told or 'No convolution or linear layer was found'}."
         )
 
     def cut(units: Sequence[_Unit]) -> _Cut:

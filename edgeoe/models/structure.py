@@ -199,7 +199,7 @@ class _Reader:
         key = self.spans[0].output
         while key is not None and key not in self.layer_spans:
             op = self.made_by.get(key)
-            key = op.inputs[0] if op is not None and op.inputs else None
+            key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
         if key is None:
             raise PruningError("no single linear layer or convolution makes this teacher's outputs.")
         return self.layer_spans[key]

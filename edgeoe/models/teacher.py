@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError
 from edgeoe.registry import nearest
+from edgeoe.settings import Weights
 
 __all__ = ["TeacherSource", "check_outputs", "load_teacher", "read_weights"]
 
@@ -59,7 +60,11 @@ class TeacherSource:
         except TeacherError:
             raise
         except Exception as reason:
-            hint = " Published weights are downloaded; name a file with --weights to do without." if pretrained else ""
+            hint = (
+                " Published weights are downloaded; name a file with --weights to do without, or try --weights random."
+                if pretrained
+                else ""
+            )
             raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {_one_line(reason)}{hint}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
@@ -190,16 +195,20 @@ def _from_torch_save(path: Path) -> Any:
         raise TeacherError(f"--weights {path}: not a file of torch.save: {what}") from None
 
 
-def load_teacher(source: TeacherSource, weights: Path | None, *, classes: int) -> nn.Module:
+def load_teacher(source: TeacherSource, weights: Weights | None, *, classes: int) -> nn.Module:
     """The teacher in eval mode on the CPU, its parameters frozen.
 
-    weights: None takes the published weights of a timm or torchvision name.
+    weights: None takes the published weights of a timm or torchvision name; "random" those that the architecture
+    starts with, drawn from torch's global generator.
     Raises TeacherError if weights and architecture don't match, or its outputs are not `classes`.
     """
     if weights is None and source.kind == "file":
-        raise TeacherError(f"--weights is missing: {source} builds an architecture without weights.")
+        raise TeacherError(
+            f"--weights is missing: {source} builds an architecture without weights. Name their file, or try things "
+            "out with --weights random."
+        )
     model = source.build(classes, pretrained=weights is None)
-    if weights is not None:
+    if isinstance(weights, Path):
         _load_state(model, read_weights(weights), f"--weights {weights}", source)
     return model.eval().requires_grad_(False)
 
@@ -210,7 +219,7 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source
         if key in own and own[key].shape != tensor.shape:
             raise TeacherError(
                 f"{what}: {key} is {tuple(tensor.shape)}, and {source} has {tuple(own[key].shape)} there "
-                "(its outputs are as many as --samples has class folders)."
+                "(its outputs are as many as --samples has class folders, or as --classes says)."
             )
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
@@ -222,10 +231,10 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source
 
 
 @torch.no_grad()
-def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int) -> None:
+def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int | None) -> None:
     """Run `teacher` on two black images of `shape` (C, H, W).
 
-    Raises TeacherError unless it answers with finite logits (2, classes).
+    classes: None takes any number. Raises TeacherError unless it answers with finite logits (2, classes).
     """
     try:
         logits = teacher(torch.zeros(2, *shape))
@@ -234,11 +243,10 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
             f"the teacher fails on images of {shape} (channels, height, width): {_one_line(reason)}. "
             "Check size, mean and std under [preprocess]."
         ) from reason
-    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TeacherError(
-            f"the teacher must answer 2 images with logits (2, {classes}), one per class folder. Got {got}."
-        )
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or got != (2, classes or logits.shape[1]):
+        expected = "(2, classes)" if classes is None else f"(2, {classes}), one per class folder"
+        raise TeacherError(f"the teacher must answer 2 images with logits {expected}. Got {got}.")
     if not math.isfinite(logits.abs().sum().item()):
         raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
 

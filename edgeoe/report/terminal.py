@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,9 +18,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from edgeoe.records import Check, Estimate, Measurement, Outcome, Verdict
+from edgeoe.models.names import by_reason, shortened
+from edgeoe.records import Check, Estimate, GraphRecord, Measurement, Outcome, Verdict
 
-__all__ = ["bar", "err", "out", "percent", "show_measurement", "show_verdict", "table"]
+__all__ = [
+    "bar",
+    "err",
+    "out",
+    "percent",
+    "show_layers",
+    "show_left_alone",
+    "show_measurement",
+    "show_verdict",
+    "table",
+]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -65,6 +77,28 @@ def milliseconds(estimate: Estimate) -> str:
     return rf"{estimate.value:.3f} ms  \[{estimate.low:.3f}, {high}]"
 
 
+def show_left_alone(refused: Mapping[str, str]) -> None:
+    """Print what stays as it is, {name: why}: a line for each reason."""
+    for reason, names in by_reason(refused).items():
+        out.print(f"  [dim]left alone: {shortened(names)}: {escape(reason)}[/]", soft_wrap=True)
+
+
+def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
+    """Print what the dearest layers cost in int8."""
+    rows = [
+        (
+            cost.layer,
+            f"{100 * cost.error:.2f} %",
+            f"{100 * cost.drop:.1f} %",
+            "fp32" if cost.layer in graph.kept_fp32 else "",
+        )
+        for cost in graph.layers[:most]
+    ]
+    left = len(graph.layers) - len(rows)
+    title = f"{graph.precision}: each layer alone in int8" + (f", the {left} cheapest left out" if left else "")
+    out.print(table(title, ("layer", "error of logits", "images of another class", "stays"), rows))
+
+
 def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
     """Print accuracy and latency of one artifact."""
     accuracy, latency = m.accuracy, m.latency
@@ -81,6 +115,10 @@ def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> Non
         ("size", f"{m.size_bytes / 1e6:.3f} MB"),
     ]
     out.print(table(f"{target}, {sum(accuracy.images_per_class)} test images", ("", r"measured \[95 %]"), rows))
+    if m.random_weights:
+        out.print(
+            "[yellow]random weights[/]: the teacher never learned, accuracy and recall say nothing", soft_wrap=True
+        )
 
 
 def show_verdict(target: str, verdict: Verdict) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, perf_counter_ns
@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from torch import nn
 
-from edgeoe.backends import Backend
+from edgeoe.backends import Backend, Runner
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import ExportError
+from edgeoe.errors import BackendError, ExportError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.records import Target
 from edgeoe.registry import BACKENDS, resolve
@@ -39,9 +39,7 @@ def new_clock(target: Target, preprocess: Preprocess) -> Callable[[Sequence[nn.M
             runners = []
             for number, model in enumerate(models):
                 graph, artifact = Path(folder, f"{number}.onnx"), Path(folder, f"{number}.artifact")
-                onnx.save(_graph(model, preprocess), graph)
-                backend.build(graph, target, artifact)
-                runners.append(opened.enter_context(backend.open(artifact, target)))
+                runners.append(opened.enter_context(_runner(model, preprocess, backend, target, graph, artifact)))
             samples: list[list[int]] = [[] for _ in runners]
             rounds, start = 0, perf_counter()
             while rounds < _MIN_ROUNDS or perf_counter() - start < _SECONDS:
@@ -57,8 +55,15 @@ def new_clock(target: Target, preprocess: Preprocess) -> Callable[[Sequence[nn.M
     return latency_ms
 
 
-def _graph(model: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
+@contextmanager
+def _runner(
+    model: nn.Module, preprocess: Preprocess, backend: Backend, target: Target, graph: Path, artifact: Path
+) -> Iterator[Runner]:
     try:  # seconds instead of tens of seconds, and this graph is only timed
-        return onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy")
-    except ExportError:
-        return onnx_from_student(model, preprocess=preprocess, metadata={})
+        onnx.save(onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy"), graph)
+        backend.build(graph, target, artifact)
+    except (ExportError, BackendError):
+        onnx.save(onnx_from_student(model, preprocess=preprocess, metadata={}), graph)
+        backend.build(graph, target, artifact)
+    with backend.open(artifact, target) as runner:
+        yield runner

@@ -12,14 +12,20 @@ __all__ = ["RunFacts", "run_facts"]
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """counts: few samples per class, in the order of `classes`."""
+    """counts: few samples per class, in the order of `classes`. random_weights: the teacher never learned."""
 
     preprocess: Preprocess
     classes: tuple[str, ...]
     counts: tuple[int, ...]
+    random_weights: bool
 
 
 def run_facts(run: Run) -> RunFacts:
     """The facts in the student's plan. Raises RunError if it is missing or was changed."""
     plan = run.read_record("student/plan.json", made_by="compress")
-    return RunFacts(Preprocess.from_json(plan["preprocess"]), tuple(plan["classes"]), tuple(plan["counts"]))
+    return RunFacts(
+        Preprocess.from_json(plan["preprocess"]),
+        tuple(plan["classes"]),
+        tuple(plan["counts"]),
+        plan.get("random_weights", False),
+    )

@@ -20,6 +20,7 @@ from edgeoe.records import Artifact, Measurement, Target, Verdict, to_json
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.lower import graph_file
 
 __all__ = ["validate", "validate_record"]
 
@@ -29,7 +30,8 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
     folder = f"targets/{target.name}"
     made_by = f"build {run.path} --target {target.name}"
     engine = Artifact(**run.read_record(f"{folder}/engine.json", made_by=made_by))
-    if engine.graph_sha256 != file_sha256(run.file("student.onnx", made_by=f"export {run.path}")):
+    graph = run.file(graph_file(target.precision, target.backend), made_by=f"export {run.path}")
+    if engine.graph_sha256 != file_sha256(graph):
         raise RunError(f"{run.path / engine.artifact}: built from another graph. Build again: edgeoe {made_by}")
     path = run.file(engine.artifact, made_by=made_by)
     facts = run_facts(run)
@@ -56,6 +58,7 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
         latency=latency_from_samples(calls_ms, batch=target.measure.batch),
         environment={**where, "versions": backend.versions()},
         settings={**asdict(target.measure), **engine.settings},
+        random_weights=facts.random_weights,
     )
     verdict = judge(measurement, target.budget)
     run.write_record(f"{folder}/latency.json", {"batch": target.measure.batch, "calls_ms": calls_ms.tolist()})
@@ -90,4 +93,5 @@ def validate_record(measurement: Measurement, verdict: Verdict, classes: Sequenc
         "size_bytes": measurement.size_bytes,
         "environment": measurement.environment,
         "settings": measurement.settings,
+        "random_weights": measurement.random_weights,
     }

@@ -35,7 +35,7 @@ PROMISED = {  # the keys of each result record
     "validate": {"top1", "recall_per_class", "rare_recall", "latency_ms", "verdict", "checks"},
 }
 COMMANDS = [
-    "compress", "export", "build", "validate", "deploy", "methods", "samples", "doctor", "demo",
+    "inspect", "compress", "export", "build", "validate", "deploy", "methods", "samples", "doctor", "demo",
     "targets list", "targets show", "targets check",
 ]  # fmt: skip
 PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -225,7 +225,7 @@ def test_a_group_without_a_command_shows_its_help(edgeoe: Edgeoe, group: list[st
     [
         ("build run --target quik", "unknown target 'quik'. Did you mean 'quick'?"),
         ("build run --target nowhere.toml", "nowhere.toml: no such file."),
-        ("export run --exporter old", "--exporter must be dynamo or legacy. Got 'old'."),
+        ("export run --exporter old", "--exporter must be auto, dynamo or legacy. Got 'old'."),
         ("validate run --target quick --test nowhere", "nowhere: no such folder. It must hold one folder of images"),
         ("validate run --target host-cpu --test .", "run/targets/host-cpu/engine.json: missing. Make it: edgeoe build"),
         ("compress --out run", "run: already holds a run. Choose another --out, or pass --overwrite."),

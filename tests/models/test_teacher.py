@@ -197,8 +197,33 @@ def test_a_loaded_teacher_is_frozen_in_eval_mode(weights: Path, teacher_file: Pa
 
 
 def test_a_user_file_needs_weights(teacher_file: Path) -> None:
-    with pytest.raises(TeacherError, match=r"--weights is missing: .*:chain builds an architecture without weights"):
+    said = r"--weights is missing: .*:chain builds an architecture without weights\..*--weights random\."
+    with pytest.raises(TeacherError, match=said):
         load_teacher(TeacherSource.parse(f"{teacher_file}:chain"), None, classes=3)
+
+
+@pytest.mark.parametrize("name", ["chain", "timm:test_resnet", "torchvision:mobilenet_v3_small"])
+def test_random_weights_are_drawn_and_nothing_is_downloaded(
+    name: str, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.download_url_to_file", None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)
+    source = TeacherSource.parse(name if ":" in name else f"{teacher_file}:{name}")
+    heads = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        teacher = load_teacher(source, "random", classes=3)
+        check_outputs(teacher, (3, 64, 64), classes=3)
+        assert not any(module.training for module in teacher.modules())
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+        heads.append(list(teacher.parameters())[-2])
+    assert heads[0].equal(heads[1])
+    assert not heads[0].equal(heads[2])
+
+
+def test_a_file_called_random_is_a_file() -> None:
+    with pytest.raises(TeacherError, match=r"--weights random: no such file\."):
+        load_teacher(TeacherSource.parse("timm:test_resnet"), Path("random"), classes=3)
 
 
 @pytest.mark.parametrize(
@@ -261,8 +286,15 @@ class Answer(nn.Module):
         return self.answer
 
 
-def test_good_logits_pass() -> None:
-    check_outputs(Answer(torch.zeros(2, 3)), (3, 8, 8), classes=3)
+@pytest.mark.parametrize("classes", [3, None])
+def test_good_logits_pass(classes: int | None) -> None:
+    check_outputs(Answer(torch.zeros(2, 3)), (3, 8, 8), classes=classes)
+
+
+@pytest.mark.parametrize("answer", [torch.zeros(3, 3), torch.zeros(2), torch.zeros(2, 3, 1), [torch.zeros(2, 3)]])
+def test_any_number_of_classes_is_not_any_shape(answer: object) -> None:
+    with pytest.raises(TeacherError, match=r"with logits \(2, classes\)\. Got "):
+        check_outputs(Answer(answer), (3, 8, 8), classes=None)
 
 
 @pytest.mark.parametrize(

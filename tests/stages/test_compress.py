@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_model
 from torch import nn
 
+from edgeoe.data.images import Images
 from edgeoe.data.pool import load_pool
-from edgeoe.errors import DataError
+from edgeoe.errors import DataError, PruningError
 from edgeoe.models.checkpoint import load_student
 from edgeoe.models.pruning import count_macs
 from edgeoe.pipeline import compress, export
@@ -57,6 +60,67 @@ def test_a_run_holds_the_student_and_what_became_of_the_teacher(
     for name in plan["dropped"]:
         assert isinstance(student.get_submodule(name), nn.Identity)
     assert export(run).agreement == 1.0
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images that were read."""
+    paths: list[Path] = []
+    decode = Images._decode
+
+    def note(self: Images, path: Path) -> NDArray[np.uint8]:
+        paths.append(path)
+        return decode(self, path)
+
+    monkeypatch.setattr(Images, "_decode", note)
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("teacher", "method", "said"),
+    [
+        ("rigid", "mir", r"no channel of this teacher can be pruned.* conv: the network fails without them"),
+        ("rigid", "fskd", "no channel of this teacher can be pruned"),
+        ("rigid", "cd", "no channel of this teacher can be pruned"),
+        ("chain", "practise", "practise drops residual blocks, and this teacher has none"),
+    ],
+)
+def test_a_teacher_that_can_not_be_cut_is_known_before_any_image_is_read(
+    teacher: str, method: str, said: str, asked: CompressSettings, teacher_file: Path, tmp_path: Path, read: list[Path]
+) -> None:
+    wrong = replace(asked, teacher=f"{teacher_file}:{teacher}", weights="random", method=method)
+    with pytest.raises(PruningError, match=said):
+        compress(wrong, out=tmp_path / "run")
+    assert read == []
+    compress(replace(wrong, teacher=asked.teacher, method="none", keep_macs=1.0), out=tmp_path / "run")
+    assert read != [], "reading is noted"
+
+
+def test_a_pool_that_is_not_there_is_known_before_the_teacher_is_looked_at(
+    asked: CompressSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeoe.methods.mir.read_structure", None)
+    with pytest.raises(DataError, match=r"nowhere: no such folder\."):
+        compress(replace(asked, ood=tmp_path / "nowhere"), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_run_says_whether_its_teacher_never_learned(fresh: bool, asked: CompressSettings, tmp_path: Path) -> None:
+    given = replace(asked, weights="random") if fresh else asked
+    run = compress(given, out=tmp_path / "run")
+    assert run is not None
+    assert run.read_record("compress.json", made_by="compress")["random_weights"] == fresh
+    assert run.read_record("student/plan.json", made_by="compress")["random_weights"] == fresh
+    assert run_facts(run).random_weights == fresh
+    assert run.was_made_with(given.to_toml())
+
+
+def test_a_run_from_before_weights_could_be_random_has_others(exported: Path) -> None:
+    run = Run.open(exported)
+    plan = run.read_record("student/plan.json", made_by="compress")
+    del plan["random_weights"]
+    run.write_record("student/plan.json", plan)
+    assert run_facts(run).random_weights is False
 
 
 def test_without_any_labelled_sample_the_classes_are_enough(asked: CompressSettings, tmp_path: Path) -> None:

@@ -1,0 +1,75 @@
+"""edgeoe inspect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import ConfigOption, JsonOption, next_step, preprocess_settings, write_json
+from edgeoe.errors import ConfigError
+from edgeoe.settings import weights_from_text
+
+__all__ = ["command"]
+
+
+def command(
+    *,
+    context: typer.Context,
+    teacher: Annotated[str, typer.Option(help="FILE.py:FACTORY, timm:NAME or torchvision:NAME.", show_default=False)],
+    weights: Annotated[
+        str | None, typer.Option(help="As compress takes them.", metavar="FILE|random", show_default=False)
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(help="Outputs of a timm or torchvision teacher; default: 1000.", min=1, show_default=False),
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help="A folder per class, instead of --classes.", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Profile on whose runtime to measure latencies, here.", show_default=False)
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Glob over layers whose channels may go.", show_default=False)
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Glob over layers whose channels must stay.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> int:
+    """Show what of a teacher can be pruned, what it would bring, and what must stay and why. Nothing is trained.
+
+    Example: [bold]edgeoe inspect --teacher timm:resnet18 --weights random --target host-cpu[/]
+    """
+    from edgeoe.data.samples import find_samples
+    from edgeoe.pipeline import inspect
+    from edgeoe.report.inspection import show_inspection
+    from edgeoe.report.terminal import bar
+    from edgeoe.targets import load_target
+
+    if classes is not None and samples is not None:
+        raise ConfigError("--classes and --samples: give one of them.")
+    record = inspect(
+        teacher,
+        weights=None if weights is None else weights_from_text(weights),
+        classes=len(find_samples(samples, none_allowed=True).classes) if samples is not None else classes,
+        preprocess=preprocess_settings(context, config),
+        include=include or (),
+        exclude=exclude or (),
+        target=load_target(target) if target is not None else None,
+        seed=seed,
+        progress=bar,
+    )
+    write_json(json, record)
+    show_inspection(record)
+    if any(not group.refused for group in record.groups):
+        next_step(f"edgeoe compress --teacher {teacher} --samples DIR --ood DIR --out RUN")
+    elif record.blocks:
+        next_step(f"edgeoe compress --method practise --teacher {teacher} --samples DIR --ood DIR --out RUN")
+    else:
+        next_step("edgeoe inspect with another --teacher: no method can make this one smaller")
+    return 0
