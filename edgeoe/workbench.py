@@ -22,6 +22,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeoe.balance.calibration import choose_images
 from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 from edgeoe.balance.prior import class_weights, complementary_prior
 from edgeoe.balance.sampler import Draw, Sampler
@@ -40,6 +41,7 @@ __all__ = ["Batch", "Workbench"]
 
 _MAX_HOLDOUT, _MIN_HOLDOUT = 500, 20  # images; fewer than the latter say nothing
 _PIXELS = 250 * 32 * 32  # evaluated at a time
+_CALIBRATION_POOL = 8  # OOD images that the teacher sees for each that is chosen, half to calibrate, half to judge
 _log = logging.getLogger(__name__)
 
 
@@ -144,6 +146,26 @@ class Workbench:
         share = self.plan.ood_weight * max(1, len(labels)) / float(guidance.sum())
         guided = torch.split(guidance * share, self._evaluated)
         return [*rows, *((x, weight) for (x, _), weight in zip(ood, guided, strict=True))]
+
+    @torch.no_grad()
+    def calibration_images(self, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Images (n, C, H, W) that int8 ranges are taken from, `count` at most, and as many others to judge them by.
+
+        With OOD images every class has its part of both, by what the teacher sees. Without, the few samples are all
+        there is, for both.
+        """
+        labels = torch.from_numpy(self.samples.labels)
+        if self.pool is None:
+            own = self.samples.images.rows(np.arange(min(count, len(labels))))
+            return own, own
+        drawn = self._sampler.pool_indices[: _CALIBRATION_POOL * count]
+        parts = self._weighted(self.pool.images.rows(drawn.numpy()), torch.ones(len(drawn)))
+        views = torch.cat([self._teach(x).softmax(1) for x, _ in parts]).cpu()
+        half = len(drawn) // 2
+        mine, theirs = choose_images(labels, views[half:], count=count)
+        _, others = choose_images(labels[:0], views[:half], count=count)
+        rows = [self.samples.images.rows(mine.numpy()), self.pool.images.rows(drawn[half:][theirs].numpy())]
+        return np.concatenate([part for part in rows if len(part)]), self.pool.images.rows(drawn[others].numpy())
 
     @property
     def _evaluated(self) -> int:

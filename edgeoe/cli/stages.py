@@ -3,60 +3,109 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
 from edgeoe.errors import ConfigError
+from edgeoe.records import CalibrationMethod, Precision
 
 if TYPE_CHECKING:
-    from edgeoe.graph.export import Exporter
+    from edgeoe.stages.export import ExporterChoice
 
 __all__ = [
     "ExporterOption",
     "TargetOption",
     "build_command",
+    "checked_calibration",
     "checked_exporter",
+    "checked_precisions",
     "export_command",
     "validate_command",
 ]
 
 TargetOption = Annotated[str, typer.Option(help="Name of a profile, or a .toml file.", show_default=False)]
-ExporterOption = Annotated[str, typer.Option(help="torch's exporter.", metavar="dynamo|legacy")]
+ExporterOption = Annotated[
+    str, typer.Option(help="torch's exporter; auto: the first that works.", metavar="auto|dynamo|legacy")
+]
 
 
-def checked_exporter(name: str) -> Exporter:
+def checked_precisions(given: list[str]) -> list[Precision]:
+    """`given`, one by one or with commas between, as the precisions that they are. Raises ConfigError."""
+    names = [name for part in given for name in part.split(",") if name]
+    for name in names:
+        if name not in get_args(Precision):
+            raise ConfigError(f"--precision must be of {', '.join(get_args(Precision))}. Got {name!r}.")
+    return cast("list[Precision]", names)
+
+
+def checked_calibration(name: str) -> CalibrationMethod:
+    """`name` as the rule that it is. Raises ConfigError."""
+    if name not in get_args(CalibrationMethod):
+        raise ConfigError(f"--calibration must be one of {', '.join(get_args(CalibrationMethod))}. Got {name!r}.")
+    return cast("CalibrationMethod", name)
+
+
+def checked_exporter(name: str) -> ExporterChoice:
     """`name` as the exporter that it is. Raises ConfigError."""
-    if name not in ("dynamo", "legacy"):
-        raise ConfigError(f"--exporter must be dynamo or legacy. Got {name!r}.")
-    return cast("Exporter", name)
+    if name not in ("auto", "dynamo", "legacy"):
+        raise ConfigError(f"--exporter must be auto, dynamo or legacy. Got {name!r}.")
+    return cast("ExporterChoice", name)
 
 
 def export_command(
     run: RunArgument,
-    exporter: ExporterOption = "dynamo",
+    exporter: ExporterOption = "auto",
+    precision: Annotated[
+        list[str], typer.Option(help="May be given several times, or with commas: fp32,fp16,int8.", metavar="P")
+    ] = ["fp32"],  # noqa: B006 - Typer reads it, nobody writes it
+    calibration: Annotated[
+        str, typer.Option(help="How int8 ranges are chosen.", metavar="|".join(get_args(CalibrationMethod)))
+    ] = "percentile",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(help="Share of images that int8 may change the class of: the dearest layers stay fp32 for it."),
+    ] = None,
+    bias_correction: Annotated[bool, typer.Option(help="Take the mean error of int8 weights off the biases.")] = True,
+    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what each layer costs in int8.")] = False,
     config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Write the student as ONNX, checked against it on real images.
 
-    Example: [bold]edgeoe export runs/a[/]
+    Example: [bold]edgeoe export runs/a --precision fp32,fp16,int8 --max-drop 0.01[/]
     """
     from edgeoe.pipeline import export
-    from edgeoe.report.terminal import bar, out
+    from edgeoe.report.terminal import bar, out, show_layers
     from edgeoe.run import Run
+    from edgeoe.stages.lower import Int8Settings
 
-    opened, chosen = Run.open(run), checked_exporter(exporter)
-    with bar("Exporting", 1) as advance:
-        record = export(opened, exporter=chosen)
-        advance()
+    opened, chosen, precisions = Run.open(run), checked_exporter(exporter), checked_precisions(precision)
+    if max_drop is not None and not 0 <= max_drop <= 1:
+        raise ConfigError(f"--max-drop is a share of images, from 0 to 1. Got {max_drop}.")
+    int8 = Int8Settings(
+        calibration=checked_calibration(calibration),
+        bias_correction=bias_correction,
+        max_drop=max_drop,
+        sensitivity=sensitivity,
+    )
+    record = export(opened, exporter=chosen, precisions=precisions, int8=int8, progress=bar)
     write_json(json, record)
     out.print(
         f"{run / record.path}: opset {record.opset}, {record.exporter} exporter; max relative error "
         f"{record.max_rel_error:.1e}, same class on {100 * record.agreement:.0f} % of {record.images} images",
         soft_wrap=True,
     )
+    for graph in record.graphs:
+        kept = f"; fp32 still: {', '.join(graph.kept_fp32)}" if graph.kept_fp32 else ""
+        out.print(
+            f"{run / graph.path}: {graph.size_bytes / 1e6:.3f} MB; same class on {100 * graph.agreement:.1f} % of "
+            f"{graph.images} other images{kept}",
+            soft_wrap=True,
+        )
+        if graph.layers:
+            show_layers(graph)
     next_step(f"edgeoe build {run} --target host-cpu")
     return 0
 
@@ -72,11 +121,11 @@ def build_command(
     Example: [bold]edgeoe build runs/a --target host-cpu[/]
     """
     from edgeoe.pipeline import build
-    from edgeoe.report.terminal import out
+    from edgeoe.report.terminal import bar, out
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
-    record = build(Run.open(run), load_target(target))
+    record = build(Run.open(run), load_target(target), progress=bar)
     write_json(json, record)
     out.print(
         f"{run / record.artifact}: {record.size_bytes / 1e6:.3f} MB for {record.backend} "
@@ -112,7 +161,8 @@ def validate_command(
     show_measurement(profile.name, record["classes"], measurement)
     show_verdict(profile.name, verdict)
     if verdict.outcome == "passed":
-        next_step(f"copy {run}/targets/{profile.name}/model.onnx to the device")
+        artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
+        next_step(f"copy {run}/{artifact} to the device")
     else:
         next_step(f"edgeoe targets show {target}   (its budget), or compress again with other settings")
     return EXIT_CODES[verdict.outcome]

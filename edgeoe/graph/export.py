@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -45,7 +46,7 @@ def onnx_from_student(
 
     metadata: JSON data to store under "edgeoe.<key>", beside the preprocessing. exporter: "legacy" is
     torch's TorchScript exporter, for students that the default one can't read.
-    Raises ExportError, naming the other exporter, if this one fails.
+    Raises ExportError if it fails.
     """
     example = torch.zeros(2, *preprocess.shape)  # two rows: a batch of 1 would be taken for a constant
     try:
@@ -59,14 +60,11 @@ def onnx_from_student(
     except ExportError:
         raise
     except Exception as reason:
-        other = "legacy" if exporter == "dynamo" else "dynamo"
         cause: BaseException = reason
         while cause.__cause__ is not None:  # the exporters wrap what went wrong in advice
             cause = cause.__cause__
         line = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
-        raise ExportError(
-            f"the {exporter} exporter can't read this student: {line}. Try: edgeoe export RUN --exporter {other}"
-        ) from reason
+        raise ExportError(f"the {exporter} exporter can't read this student: {line}.") from reason
     onnx.helper.set_model_props(
         model,
         {
@@ -111,17 +109,22 @@ def _legacy(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' own chatter and deprecation warnings from the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
+    disabled, stdout = logging.root.manager.disable, os.dup(1)
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+            Path(os.devnull).open("w") as nowhere,
+        ):
             warnings.simplefilter("ignore")
+            os.dup2(nowhere.fileno(), 1)  # the legacy exporter's C++ prints the whole graph that it can't read
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        logging.disable(disabled)
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -164,13 +167,13 @@ def check_parity(
         got = run_graph(graph, images)
         single = np.concatenate([run_graph(graph, images[:1]), got[1:]])  # the batch axis is really dynamic
     except BackendError as reason:
-        raise ExportError(f"the exported graph can't be run: {reason} Try the other --exporter.") from reason
+        raise ExportError(f"the exported graph can't be run: {reason}") from reason
     scale = float(np.abs(expected).max()) or 1.0
     error = max(float(np.abs(out - expected).max()) for out in (got, single)) / scale
     parity = Parity(error, float((got.argmax(1) == expected.argmax(1)).mean()))
     if not error <= TOLERANCE[precision]:
         raise ExportError(
             f"the exported graph does not compute what the student does: max relative error {error:.2g} over "
-            f"{len(images)} images, allowed {TOLERANCE[precision]:g}. Try the other --exporter."
+            f"{len(images)} images, allowed {TOLERANCE[precision]:g}."
         )
     return parity, expected

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,15 +17,18 @@ import tomli_w
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from torch import nn
 
 from edgeoe.compute import new_fabric
+from edgeoe.data.images import find_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import EdgeoeError
-from edgeoe.methods import Compressed, Method
+from edgeoe.methods import Compressed, Fit, Method, Stage
 from edgeoe.models.checkpoint import save_student
 from edgeoe.models.pruning import count_params
+from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records import CompressRecord
@@ -37,6 +42,7 @@ from edgeoe.workbench import Workbench
 __all__ = ["compress"]
 
 _PROBE_IMAGES = 32
+_CALIBRATION_IMAGES, _CALIBRATION_BYTES = 256, 2**25
 
 
 def compress(
@@ -73,26 +79,37 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     teacher = load_teacher(source, settings.weights, classes=len(files.classes))
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
-    samples = load_samples(files, preprocess, progress=progress)
-    pool = load_pool(settings.ood, preprocess, progress=progress) if settings.oe and settings.ood else None
-    workbench = Workbench(
-        teacher,
-        samples,
-        pool,
-        plan=settings.oe_settings if pool else None,
-        fabric=fabric,
-        batch=settings.batch,
-        padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
-        flip=settings.flip,
-        seed=settings.seed,
-        clock=lambda models: new_clock(load_target(settings.latency_target), preprocess)(models),
-        progress=progress,
-    )
+    if settings.oe and settings.ood:
+        find_images(settings.ood)  # that they are there is known at once; they are read when a method asks for them
+
+    def new_workbench() -> Workbench:
+        samples = load_samples(files, preprocess, progress=progress)
+        pool = load_pool(settings.ood, preprocess, progress=progress) if settings.oe and settings.ood else None
+        return Workbench(
+            teacher,
+            samples,
+            pool,
+            plan=settings.oe_settings if pool else None,
+            fabric=fabric,
+            batch=settings.batch,
+            padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
+            flip=settings.flip,
+            seed=settings.seed,
+            progress=progress,
+        )
+
+    def latency_ms(models: Sequence[nn.Module]) -> list[float]:
+        return new_clock(load_target(settings.latency_target), preprocess)(models)
+
+    bench = _LateBench(new_workbench, shape=preprocess.shape, device=fabric.device, clock=latency_ms, progress=progress)
     method: Method = resolve(METHODS, settings.method, kind="method")(settings)
-    compressed = method.compress(teacher, workbench)
+    compressed = method.compress(teacher, bench)
     if run is not None and fabric.is_global_zero:
-        probe = _probe_images(samples, pool)
+        probe = _probe_images(bench.workbench.samples, bench.workbench.pool)
         run.write_tensors("probe.safetensors", pixels=probe)
+        most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
+        calibration, others = bench.workbench.calibration_images(most)
+        run.write_tensors("calibration.safetensors", pixels=calibration, others=others)
         facts = {
             "classes": files.classes,
             "counts": files.counts_k.tolist(),
@@ -100,12 +117,44 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
             "removed": compressed.pruned.removed,
             "dropped": compressed.pruned.dropped,
             "left_alone": {group.name: group.refused for group in compressed.pruned.groups if group.refused},
+            "random_weights": settings.weights == "random",
         }
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned.model, source, facts=facts, x=x)
         record = _record(settings, compressed, fabric, facts, seconds=perf_counter() - started)
         _describe(run, settings)
         run.write_record("compress.json", record)
+
+
+class _LateBench:
+    """The workbench as a method sees it, made when images are first asked for.
+
+    Methods look at the teacher before they look at images, so a teacher that can't be cut is known before a pile of
+    pictures was read, and what the look found goes on into the cut.
+    """
+
+    def __init__(
+        self,
+        new_workbench: Callable[[], Workbench],
+        *,
+        shape: tuple[int, int, int],
+        device: torch.device,
+        clock: Callable[[Sequence[nn.Module]], list[float]],
+        progress: Progress,
+    ) -> None:
+        self.shape, self.device, self.progress = shape, device, progress
+        self.latency_ms = clock
+        self._new_workbench = new_workbench
+
+    @cached_property
+    def workbench(self) -> Workbench:
+        return self._new_workbench()
+
+    def rows(self) -> Rows:
+        return self.workbench.rows()
+
+    def fit(self, student: nn.Module, stage: Stage) -> Fit:
+        return self.workbench.fit(student, stage)
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:
@@ -139,6 +188,7 @@ def _record(
         counts=tuple(facts["counts"]),
         device=str(fabric.device),
         precision=settings.precision,
+        random_weights=settings.weights == "random",
     )
 
 

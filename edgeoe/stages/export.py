@@ -2,43 +2,100 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
 import onnx
+from numpy.typing import NDArray
+from torch import nn
 
 from edgeoe import __version__
 from edgeoe.errors import ExportError
-from edgeoe.graph.export import OPSET, Exporter, check_parity, onnx_from_student
+from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
+from edgeoe.graph.quantize import Recipe
 from edgeoe.models.checkpoint import load_student
-from edgeoe.records import ExportRecord
+from edgeoe.progress import Progress, silent
+from edgeoe.records import ExportRecord, Precision
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.lower import Int8Settings, write_fp16, write_int8
 
-__all__ = ["export"]
+__all__ = ["ExporterChoice", "export"]
+
+ExporterChoice = Literal["auto", "dynamo", "legacy"]
+_LOWERED = ("student-fp16.onnx", "student-int8-cpu.onnx", "student-int8-trt.onnx")
+_log = logging.getLogger(__name__)
 
 
-def export(run: Run, *, exporter: Exporter = "dynamo") -> ExportRecord:
-    """Write student.onnx, checked against the student on real images, and its golden outputs."""
+def export(
+    run: Run,
+    *,
+    exporter: ExporterChoice = "auto",
+    precisions: Collection[Precision] = (),
+    int8: Int8Settings | None = None,
+    recipes: Collection[Recipe] = ("int8-cpu", "int8-trt"),
+    progress: Progress = silent,
+) -> ExportRecord:
+    """Write student.onnx, checked against the student on real images, and its golden outputs; then, made of it, the
+    graphs of the other `precisions`: student-fp16.onnx, and one for each of the int8 `recipes`.
+
+    exporter: "auto" takes the legacy one, and logs why, where the dynamo exporter fails or its graph does not pass.
+    Raises ExportError, with every exporter's reason, if there is no graph that passes.
+    """
     facts = run_facts(run)
     student = load_student(run)
     images = facts.preprocess.normalise(run.read_tensors("probe.safetensors", made_by="compress")["pixels"])
     metadata = {"version": __version__, "classes": facts.classes, "precision": "fp32"}
-    graph = onnx_from_student(student, preprocess=facts.preprocess, metadata=metadata, exporter=exporter)
-    run.forget("export.json", "golden.safetensors", "student.onnx")
-    path = run.write("student.onnx", lambda file: onnx.save(graph, file))
-    try:
-        parity, logits = check_parity(path, student, images, precision="fp32")
-    except ExportError:
-        run.forget("student.onnx")
-        raise
+    choices: tuple[Exporter, ...] = ("dynamo", "legacy") if exporter == "auto" else (exporter,)
+    failed: list[str] = []
+    for used in choices:
+        try:
+            parity, logits = _write_graph(
+                run, student, images, preprocess=facts.preprocess, metadata=metadata, exporter=used
+            )
+            break
+        except ExportError as reason:
+            failed.append(str(reason))
+    else:
+        if len(failed) > 1:
+            raise ExportError(f"no exporter can take this student. dynamo: {failed[0]} legacy: {failed[1]}")
+        other = "dynamo" if exporter == "legacy" else "legacy"
+        raise ExportError(f"{failed[0]} Try: edgeoe export {run.path} --exporter {other}")
+    if failed:
+        _log.warning("the legacy exporter was taken: %s", failed[0])
     run.write_tensors("golden.safetensors", images=images, logits=logits)
+    path = run.path / "student.onnx"
     record = ExportRecord(
-        path="student.onnx",
+        path=path.name,
         sha256=file_sha256(path),
         precision="fp32",
         opset=OPSET,
-        exporter=exporter,
+        exporter=used,
         max_rel_error=parity.max_rel_error,
         agreement=parity.agreement,
         images=len(images),
     )
     run.write_record("export.json", record)
+    graphs = [write_fp16(run)] if "fp16" in precisions else []
+    if "int8" in precisions:
+        graphs += [write_int8(run, recipe, int8 or Int8Settings(), progress=progress) for recipe in recipes]
+    record = replace(record, graphs=tuple(graphs))
+    run.write_record("export.json", record)
     return record
+
+
+def _write_graph(
+    run: Run, student: nn.Module, images: NDArray[np.float32], **options: Any
+) -> tuple[Parity, NDArray[np.float32]]:
+    """Write student.onnx; keep it only if it passes the check. Raises ExportError."""
+    graph = onnx_from_student(student, **options)
+    run.forget("export.json", "golden.safetensors", "student.onnx", *_LOWERED)
+    path = run.write("student.onnx", lambda file: onnx.save(graph, file))
+    try:
+        return check_parity(path, student, images, precision="fp32")
+    except ExportError:
+        run.forget("student.onnx")
+        raise

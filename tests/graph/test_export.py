@@ -76,7 +76,7 @@ def test_a_graph_for_one_batch_size_only_is_refused(student: nn.Module, images: 
 
 def test_a_graph_that_the_runtime_cant_load_is_refused(student: nn.Module, images: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "student.onnx").write_bytes(b"no graph")
-    with pytest.raises(ExportError, match=r"student\.onnx: onnxruntime can't load it: .*Try the other --exporter"):
+    with pytest.raises(ExportError, match=r"can't be run: .*student\.onnx: onnxruntime can't load it: "):
         check_parity(tmp_path / "student.onnx", student, images, precision="fp32")
 
 
@@ -119,13 +119,18 @@ def test_a_graph_names_its_input_output_and_batch(exporter: Exporter, student: n
 def test_exporters_say_nothing_and_leave_logging_as_it_was(
     student: nn.Module, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
     for exporter in ("dynamo", "legacy"):
         onnx_from_student(student, preprocess=PREPROCESS, metadata={}, exporter=exporter)
+        with pytest.raises(ExportError):
+            onnx_from_student(
+                Unreadable() if exporter == "dynamo" else Unknown(),
+                preprocess=PREPROCESS,
+                metadata={},
+                exporter=exporter,
+            )
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert logger.level == level
+    assert logging.getLogger("torch.onnx").isEnabledFor(logging.WARNING)
 
 
 def test_nothing_about_the_source_code_is_left_in_any_corner() -> None:
@@ -167,12 +172,12 @@ class Unknown(nn.Module):
 @pytest.mark.parametrize(
     ("module", "exporter", "said"),
     [
-        (Unreadable(), "dynamo", r"Could not guard on data-dependent.* Try: edgeoe export RUN --exporter legacy\Z"),
-        (Unknown(), "legacy", r"'aten::linalg_svdvals' .* Try: edgeoe export RUN --exporter dynamo\Z"),
+        (Unreadable(), "dynamo", r"Could not guard on data-dependent.*\.\Z"),
+        (Unknown(), "legacy", r"'aten::linalg_svdvals' .*\.\Z"),
     ],
     ids=["dynamo", "legacy"],
 )
-def test_a_failing_exporter_says_why_and_names_the_other_one(module: nn.Module, exporter: Exporter, said: str) -> None:
+def test_a_failing_exporter_says_why_in_one_line(module: nn.Module, exporter: Exporter, said: str) -> None:
     with pytest.raises(ExportError, match=said) as refused:
         onnx_from_student(module, preprocess=PREPROCESS, metadata={}, exporter=exporter)
     assert "\n" not in str(refused.value)

@@ -1,0 +1,174 @@
+"""Ranges from histograms, and int8 graphs that compute nearly what the fp32 graph does."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import nn
+
+from edgeoe.backends.onnxruntime import run_model
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.graph.calibration import METHODS, Observed, choose_range, observe
+from edgeoe.graph.export import onnx_from_student
+from edgeoe.graph.half import to_fp16
+from edgeoe.graph.quantize import correct_biases, quantisable_layers, quantise, watched_tensors
+from edgeoe.records import CalibrationMethod
+
+PREPROCESS = Preprocess(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
+
+
+def pictures(n: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(n, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def graph() -> onnx.ModelProto:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(8, 16, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+    )
+    return onnx_from_student(model.eval(), preprocess=PREPROCESS, metadata={})
+
+
+@pytest.fixture(scope="module")
+def seen(graph: onnx.ModelProto) -> dict[str, Observed]:
+    return observe(graph, watched_tensors(graph), pictures(20), np.ones(20))
+
+
+def logits(graph: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return run_model(graph, x, ["logits"])["logits"]
+
+
+def error(graph: onnx.ModelProto, other: onnx.ModelProto) -> float:
+    x = pictures(30)
+    expected = logits(graph, x)
+    return float(np.abs(logits(other, x) - expected).max() / np.abs(expected).max())
+
+
+def constant(values: list[float]) -> Observed:
+    """What `observe` tells of a tensor with these values."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    histogram, _ = np.histogram(values, bins=2048, range=(low, high), density=False)
+    return Observed(low, high, histogram / len(values), np.zeros(1))
+
+
+def test_what_was_seen_is_what_numpy_counts(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+    x = pictures(20)
+    for name, tensor in seen.items():
+        value = run_model(graph, x, [name])[name]
+        assert tensor.low == pytest.approx(min(0.0, value.min()))
+        assert tensor.high == pytest.approx(max(0.0, value.max()))
+        assert tensor.histogram.sum() == pytest.approx(1)
+        centres = np.linspace(tensor.low, tensor.high, 2049)[:-1] + (tensor.high - tensor.low) / 4096
+        assert tensor.histogram @ centres == pytest.approx(value.mean(), abs=(tensor.high - tensor.low) / 2048)
+        np.testing.assert_allclose(tensor.means, value.reshape(*value.shape[:2], -1).mean((0, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_images_count(graph: onnx.ModelProto) -> None:
+    x = pictures(4)
+    alone = observe(graph, ["images"], x[:1], np.ones(1))["images"]
+    heavy = observe(graph, ["images"], x, np.array([1e9, 1, 1, 1]))["images"]
+    np.testing.assert_allclose(heavy.means, alone.means, atol=1e-6)
+
+
+@given(
+    st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60).filter(lambda v: max(map(abs, v)) > 1e-3),
+    st.sampled_from(METHODS),
+    st.booleans(),
+)
+def test_a_range_holds_zero_and_nothing_that_was_not_there(
+    values: list[float], method: CalibrationMethod, symmetric: bool
+) -> None:
+    tensor = constant(values)
+    low, high = choose_range(tensor, method, symmetric=symmetric)
+    top = max(-tensor.low, tensor.high)
+    assert -top * 1.001 <= low <= 0 <= high <= top * 1.001
+    assert low < high
+    assert low == -high or not symmetric
+
+
+def test_an_outlier_is_cut_off_by_all_rules_but_minmax() -> None:
+    rng = np.random.default_rng(0)
+    values = [*rng.normal(size=400_000), 60.0]
+    tensor = constant(values)
+    tops = {method: choose_range(tensor, method, symmetric=True)[1] for method in METHODS}
+    assert tops["minmax"] == pytest.approx(60, rel=1e-3)
+    assert all(3 < top < 25 for method, top in tops.items() if method != "minmax"), tops
+
+
+def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
+    rng = np.random.default_rng(0)
+    tensor = constant([*np.maximum(rng.normal(size=100_000), 0)])
+    assert choose_range(tensor, "entropy", symmetric=False)[1] > 2
+
+
+@pytest.mark.parametrize("recipe", ["int8-cpu", "int8-trt"])
+@pytest.mark.parametrize("method", METHODS)
+def test_int8_is_near_fp32(graph: onnx.ModelProto, seen: dict[str, Observed], recipe: str, method: str) -> None:
+    made = quantise(graph, recipe, seen, method=method)
+    onnx.checker.check_model(made)
+    assert 0 < error(graph, made) < 0.15
+
+
+def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+    def zero_points(made: onnx.ModelProto) -> Counter[str]:
+        tensors = {t.name: t for t in made.graph.initializer}
+        found = [tensors[n.input[2]] for n in made.graph.node if n.op_type == "QuantizeLinear"]
+        return Counter(onnx.TensorProto.DataType.Name(t.data_type) for t in found if numpy_helper.to_array(t).ndim == 0)
+
+    cpu, trt = (quantise(graph, recipe, seen, method="minmax") for recipe in ("int8-cpu", "int8-trt"))
+    assert set(zero_points(cpu)) == {"UINT8"}
+    assert set(zero_points(trt)) == {"INT8"}
+    points = [t for t in trt.graph.initializer if t.name.endswith("zero_point")]
+    assert all((numpy_helper.to_array(t) == 0).all() for t in points), "TensorRT takes no other"
+    assert not [t for t in trt.graph.initializer if t.data_type == onnx.TensorProto.INT32], "its biases stay float"
+
+
+def test_layers_that_are_kept_stay_as_they_are(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+    layers = quantisable_layers(graph)
+    assert len(layers) == 4
+    made = quantise(graph, "int8-cpu", seen, method="minmax", keep=layers)
+    left = [node for node in made.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    floats = {t.name for t in made.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    assert all(node.input[1] in floats for node in left)
+
+
+def test_a_corrected_bias_takes_the_mean_error_away(graph: onnx.ModelProto) -> None:
+    """A layer whose weights round badly, on inputs whose mean is far from zero; 1x1, so that nothing is padded."""
+    torch.manual_seed(1)
+    layer = nn.Conv2d(3, 16, 1)
+    nn.init.uniform_(layer.weight, 0.001, 0.002)
+    with torch.no_grad():
+        layer.weight[:, 0] = 0.4
+    model = nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    plain = onnx_from_student(model.eval(), preprocess=PREPROCESS, metadata={})
+    x = pictures(40) + 5
+    seen = observe(plain, watched_tensors(plain), x, np.ones(40))
+    corrected = correct_biases(plain, seen, layers=quantisable_layers(plain))
+    expected = logits(plain, x)
+
+    def bias(made: onnx.ModelProto) -> float:
+        weights_only = {name: t for name, t in seen.items() if name in ("images",)}
+        return float(
+            np.abs(
+                (logits(quantise(made, "int8-trt", {**seen, **weights_only}, method="minmax"), x) - expected).mean(0)
+            ).max()
+        )
+
+    assert bias(corrected) < bias(plain) / 2
+
+
+def test_fp16_keeps_its_ends_and_nearly_its_numbers(graph: onnx.ModelProto) -> None:
+    made = to_fp16(graph)
+    ends = [*made.graph.input, *made.graph.output]
+    assert {value.type.tensor_type.elem_type for value in ends} == {onnx.TensorProto.FLOAT}
+    kinds = Counter(t.data_type for t in made.graph.initializer)
+    assert kinds[onnx.TensorProto.FLOAT16] > kinds[onnx.TensorProto.FLOAT]
+    assert 0 < error(graph, made) < 0.01
