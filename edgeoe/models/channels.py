@@ -39,11 +39,13 @@ class Slot(NamedTuple):
 
 
 class Fix(NamedTuple):
-    """An attribute of a module that counts channels: it falls by `each` when one goes."""
+    """An attribute of a module that counts channels, or its `place` if it is a tuple: it falls by `each` when one
+    goes."""
 
     module: str
     attribute: str
     each: int
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,7 @@ _MOVES = frozenset({
 })  # fmt: skip
 _RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 _COPIES = frozenset({"clone", "contiguous", "alias", "detach", "lift_fresh", "_to_copy"})
+_SAME = frozenset({"alias", "detach", "lift_fresh"})
 _SPLITS = frozenset({"split", "split_with_sizes", "unsafe_split", "unsafe_chunk"})
 _REDUCTIONS = frozenset({
     *("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"),
@@ -191,6 +194,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._bare: list[tuple[int, int]] = []  # ranges of those names
         self._makers: list[str] = []  # layers in the order in which they run
         self._wholes: dict[tuple[str, str], int] = {}  # module, attribute -> rows that one of its groups has
+        self._parts: list[Tensor] = []  # (parts, n): alike parts of an axis, which have to stay so
         self._ties: list[Tensor] = []  # (a, b): of what lies at one b, all or nothing goes, where names vary both ways
         self._running: list[str] = []
         self._tensors: dict[int, tuple[str, str]] = {}
@@ -250,7 +254,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _keep(self, result: Any, found: Any) -> None:
         if isinstance(result, Tensor):
-            if isinstance(found, Tensor) and result.is_floating_point():
+            if isinstance(found, Tensor) and (result.is_floating_point() or result.is_complex()):
                 self._of[result] = found
         elif isinstance(result, (tuple, list)):
             parts = found if isinstance(found, (tuple, list)) else [found] * len(result)
@@ -266,7 +270,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if names is not None:
                 self._of[tensor] = names
         elif names is not old:
-            old.copy_(names) if names is not None else old.zero_()
+            old.copy_(names.clone()) if names is not None else old.zero_()
 
     def _apply(self, name: str, func: Any, args: Any, given: dict[str, Any], result: Any) -> Any:
         rule: Callable[..., Any] | None = getattr(self, f"_do_{name.strip('_')}", None)
@@ -278,8 +282,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         first = self._get(args[0]) if isinstance(args[0], Tensor) else None
         try:
-            if name in _COPIES:
-                return first
+            if name in _COPIES:  # a copy may be written into; what was only expanded is, before it is written
+                return first if first is None or 0 in first.stride() or name in _SAME else first.clone()
             if name in _MOVES:
                 return self._move(name, func, args, given, result)
             if first is not None and name in _REDUCTIONS:
@@ -319,6 +323,10 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names = self._get(args[0])
         if names is None:
             return None
+        if (
+            name in ("slice", "select") and 0 in names.stride()
+        ):  # what is written into the part is written into the whole
+            names = self._of[args[0]] = names.contiguous()
         if name in _RESHAPES:
             moved_names = names.reshape(result.shape)
             self._note_split(names, moved_names)
@@ -347,12 +355,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 at += 1
 
     def _tie(self, names: Tensor, axes: list[int]) -> None:
-        if self.names.vary(names, axes):
+        others = [axis for axis in range(names.dim()) if axis not in axes]
+        if self.names.vary(names, axes) and not self.names.vary(names, others):
             self._ties.append(self.names.along(names, axes).flatten(1))
 
     def _note_parts(self, parts: Sequence[Tensor], axis: int) -> None:
-        if len({part.shape for part in parts}) == 1 and len(parts) > 1 and self.names.vary(parts[0], [axis]):
-            self._ties.append(torch.stack([self.names.along(part, [axis]) for part in parts]))
+        if len({part.shape for part in parts}) == 1 and len(parts) > 1 and self.names.vary(torch.stack([*parts]), [0]):
+            self._parts.append(torch.stack([self.names.along(part, [axis]) for part in parts]))
 
     # Arithmetic
 
@@ -382,6 +391,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if bool((small_a != 0).all()):
             return a
         return torch.where(small_a != 0, small_a, small_b).expand(a.shape)
+
+    def _do_glu(self, given: Mapping[str, Any], result: Tensor) -> Tensor | None:
+        names = self._get(given["self"])
+        if names is None:
+            return None
+        value, gate = names.chunk(2, given.get("dim", -1))
+        return self._join(result.shape, [value, gate])
 
     def _reduce(self, names: Tensor, given: Mapping[str, Any], result: Any) -> Tensor | None:
         dims = given.get("dim")
@@ -565,6 +581,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if slot in slots:  # a layer that runs twice
                 self.names.unite(slots[slot], vector)
             slots.setdefault(slot, vector)
+        for table in self._parts:
+            self.names.unite(table[:1].expand_as(table), table)
         for table in self._ties:
             if self.names.vary(table, [0]) and self.names.vary(table, [1]):
                 self.names.unite(table[:1].expand_as(table), table)

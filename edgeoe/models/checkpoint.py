@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError
-from edgeoe.models.teacher import TeacherSource
+from edgeoe.models.teacher import TeacherSource, load_numbers
 from edgeoe.run import Run
 
 __all__ = ["apply_plan", "load_student", "plan_between", "save_student"]
@@ -132,7 +132,8 @@ def load_student(run: Run) -> nn.Module:
     apply_plan(student, plan["layers"])
     weights = run.file(_WEIGHTS, made_by="compress")
     try:
-        load_model(student, str(weights))
+        load_numbers(student, load_file(weights))
     except (SafetensorError, RuntimeError) as reason:
-        raise RunError(f"{weights}: does not fit {run.path / _PLAN}: {str(reason).splitlines()[0]}") from reason
+        line = " ".join(str(reason).split())[:300]
+        raise RunError(f"{weights}: does not fit {run.path / _PLAN}: {line}") from reason
     return student.eval()

@@ -206,13 +206,14 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
     include, exclude: globs over the names of the layers that make a group's channels. Without `include`, what the
     first layer makes stays.
     """
-    narrowed = []
-    for position, group in enumerate(groups):
+    groups, narrowed = list(groups), []
+    first = next(iter(groups[0].writers), "") if groups else ""
+    for group in groups:
         names = list(group.writers) or [group.name]
         reason = ""
         if include and not any(fnmatch(name, glob) for name in names for glob in include):
             reason = "--include does not name it"
-        elif not include and position == 0:
+        elif not include and first in names:
             reason = "the first layer stays as it is unless --include names it"
         if any(fnmatch(name, glob) for name in names for glob in exclude):
             reason = "--exclude names it"
@@ -272,8 +273,7 @@ def _filled(units: Sequence[_Unit], start: int, keep: float, cut: Callable[[Sequ
 def _steps(group: Group, multiple: int) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(channels gone by then, channels) of each step in which `group` shrinks."""
     width = len(group.order)
-    several = max((len(rows[0]) for rows in group.writers.values()), default=1)
-    multiple //= math.gcd(multiple, several)
+    multiple = math.lcm(*(multiple // math.gcd(multiple, len(rows[0])) for rows in group.writers.values()))
     first = width % multiple  # the odd channels go first, so that what stays is a multiple
     last = width - max(multiple, -(-width // _FLOOR))
     start = 0
@@ -295,7 +295,7 @@ def _line(reason: BaseException) -> str:
 
 def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping[str, tuple[int, ...]]) -> nn.Module:
     """A copy of `model` without those channels of `groups`, and with every attribute that counts them put right."""
-    student = copy.deepcopy(model)
+    student = _without_caches(copy.deepcopy(model))
     gone: dict[Slot, set[int]] = {}
     for group in groups:
         channels = removed.get(group.name, ())
@@ -303,14 +303,32 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
             continue
         for slot, rows in group.slots.items():
             gone.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
-        for name, attribute, each in group.fixes:
-            module = student.get_submodule(name)
-            setattr(module, attribute, getattr(module, attribute) - each * len(channels))
+        for fix in group.fixes:
+            _apply(fix, student.get_submodule(fix.module), len(channels))
     for slot, indices in gone.items():
         _cut(student.get_submodule(slot.module), slot, indices)
     for name in {slot.module for slot in gone}:
         _count_anew(student.get_submodule(name))
     return student
+
+
+def _apply(fix: Fix, module: nn.Module, gone: int) -> None:
+    value = getattr(module, fix.attribute)
+    if fix.place is None:
+        setattr(module, fix.attribute, value - fix.each * gone)
+    else:
+        new = [*value]
+        new[fix.place] -= fix.each * gone
+        setattr(module, fix.attribute, type(value)(new))
+
+
+def _without_caches(model: nn.Module) -> nn.Module:
+    """`model`, in place without the tensors that its forward has kept for the next time, in dicts that it calls caches."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, dict) and "cache" in name and any(map(torch.is_tensor, value.values())):
+                value.clear()
+    return model
 
 
 def _cut(module: nn.Module, slot: Slot, indices: set[int]) -> None:
@@ -350,7 +368,7 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
     Raises PruningError if the forward can't be read.
     """
     try:
-        tied = read_channels(teacher, _example(shape))
+        tied = read_channels(_without_caches(copy.deepcopy(teacher)), _example(shape))
     except Exception as reason:
         raise PruningError(f"the teacher's layers can't be traced: {_line(reason)}") from reason
     groups = _named(_group(teacher, one) for one in tied)
@@ -400,7 +418,7 @@ class _Verification:
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
-        self.model, self.images = _roughened(teacher), _example(shape)
+        self.model, self.images = _without_caches(_roughened(teacher)), _example(shape)
         self.progress = progress
         self.verdicts: dict[str, Group] = {}
 
@@ -461,8 +479,8 @@ class _Verification:
                 self._advance()
 
     def _guesses(self, group: Group) -> list[tuple[Fix, ...]]:
-        """Attributes of the modules around a group's layers that may count its channels: all of them, none, those
-        that are as many as its channels, and those that are as many as an axis is long."""
+        """Attributes of the modules around a group's layers that may count its channels: those of the nearest, all,
+        none, those that are as many as its channels, and those that are as many as an axis is long."""
         certain = {(fix.module, fix.attribute) for fix in group.fixes}
         owners = {slot.module for slot in group.slots}
         above = {".".join(parts[:n]) for owner in owners if (parts := owner.split(".")) for n in range(len(parts))}
@@ -473,14 +491,16 @@ class _Verification:
         units, sizes = [], []
         for name in sorted(above | owners):
             module = self.model.get_submodule(name)
-            for attribute, value in vars(module).items():
-                if type(value) is not int or (name, attribute) in certain or _known(module, attribute):
+            for attribute, place, value in _numbers(module):
+                if (name, attribute) in certain or _known(module, attribute):
                     continue
                 if value == len(group.order) and value not in lengths:
-                    units.append(Fix(name, attribute, 1))
+                    units.append(Fix(name, attribute, 1, place))
                 elif value in lengths:
-                    sizes.append(Fix(name, attribute, lengths[value]))
-        guesses = [(*group.fixes, *extra) for extra in ([*units, *sizes], [], units, sizes)]
+                    sizes.append(Fix(name, attribute, lengths[value], place))
+        nearest = {owner.rpartition(".")[0] for owner in owners} | owners
+        near = [fix for fix in (*units, *sizes) if fix.module in nearest]
+        guesses = [(*group.fixes, *extra) for extra in (near, [*units, *sizes], [], units, sizes)]
         return list(dict.fromkeys(guesses))
 
     @torch.no_grad()
@@ -505,6 +525,15 @@ class _Verification:
         if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
             return "removing them is not the same as silencing them"
         return ""
+
+
+def _numbers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
+    """(attribute, place in a tuple or list, value) of every whole number that `module` itself holds."""
+    for attribute, value in vars(module).items():
+        if type(value) is int:
+            yield attribute, None, value
+        elif type(value) in (tuple, list):
+            yield from ((attribute, place, item) for place, item in enumerate(value) if type(item) is int)
 
 
 def _known(module: nn.Module, attribute: str) -> bool:

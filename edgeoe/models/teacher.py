@@ -21,7 +21,7 @@ from edgeoe.errors import TeacherError
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
-__all__ = ["TeacherSource", "check_outputs", "load_teacher", "read_weights"]
+__all__ = ["TeacherSource", "check_outputs", "load_numbers", "load_teacher", "read_weights"]
 
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 
@@ -227,7 +227,24 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source
         parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
         parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
         raise TeacherError(f"{what}: not the weights of {source}: {' and '.join(parts)}.")
-    model.load_state_dict(state, strict=False)
+    load_numbers(model, state)
+
+
+def load_numbers(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into `model`, which may lack of it only what it shares with what is there, and counters.
+
+    Raises RuntimeError for other keys or shapes.
+    """
+    whole = model.state_dict()  # it knows the versions of its modules, which some ask for
+    given = {whole[key].data_ptr() for key in state if key in whole}
+    missing = [key for key in whole if key not in state and not key.endswith("num_batches_tracked")]
+    lost = [key for key in missing if whole[key].data_ptr() not in given]
+    if lost or state.keys() - whole.keys():
+        raise RuntimeError(f"missing {lost[:3]}, unknown {sorted(state.keys() - whole.keys())[:3]}")
+    whole.update(state)
+    for key in missing:
+        del whole[key]
+    model.load_state_dict(whole, strict=False)
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ def saved(shape_of: ShapeOf, pruned: Prune, teacher_file: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     "name",
     [
-        *("residual", "chain", "scaled", "torchvision:mobilenet_v2", "torchvision:resnet18"),
+        *("residual", "chain", "scaled", "torchvision:mobilenet_v2", "torchvision:resnet18", "torchvision:mnasnet0_5"),
         *("timm:test_efficientnet", "timm:test_vit"),
     ],
 )

@@ -11,13 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError
+from edgeoe.models.channels import Fix
+from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.models.pruning import (
     Group,
     Pruned,
+    _filled,
+    _Verification,
     count_macs,
     count_params,
     drop_blocks,
     drop_channels,
+    narrow_groups,
     prunable_groups,
     prune_channels,
     without_channels,
@@ -366,6 +371,372 @@ def test_without_costs_groups_shrink_alike_and_with_them_they_do_not(network: Ne
 
     assert spread(plain) <= 1 / 8
     assert spread(measured) > 1 / 8
+
+
+def test_where_groups_compete_the_channels_of_least_norm_go_wherever_they_are(network: Network) -> None:
+    teacher = network("stages")
+    teacher.early[0].one[0].weight[:4] *= 1e-3
+    groups = prunable_groups(teacher, shape=SHAPE)
+    alike, ranked = (
+        prune_channels(teacher, shape=SHAPE, keep=0.85, compete=compete, groups=groups) for compete in (False, True)
+    )
+    assert len(alike.removed["early.0.one.0"]) <= 2
+    assert {0, 1, 2, 3} <= set(ranked.removed["early.0.one.0"])
+    norms = {group.name: dict(zip(group.order, group.norms, strict=True)) for group in groups if not group.refused}
+    gone = [norms[name][channel] for name, channels in ranked.removed.items() for channel in channels]
+    left = [
+        norm for name in norms for channel, norm in norms[name].items() if channel not in ranked.removed.get(name, ())
+    ]
+    assert max(gone) <= min(left), "which the sixteenth that stays does not hold up here"
+
+
+def test_norms_are_shares_of_their_groups_mean(network: Network) -> None:
+    for group in groups_of(network("stages")).values():
+        assert list(group.norms) == sorted(group.norms)
+        assert sum(group.norms) == pytest.approx(len(group.order), rel=1e-4)
+
+
+@pytest.mark.parametrize("keep", [0.8, 0.4])
+def test_a_share_of_the_parameters_may_be_asked_for(keep: float) -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 3)
+    ).eval()
+    made = prune_channels(teacher, shape=SHAPE, keep=keep, of="params")
+    assert count_params(made.model) / count_params(teacher) == pytest.approx(keep, rel=0.02)
+    assert made.params_kept == pytest.approx(keep, rel=0.02)
+    assert made.macs_kept != pytest.approx(keep, rel=0.02)
+    with pytest.raises(PruningError, match=r"--keep-params 0.001 can't be met within 2 %"):
+        prune_channels(teacher, shape=SHAPE, keep=0.001, of="params")
+
+
+def test_a_group_keeps_a_sixteenth_of_its_channels() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Conv2d(3, 40, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 3))
+    with pytest.raises(PruningError, match="can't be met") as refused:
+        prune_channels(wide.eval(), shape=SHAPE, keep=0.001)
+    least = re.search(r"the least (0\.\d+)", str(refused.value))
+    assert least is not None
+    made = prune_channels(wide, shape=SHAPE, keep=float(least[1]))
+    assert len(made.model[0].weight) == 3, "a sixteenth of 40, rounded up"
+
+
+# What fills a cut up: five units of one group each, whose shares of the whole are in their rank
+
+
+def share(units: Any) -> tuple[dict[str, tuple[int, ...]], float]:
+    return {name: channels for _, name, channels in units}, 1 - sum(rank for rank, *_ in units)
+
+
+def test_a_cut_that_would_overshoot_is_filled_with_smaller_units() -> None:
+    units = [(0.1, "a", (0,)), (0.4, "b", (0,)), (0.1, "c", (0,)), (0.3, "d", (0,)), (0.1, "e", (0,))]
+    removed, kept = _filled(units, 1, 0.7, share)
+    assert set(removed) == {"a", "c", "e"}, "b waits, d would overshoot"
+    assert kept == pytest.approx(0.7)
+
+
+def test_what_waits_keeps_the_rest_of_its_group_waiting() -> None:
+    units = [(0.1, "a", (0,)), (0.4, "b", (0,)), (0.1, "b", (1,)), (0.1, "c", (0,)), (0.1, "b", (2,))]
+    removed, kept = _filled(units, 1, 0.7, share)
+    assert set(removed) == {"a", "c"}
+    assert kept == pytest.approx(0.8)
+
+
+def test_a_cut_of_everything_is_not_filled() -> None:
+    units = [(0.1, "a", (0,)), (0.1, "b", (0,))]
+    assert _filled(units, 2, 0.5, share) == share(units)
+
+
+def test_coarse_steps_reach_a_share_by_smaller_ones() -> None:
+    """A dear unit of 16 channels stands before cheap ones: the share between is met without it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 128, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 3),
+    ).eval()  # fmt: skip
+    for keep in (0.9, 0.8, 0.7):
+        made = prune_channels(model, shape=SHAPE, keep=keep, channel_multiple=4)
+        assert made.macs_kept == pytest.approx(keep, rel=0.02)
+        assert all(len(made.model[at].weight) % 4 == 0 for at in (0, 2))
+
+
+# What the user wants pruned
+
+
+def narrowed(groups: list[Group], **globs: Any) -> dict[str, str]:
+    return {group.name: group.refused for group in narrow_groups(groups, **globs)}
+
+
+def test_the_first_layer_stays_unless_it_is_named(network: Network) -> None:
+    groups = list(groups_of(network("chain")).values())
+    assert [group.name for group in groups] == ["0.0", "2.0", "4.0", "8"]
+    stays = "the first layer stays as it is unless --include names it"
+    outputs = "they are the network's outputs"
+    assert narrowed(groups) == {"0.0": stays, "2.0": "", "4.0": "", "8": outputs}
+    assert narrowed(groups, exclude=["4.*"]) == {
+        "0.0": stays, "2.0": "", "4.0": "--exclude names it", "8": outputs
+    }  # fmt: skip
+    unnamed = "--include does not name it"
+    assert narrowed(groups, include=["0.*", "8"]) == {"0.0": "", "2.0": unnamed, "4.0": unnamed, "8": outputs}
+    assert narrowed(groups, include=["*"]) == {"0.0": "", "2.0": "", "4.0": "", "8": outputs}
+    assert narrowed(groups, include=["[02].*"], exclude=["2.0"])["2.0"] == "--exclude names it"
+    assert not groups[0].refused, "what is given is not changed"
+
+
+def test_a_group_is_named_by_any_layer_that_makes_its_channels(network: Network) -> None:
+    groups = list(groups_of(network("stages")).values())
+    assert narrowed(groups, include=["early.1.two.0"])["stem.0"] == ""
+    assert narrowed(groups, include=["*"], exclude=["early.1.two.0"])["stem.0"] == "--exclude names it"
+    assert narrowed(groups, include=["nothing"])["down.0"] == "--include does not name it"
+
+
+def test_all_that_the_first_layer_makes_stays() -> None:
+    class Uneven(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.part, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(2, 2, 1), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head(torch.cat([x[:, :2] + self.part(x[:, :2]), x[:, 2:]], 1).mean((2, 3)))
+
+    torch.manual_seed(0)
+    groups = list(groups_of(Uneven().eval()).values())
+    assert {"stem", "stem#2"} <= {group.name for group in groups}
+    assert all(narrowed(groups)[name] for name in ("stem", "stem#2"))
+
+
+def test_what_is_narrowed_stays_whole(network: Network) -> None:
+    teacher = network("stages")
+    groups = narrow_groups(groups_of(teacher).values(), include=["early.*.one.0"])
+    made = prune_channels(teacher, shape=SHAPE, keep=0.85, groups=groups)
+    assert set(made.removed) <= {"early.0.one.0", "early.1.one.0"}
+
+
+# Verification
+
+
+class Counts(nn.Module):
+    """A forward that counts its channels with its own number."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.one, self.two = nn.Conv2d(8, width, 1), nn.Conv2d(width, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        return x + self.two(torch.relu(self.one(x)).reshape(b, self.width, h, w))
+
+
+class Rigid(Counts):
+    """The same with a number that nobody can put right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        return x + self.two(torch.relu(self.one(x)).reshape(b, 10, h, w))
+
+
+def deep(*blocks: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    ).eval()  # fmt: skip
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The groups of each verification, as they happen."""
+    seen: list[list[str]] = []
+    failure = _Verification._failure
+
+    def spy(self: _Verification, groups: list[Group]) -> str:
+        seen.append([group.name for group in groups])
+        return failure(self, groups)
+
+    monkeypatch.setattr(_Verification, "_failure", spy)
+    return seen
+
+
+def test_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None:
+    class Plain(Counts):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.two(torch.relu(self.one(x)))
+
+    model = deep(*(Plain(10) for _ in range(6)))
+    for block in model[1:7]:
+        del block.width
+    found = groups_of(model)
+    assert [name for name, group in found.items() if group.refused] == ["9"]
+    inner = [f"{at}.one" for at in range(1, 7)]
+    assert [sorted(names) for names in tried] == [["0"], inner, ["0", *inner]], "a kind each, then all together"
+
+
+@pytest.mark.parametrize("wrong", [0, 2, 3, 7])
+def test_the_one_of_a_kind_that_can_not_go_is_singled_out(wrong: int, tried: list[list[str]]) -> None:
+    model = deep(*(Rigid(10) if at == wrong else Counts(10) for at in range(8)))
+    found = groups_of(model)
+    assert {name for name, group in found.items() if group.refused} == {f"{wrong + 1}.one", "11"}
+    assert "fails without them" in found[f"{wrong + 1}.one"].refused
+    assert len(tried) < 40
+
+
+def test_a_kind_of_which_none_can_go_is_given_up_early(tried: list[list[str]]) -> None:
+    model = deep(*(Rigid(10) for _ in range(16)))
+    found = groups_of(model)
+    assert all(group.refused for name, group in found.items() if name != "0")
+    assert not found["0"].refused
+    assert len(tried) < 20
+
+
+def test_numbers_that_count_channels_follow_them() -> None:
+    model = deep(Counts(10), Counts(12))
+    found = groups_of(model)
+    assert found["1.one"].fixes == (Fix("1", "width", 1),)
+    assert found["2.one"].fixes == (Fix("2", "width", 1),)
+    student = without_channels(model, found.values(), {"1.one": (3, 4), "2.one": (0, 1, 11)})
+    assert (student[1].width, student[2].width) == (8, 9)
+    assert (model[1].width, model[2].width) == (10, 12)
+    assert student(images()).shape == (4, 3)
+
+
+def test_numbers_in_tuples_follow_them_too() -> None:
+    class Scaled(nn.Module):
+        """As in timm's MetaFormer."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.shape = (width, 1, 1)
+            self.scale = nn.Parameter(torch.rand(width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.view(self.shape)
+
+    model = deep(nn.Conv2d(8, 10, 1), Scaled(10), nn.Conv2d(10, 8, 1))
+    group = groups_of(model)["1"]
+    assert not group.refused
+    student = without_channels(model, [group], {"1": (3, 4)})
+    assert (student[2].shape, model[2].shape) == ((8, 1, 1), (10, 1, 1))
+    again = copy.deepcopy(model)
+    apply_plan(again, plan_between(model, student))
+    again.load_state_dict(student.state_dict())
+    assert torch.equal(again(images()), student(images()))
+
+
+class Attention(nn.Module):
+    def __init__(self, heads: int, size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(8, 3 * heads * size), nn.Linear(heads * size, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        y = x.flatten(2).mT
+        q, k, v = self.qkv(y).reshape(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return x + y.mT.reshape(b, -1, h, w)
+
+
+def test_heads_go_and_are_counted() -> None:
+    model = deep(Attention(6, 4))
+    group = groups_of(model)["1.qkv"]
+    assert not group.refused
+    assert group.fixes == (Fix("1", "heads", 1),)
+    assert len(group.order) == 6
+    student = without_channels(model, [group], {"1.qkv": (0, 4)})
+    assert student[1].heads == 4
+    assert student[1].qkv.out_features == 48
+    assert student[1].proj.in_features == 16
+    silenced = copy.deepcopy(model)
+    for head in (0, 4):
+        silenced[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
+    torch.testing.assert_close(student(images()), silenced(images()))
+
+
+def test_a_number_of_the_network_that_is_as_large_as_its_heads_is_not_taken_for_them() -> None:
+    class Patched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = 4
+            self.body = deep(Attention(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(nn.functional.pixel_unshuffle(x, self.patch).unflatten(1, (3, -1)).mean(2))
+
+    model = Patched().eval()
+    found = groups_of(model)["body.1.qkv"]
+    assert not found.refused
+    assert found.fixes == (Fix("body.1", "heads", 1),)
+
+
+@pytest.mark.parametrize(("multiple", "heads"), [(8, {4, 2}), (16, {4}), (4, {5, 4, 3, 2, 1})])
+def test_heads_go_so_that_their_rows_stay_at_multiples(multiple: int, heads: set[int]) -> None:
+    """Six heads of four: queries, keys and values have 4 rows a head each, 12 in all."""
+    model = deep(Attention(6, 4))
+    groups = narrow_groups(prunable_groups(model, shape=SHAPE), include=["1.qkv"])
+    with pytest.raises(PruningError, match="the nearest is") as refused:
+        prune_channels(model, shape=SHAPE, keep=0.001, channel_multiple=multiple, groups=groups)
+    least = re.search(r"the least (0\.\d+)", str(refused.value))
+    assert least is not None
+    for keep in (0.7, float(least[1])):
+        try:
+            made = prune_channels(model, shape=SHAPE, keep=keep, channel_multiple=multiple, groups=groups)
+        except PruningError:
+            continue
+        assert made.model[1].qkv.out_features % multiple == 0
+        assert made.model[1].proj.in_features % multiple == 0
+        assert made.model[1].heads in heads
+    assert made.model[1].heads == min(heads)
+
+
+def test_layers_of_which_one_has_several_rows_for_each_channel_stay_at_multiples() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, groups=16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
+    ).eval()  # fmt: skip
+    made = prune_channels(model, shape=SHAPE, keep=0.5, channel_multiple=8)
+    assert len(made.model[0].weight) == 8
+    assert len(made.model[1].weight) == 16
+    with pytest.raises(PruningError, match=r"nearest is (0\.5|1)"):
+        prune_channels(model, shape=SHAPE, keep=0.75, channel_multiple=8)
+
+
+def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back() -> None:
+    class Caching(nn.Module):
+        """As in timm's LeViT: in eval mode what is computed from parameters alone is computed once."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+            self.bias, self.bias_cache = nn.Parameter(torch.randn(8)), {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if "bias" not in self.bias_cache:
+                self.bias_cache["bias"] = self.bias.sigmoid()
+            return self.head((self.stem(x) * self.bias_cache["bias"].view(1, -1, 1, 1)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Caching().eval().requires_grad_(False)
+    model(images())
+    found = groups_of(model)["stem"]
+    assert not found.refused
+    assert without_channels(model, [found], {"stem": (1,)})(images()).shape == (4, 3)
+
+
+def test_a_table_that_is_never_made_again_is_kept() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+            self.means = {"red": torch.tensor(0.5)}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.stem(x - self.means["red"])).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Table().eval()
+    assert not groups_of(model)["stem"].refused
+    assert list(model.means) == ["red"]
 
 
 # Dropping

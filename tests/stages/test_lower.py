@@ -39,7 +39,7 @@ def test_every_precision_is_written_with_how_far_it_is(exported: Path) -> None:
 def test_a_target_gets_the_graph_of_its_precision(exported: Path, pictures: Path) -> None:
     run = Run(exported)
     target = replace(load_target("host-cpu"), precision="int8", measure=QUICK)
-    with pytest.raises(RunError, match="export .* --precision int8"):
+    with pytest.raises(RunError, match=r"export .* --precision int8"):
         build(run, target)
     export(run, precisions=["int8"])
     artifact = build(run, target)
