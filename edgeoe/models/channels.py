@@ -39,13 +39,11 @@ class Slot(NamedTuple):
 
 
 class Fix(NamedTuple):
-    """An attribute of a module that counts channels, or its `place` if it is a tuple: it falls by `each` when one
-    goes."""
+    """An attribute of a module that counts channels: it falls by `each` when one goes."""
 
     module: str
     attribute: str
     each: int
-    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,7 @@ class _Names:
         """One name for each place along `axes`: what the others hold there is united."""
         axes = [axis % names.dim() for axis in axes]
         kept = [names.shape[axis] for axis in axes]
-        moved = _narrow(names, [a for a in range(names.dim()) if a not in axes]).movedim(axes, list(range(len(axes))))
-        found = self.find(moved.reshape(*kept, -1))
+        found = self.find(_first(names, axes).reshape(*kept, -1))
         highest = found.amax(-1)
         odd = (found != highest[..., None]) & (found != 0)
         if odd.any():
@@ -143,6 +140,12 @@ class _Names:
         return {int(self._root[name]): reason for name, reason in reversed(self.frozen.items()) if name}
 
 
+def _first(names: Tensor, axes: Sequence[int]) -> Tensor:
+    """`names` with `axes` first, at one place of those others along which it was only expanded."""
+    axes = [axis % names.dim() for axis in axes]
+    return _narrow(names, set(range(names.dim())) - set(axes)).movedim(axes, list(range(len(axes))))
+
+
 def _narrow(names: Tensor, axes: Iterable[int]) -> Tensor:
     """`names` at the first place of those `axes` along which it was only expanded."""
     for axis in axes:
@@ -160,7 +163,6 @@ _MOVES = frozenset({
 })  # fmt: skip
 _RESHAPES = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 _COPIES = frozenset({"clone", "contiguous", "alias", "detach", "lift_fresh", "_to_copy"})
-_SAME = frozenset({"alias", "detach", "lift_fresh"})
 _SPLITS = frozenset({"split", "split_with_sizes", "unsafe_split", "unsafe_chunk"})
 _REDUCTIONS = frozenset({
     *("mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"),
@@ -194,8 +196,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._bare: list[tuple[int, int]] = []  # ranges of those names
         self._makers: list[str] = []  # layers in the order in which they run
         self._wholes: dict[tuple[str, str], int] = {}  # module, attribute -> rows that one of its groups has
-        self._parts: list[Tensor] = []  # (parts, n): alike parts of an axis, which have to stay so
-        self._ties: list[Tensor] = []  # (a, b): of what lies at one b, all or nothing goes, where names vary both ways
+        self._ties: list[tuple[Tensor, bool]] = []  # (a, b, rest): of what lies at one b, all or nothing goes, where
+        # names vary both ways, so that whole `a` may go; or, if True, wherever they vary along a
         self._running: list[str] = []
         self._tensors: dict[int, tuple[str, str]] = {}
         for module_name, module in self.model.named_modules():
@@ -263,14 +265,21 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._keep(one, part)
 
     def _write(self, tensor: Tensor, names: Tensor | None) -> None:
-        old = self._of.get(tensor)
-        if names is not None:
-            names = names.expand(tensor.shape)
-        if old is None or (names is not None and 0 in old.stride()):
-            if names is not None:
-                self._of[tensor] = names
-        elif names is not old:
-            old.copy_(names.clone()) if names is not None else old.zero_()
+        """What is written to a view is written to all of what it views."""
+        names = torch.zeros((), dtype=torch.float64) if names is None else names
+        names, old, base = names.expand(tensor.shape), self._of.get(tensor), tensor._base
+        self._of[tensor] = names
+        if (
+            base is None
+            or 0 in base.stride()
+            or (old is not None and torch.equal(self.names.find(old), self.names.find(names)))
+        ):
+            return
+        whole = torch.empty_strided(base.shape, base.stride(), dtype=torch.float64)
+        known = self._get(base)
+        whole.copy_(known) if known is not None else whole.zero_()
+        whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset() - base.storage_offset()).copy_(names)
+        self._of[base] = whole
 
     def _apply(self, name: str, func: Any, args: Any, given: dict[str, Any], result: Any) -> Any:
         rule: Callable[..., Any] | None = getattr(self, f"_do_{name.strip('_')}", None)
@@ -282,8 +291,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         first = self._get(args[0]) if isinstance(args[0], Tensor) else None
         try:
-            if name in _COPIES:  # a copy may be written into; what was only expanded is, before it is written
-                return first if first is None or 0 in first.stride() or name in _SAME else first.clone()
+            if name in _COPIES:
+                return first
             if name in _MOVES:
                 return self._move(name, func, args, given, result)
             if first is not None and name in _REDUCTIONS:
@@ -323,10 +332,6 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         names = self._get(args[0])
         if names is None:
             return None
-        if (
-            name in ("slice", "select") and 0 in names.stride()
-        ):  # what is written into the part is written into the whole
-            names = self._of[args[0]] = names.contiguous()
         if name in _RESHAPES:
             moved_names = names.reshape(result.shape)
             self._note_split(names, moved_names)
@@ -355,13 +360,15 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 at += 1
 
     def _tie(self, names: Tensor, axes: list[int]) -> None:
-        others = [axis for axis in range(names.dim()) if axis not in axes]
-        if self.names.vary(names, axes) and not self.names.vary(names, others):
-            self._ties.append(self.names.along(names, axes).flatten(1))
+        if self.names.vary(names, axes):
+            moved = _first(names, axes)
+            self._ties.append((moved.reshape(len(moved), math.prod(moved.shape[1 : len(axes)]), -1), False))
 
     def _note_parts(self, parts: Sequence[Tensor], axis: int) -> None:
-        if len({part.shape for part in parts}) == 1 and len(parts) > 1 and self.names.vary(torch.stack([*parts]), [0]):
-            self._parts.append(torch.stack([self.names.along(part, [axis]) for part in parts]))
+        if len({part.shape for part in parts}) == 1 and len(parts) > 1:
+            table = torch.stack([_first(part, [axis]).flatten(1) for part in parts])
+            if self.names.vary(table, [0]):
+                self._ties.append((table, True))
 
     # Arithmetic
 
@@ -392,12 +399,9 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return a
         return torch.where(small_a != 0, small_a, small_b).expand(a.shape)
 
-    def _do_glu(self, given: Mapping[str, Any], result: Tensor) -> Tensor | None:
+    def _do_glu(self, given: Mapping[str, Any], result: Any) -> Tensor | None:  # noqa: ARG002
         names = self._get(given["self"])
-        if names is None:
-            return None
-        value, gate = names.chunk(2, given.get("dim", -1))
-        return self._join(result.shape, [value, gate])
+        return None if names is None else self._pair(*names.chunk(2, given.get("dim", -1)))
 
     def _reduce(self, names: Tensor, given: Mapping[str, Any], result: Any) -> Tensor | None:
         dims = given.get("dim")
@@ -581,10 +585,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if slot in slots:  # a layer that runs twice
                 self.names.unite(slots[slot], vector)
             slots.setdefault(slot, vector)
-        for table in self._parts:
-            self.names.unite(table[:1].expand_as(table), table)
-        for table in self._ties:
-            if self.names.vary(table, [0]) and self.names.vary(table, [1]):
+        for table, always in self._ties:
+            if self.names.vary(table, [0]) and (always or self.names.vary(table, [1])):
                 self.names.unite(table[:1].expand_as(table), table)
         for where, names in self._raw.items():
             slots |= self._axis_of(where, names)

@@ -8,6 +8,7 @@ counts its channels in a way that no rule knows) they stay, and the result says 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ TOLERANCE = 0.02
 _FLOOR = 16  # a group keeps at least this part of its channels
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 _BACK = 4  # units that are taken back to meet a share by others
+_DIFFERS = "removing them is not the same as silencing them"
 _NUMBER = re.compile(r"\d+")
 
 
@@ -206,10 +208,10 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
     include, exclude: globs over the names of the layers that make a group's channels. Without `include`, what the
     first layer makes stays.
     """
-    groups, narrowed = list(groups), []
-    first = next(iter(groups[0].writers), "") if groups else ""
+    narrowed, first = [], None
     for group in groups:
         names = list(group.writers) or [group.name]
+        first = first or group.name
         reason = ""
         if include and not any(fnmatch(name, glob) for name in names for glob in include):
             reason = "--include does not name it"
@@ -273,7 +275,8 @@ def _filled(units: Sequence[_Unit], start: int, keep: float, cut: Callable[[Sequ
 def _steps(group: Group, multiple: int) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(channels gone by then, channels) of each step in which `group` shrinks."""
     width = len(group.order)
-    multiple = math.lcm(*(multiple // math.gcd(multiple, len(rows[0])) for rows in group.writers.values()))
+    several = {len(rows[0]) for rows in group.writers.values()} or {1}
+    multiple = math.lcm(*(multiple // math.gcd(multiple, rows) for rows in several))
     first = width % multiple  # the odd channels go first, so that what stays is a multiple
     last = width - max(multiple, -(-width // _FLOOR))
     start = 0
@@ -303,8 +306,8 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
             continue
         for slot, rows in group.slots.items():
             gone.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
-        for fix in group.fixes:
-            _apply(fix, student.get_submodule(fix.module), len(channels))
+        for name, attribute, each in group.fixes:
+            _lower(student.get_submodule(name), attribute, each * len(channels))
     for slot, indices in gone.items():
         _cut(student.get_submodule(slot.module), slot, indices)
     for name in {slot.module for slot in gone}:
@@ -312,23 +315,23 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
     return student
 
 
-def _apply(fix: Fix, module: nn.Module, gone: int) -> None:
-    value = getattr(module, fix.attribute)
-    if fix.place is None:
-        setattr(module, fix.attribute, value - fix.each * gone)
-    else:
-        new = [*value]
-        new[fix.place] -= fix.each * gone
-        setattr(module, fix.attribute, type(value)(new))
-
-
 def _without_caches(model: nn.Module) -> nn.Module:
-    """`model`, in place without the tensors that its forward has kept for the next time, in dicts that it calls caches."""
+    """`model`, in which nothing is left of what an earlier pass computed from its parameters and kept."""
     for module in model.modules():
         for name, value in vars(module).items():
-            if isinstance(value, dict) and "cache" in name and any(map(torch.is_tensor, value.values())):
+            if "cache" in name and isinstance(value, dict):  # as timm's LeViT calls it
                 value.clear()
     return model
+
+
+def _lower(module: nn.Module, attribute: str, by: int) -> None:
+    """Take that off an attribute, or off one place of a tuple: "shape.0"."""
+    attribute, _, place = attribute.partition(".")
+    old = getattr(module, attribute)
+    if place:
+        setattr(module, attribute, tuple(value - by * (at == int(place)) for at, value in enumerate(old)))
+    else:
+        setattr(module, attribute, old - by)
 
 
 def _cut(module: nn.Module, slot: Slot, indices: set[int]) -> None:
@@ -353,7 +356,7 @@ def _count_anew(module: nn.Module) -> None:
         module.num_features = module.num_features if tensor is None else len(tensor)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = module.num_channels if weight is None else len(module.weight)
-    elif isinstance(weight, Tensor) and len(getattr(module, "normalized_shape", ())) == weight.dim() == 1:
+    elif isinstance(weight, Tensor) and len(getattr(module, "normalized_shape", ())) == weight.dim():
         setattr(module, "normalized_shape", tuple(weight.shape))  # noqa: B010 - whatever norm it is
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
@@ -418,7 +421,7 @@ class _Verification:
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
-        self.model, self.images = _without_caches(_roughened(teacher)), _example(shape)
+        self.model, self.images = _roughened(teacher), _example(shape)
         self.progress = progress
         self.verdicts: dict[str, Group] = {}
 
@@ -479,8 +482,8 @@ class _Verification:
                 self._advance()
 
     def _guesses(self, group: Group) -> list[tuple[Fix, ...]]:
-        """Attributes of the modules around a group's layers that may count its channels: those of the nearest, all,
-        none, those that are as many as its channels, and those that are as many as an axis is long."""
+        """Attributes of the modules around a group's layers that may count its channels: all of them, none, those
+        that are as many as its channels, and those that are as many as an axis is long."""
         certain = {(fix.module, fix.attribute) for fix in group.fixes}
         owners = {slot.module for slot in group.slots}
         above = {".".join(parts[:n]) for owner in owners if (parts := owner.split(".")) for n in range(len(parts))}
@@ -491,49 +494,73 @@ class _Verification:
         units, sizes = [], []
         for name in sorted(above | owners):
             module = self.model.get_submodule(name)
-            for attribute, place, value in _numbers(module):
+            for attribute, value in _numbers(module):
                 if (name, attribute) in certain or _known(module, attribute):
                     continue
                 if value == len(group.order) and value not in lengths:
-                    units.append(Fix(name, attribute, 1, place))
+                    units.append(Fix(name, attribute, 1))
                 elif value in lengths:
-                    sizes.append(Fix(name, attribute, lengths[value], place))
-        nearest = {owner.rpartition(".")[0] for owner in owners} | owners
-        near = [fix for fix in (*units, *sizes) if fix.module in nearest]
-        guesses = [(*group.fixes, *extra) for extra in (near, [*units, *sizes], [], units, sizes)]
+                    sizes.append(Fix(name, attribute, lengths[value]))
+        home, guesses = _common(owners), []
+        for near in (True, False):
+            for tuples in (False, True):
+                own, other = (
+                    [
+                        fix
+                        for fix in fixes
+                        if (tuples or "." not in fix.attribute) and (not near or f"{fix.module}.".startswith(home))
+                    ]
+                    for fixes in (units, sizes)
+                )
+                guesses += [(*group.fixes, *extra) for extra in ([*own, *other], [], own, other)]
         return list(dict.fromkeys(guesses))
 
-    @torch.no_grad()
     def _failure(self, groups: Sequence[Group]) -> str:
-        """Why channels of `groups` can't go; "" if removing them equals silencing them."""
+        """Why channels of `groups` can't go; "" if removing them equals silencing them, if need be in doubles, since
+        a deep network may blow rounding up."""
+        reason = self._difference(groups, self.model, self.images)
+        if reason != _DIFFERS:
+            return reason
+        exact = self._difference(groups, copy.deepcopy(self.model).double(), self.images.double())
+        return exact if exact in ("", _DIFFERS) else reason
+
+    @torch.no_grad()
+    def _difference(self, groups: Sequence[Group], model: nn.Module, images: Tensor) -> str:
         removed = {group.name: group.order[: max(1, len(group.order) // 4)] for group in groups}
-        silenced = copy.deepcopy(self.model)
+        silenced = copy.deepcopy(model)
         for group in groups:
             for slot, rows in group.slots.items():
                 tensor = getattr(silenced.get_submodule(slot.module), slot.tensor)
                 lost = torch.tensor([index for channel in removed[group.name] for index in rows[channel]])
                 tensor.data.index_fill_(slot.axis, lost, 0.0)
         with decomposed(), _Unscaled():  # type: ignore[no-untyped-call]
-            expected = silenced(self.images)
+            expected = silenced(images)
             del silenced
             try:
-                got = without_channels(self.model, groups, removed)(self.images)
+                got = without_channels(model, groups, removed)(images)
             except Exception as reason:
                 return f"the network fails without them ({_line(reason)})"
         if got.shape != expected.shape:
             return "they are the network's outputs"
         if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-            return "removing them is not the same as silencing them"
+            return _DIFFERS
         return ""
 
 
-def _numbers(module: nn.Module) -> Iterator[tuple[str, int | None, int]]:
-    """(attribute, place in a tuple or list, value) of every whole number that `module` itself holds."""
+def _common(modules: Iterable[str]) -> str:
+    """What the names of all those modules begin with, with a dot at its end; "" if that is the whole network."""
+    paths = [name.split(".") for name in modules]
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths)))  # noqa: B905
+    return "".join(f"{parts[0]}." for parts in shared)
+
+
+def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """Whole numbers that a module keeps, also in tuples: ("shape.0", 64)."""
     for attribute, value in vars(module).items():
         if type(value) is int:
-            yield attribute, None, value
-        elif type(value) in (tuple, list):
-            yield from ((attribute, place, item) for place, item in enumerate(value) if type(item) is int)
+            yield attribute, value
+        elif type(value) is tuple and all(type(one) is int for one in value):
+            yield from ((f"{attribute}.{at}", one) for at, one in enumerate(value))
 
 
 def _known(module: nn.Module, attribute: str) -> bool:
@@ -546,7 +573,7 @@ def _known(module: nn.Module, attribute: str) -> bool:
 def _roughened(teacher: nn.Module) -> nn.Module:
     """A copy in which no tensor is all of one value, so that none hides what others do: fresh networks scale whole
     branches by zero."""
-    model = copy.deepcopy(teacher).requires_grad_(False)
+    model = _without_caches(copy.deepcopy(teacher)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
