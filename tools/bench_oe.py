@@ -272,14 +272,19 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(rows: list[dict[str, str]], folder: Path, keep: float) -> None:
+def plot(rows: list[dict[str, str]], folder: Path, keep: float, steps: int) -> None:
     """accuracy.png: top-1 against N. recall.png: recall of each class against its number of samples."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    rows = [r for r in rows if "oe." not in r["method"] and float(r["keep_macs"]) == keep and r["kind"] != "none"]
+    rows = [
+        r
+        for r in rows
+        if "oe." not in r["method"] and r["kind"] != "none"
+        if float(r["keep_macs"]) == keep and int(r["steps"]) == steps
+    ]
     methods = sorted({row["method"] for row in rows})
     if not methods:
         return
@@ -395,7 +400,7 @@ def main() -> None:
             )
     rows = read_rows(table)
     (options.out / f"{options.teacher}.md").write_text(markdown(rows))
-    plot(rows, options.out, options.keep_macs[0])
+    plot(rows, options.out, options.keep_macs[0], options.steps)
     print(f"\n{markdown(rows)}\n{table}, {options.teacher}.md, accuracy.png and recall.png beside it")
     sys.exit(1 if failed else 0)
 
