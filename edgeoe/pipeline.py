@@ -13,7 +13,6 @@ from math import lcm
 from pathlib import Path
 
 from edgeoe.feasibility import require_buildable
-from edgeoe.graph.quantize import RECIPES
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Measurement, Target, Verdict
 from edgeoe.run import Run
@@ -22,7 +21,7 @@ from edgeoe.stages.build import build
 from edgeoe.stages.compress import compress
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
-from edgeoe.stages.lower import graph_file
+from edgeoe.stages.lower import recipe_for
 from edgeoe.stages.validate import validate
 
 __all__ = ["build", "compress", "deploy", "export", "inspect", "validate"]
@@ -52,12 +51,11 @@ def deploy(
         run = compress(settings, out=out, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
         return
-    recipes = {graph_file(target.precision, target.backend) for target in targets}
     export(
         run,
         exporter=exporter,
         precisions={target.precision for target in targets},
-        recipes=[recipe for recipe in RECIPES if f"student-{recipe}.onnx" in recipes],
+        recipes=sorted({recipe_for(target.backend) for target in targets if target.precision == "int8"}),
         progress=progress,
     )
     for target in targets:

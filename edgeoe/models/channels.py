@@ -49,7 +49,7 @@ class Fix(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Tied:
     """Channels of one make. slots: where each of them lies, channel by channel. fixes: counts that the forward is
-    known to use. refused: why none can go; empty if they may. mixing: slots of layers that make or read channels.
+    known to use. refused: why none can go; empty if they may.
     """
 
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]]

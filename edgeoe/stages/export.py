@@ -15,7 +15,7 @@ from torch import nn
 from edgeoe import __version__
 from edgeoe.errors import ExportError
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
-from edgeoe.graph.quantize import Recipe
+from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.models.checkpoint import load_student
 from edgeoe.progress import Progress, silent
 from edgeoe.records import ExportRecord, Precision
@@ -26,7 +26,7 @@ from edgeoe.stages.lower import Int8Settings, write_fp16, write_int8
 __all__ = ["ExporterChoice", "export"]
 
 ExporterChoice = Literal["auto", "dynamo", "legacy"]
-_LOWERED = ("student-fp16.onnx", "student-int8-cpu.onnx", "student-int8-trt.onnx")
+_LOWERED = ("student-fp16.onnx", *(f"student-{recipe}.onnx" for recipe in RECIPES))
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ def export(
     exporter: ExporterChoice = "auto",
     precisions: Collection[Precision] = (),
     int8: Int8Settings | None = None,
-    recipes: Collection[Recipe] = ("int8-cpu", "int8-trt"),
+    recipes: Collection[Recipe] = RECIPES,
     progress: Progress = silent,
 ) -> ExportRecord:
     """Write student.onnx, checked against the student on real images, and its golden outputs; then, made of it, the
@@ -81,7 +81,7 @@ def export(
     run.write_record("export.json", record)
     graphs = [write_fp16(run)] if "fp16" in precisions else []
     if "int8" in precisions:
-        graphs += [write_int8(run, recipe, int8 or Int8Settings(), progress=progress) for recipe in recipes]
+        graphs += write_int8(run, recipes, int8 or Int8Settings(), progress=progress)
     record = replace(record, graphs=tuple(graphs))
     run.write_record("export.json", record)
     return record

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -12,16 +11,16 @@ from numpy.typing import NDArray
 
 from edgeoe.backends.onnxruntime import run_model
 from edgeoe.errors import ExportError
-from edgeoe.graph.calibration import observe
+from edgeoe.graph.calibration import Observed, observe
 from edgeoe.graph.export import OUTPUT
 from edgeoe.graph.half import to_fp16
 from edgeoe.graph.quantize import Recipe, correct_biases, quantisable_layers, quantise, watched_tensors
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost
+from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost, Precision
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 
-__all__ = ["Int8Settings", "graph_file", "write_fp16", "write_int8"]
+__all__ = ["Int8Settings", "graph_file", "recipe_for", "write_fp16", "write_int8"]
 
 FP16_TOLERANCE = 0.02  # of max |difference| / max |logit|
 MIN_AGREEMENT = 0.9  # of an int8 graph with the fp32 graph: fewer is a broken calibration
@@ -39,10 +38,15 @@ class Int8Settings:
     sensitivity: bool = False
 
 
-def graph_file(precision: Literal["fp32", "fp16", "int8"], backend: str) -> str:
+def recipe_for(backend: str) -> Recipe:
+    """The int8 recipe that a backend has fast kernels for."""
+    return "int8-trt" if backend == "tensorrt" else "int8-cpu"
+
+
+def graph_file(precision: Precision, backend: str) -> str:
     """The file in a run that holds the graph of that precision for a backend."""
     if precision == "int8":
-        return f"student-int8-{'trt' if backend == 'tensorrt' else 'cpu'}.onnx"
+        return f"student-{recipe_for(backend)}.onnx"
     return "student.onnx" if precision == "fp32" else "student-fp16.onnx"
 
 
@@ -60,13 +64,21 @@ def write_fp16(run: Run) -> GraphRecord:
     return _write(run, graph, "fp16", got, images)
 
 
-def write_int8(run: Run, recipe: Recipe, settings: Int8Settings, *, progress: Progress = silent) -> GraphRecord:
-    """Write student-<recipe>.onnx, ranges from the run's calibration images.
+def write_int8(
+    run: Run, recipes: Iterable[Recipe], settings: Int8Settings, *, progress: Progress = silent
+) -> list[GraphRecord]:
+    """Write student-<recipe>.onnx for each, all with ranges from one look at the run's calibration images.
 
-    Raises ExportError if it agrees with the fp32 graph on fewer than MIN_AGREEMENT of the other images.
+    Raises ExportError if one agrees with the fp32 graph on fewer than MIN_AGREEMENT of the other images.
     """
     images, graph = _Images.of(run), _fp32(run)
-    maker = _Maker(graph, images, recipe, settings, progress)
+    weights = np.ones(len(images.calibration))
+    seen = observe(graph, watched_tensors(graph), images.calibration, weights, progress=progress)
+    return [_write_int8(run, _Maker(graph, images, seen, recipe, settings, progress)) for recipe in recipes]
+
+
+def _write_int8(run: Run, maker: _Maker) -> GraphRecord:
+    images, settings, recipe = maker.images, maker.settings, maker.recipe
     kept: tuple[str, ...] = ()
     costs: tuple[LayerCost, ...] = ()
     logits = _logits(made := maker.make(kept), images.others)
@@ -121,6 +133,7 @@ class _Maker:
 
     graph: onnx.ModelProto
     images: _Images
+    seen: Mapping[str, Observed]
     recipe: Recipe
     settings: Int8Settings
     progress: Progress
@@ -128,9 +141,6 @@ class _Maker:
 
     def __post_init__(self) -> None:
         self.layers = quantisable_layers(self.graph)
-        weights = np.ones(len(self.images.calibration))
-        tensors = watched_tensors(self.graph)
-        self.seen = observe(self.graph, tensors, self.images.calibration, weights, progress=self.progress)
 
     def make(self, keep: Sequence[str]) -> onnx.ModelProto:
         rounded = [layer for layer in self.layers if layer not in set(keep)]
