@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.environment import cpu_flags, cpu_model, environment
-from edgeoe.run import versions
 from edgeoe.targets import find_targets, load_target
+from edgeoe.versions import versions
 
 __all__ = ["Finding", "examine"]
 

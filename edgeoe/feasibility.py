@@ -15,7 +15,7 @@ __all__ = ["BOARDS", "Board", "Complaint", "impossible_precision", "impossible_w
 _OLDEST, _LAST_10_WITH_DLA, _FIRST_11_WITH_DLA = (10, 3), (10, 7), (11, 4)
 _SAME_CAPABILITY_SINCE = (10, 13)
 _NEEDS = {"fp16": 5.3, "int8": 6.1, "fp8": 8.9}  # the compute capability that a precision needs
-_READS = {"onnxruntime": "runtime", "tensorrt": "engine"}  # the table that a backend reads
+_READS = {"runtime": ("onnxruntime", "openvino"), "engine": ("tensorrt",)}  # the backends that read a table
 _JETSON = (5.3, 6.2, 7.2, 8.7, 11.0)  # compute capabilities of Jetson modules
 
 
@@ -60,9 +60,7 @@ def impossible_wishes(target: Target, tables: Mapping[str, Any] | None = None) -
     yield from _device(target.device)
     if found := impossible_precision(target.precision, target.device):
         yield found
-    if target.backend == "onnxruntime" and target.precision == "fp16":
-        message = "onnxruntime computes fp16 graphs in fp32 on a CPU. Choose fp32 or int8."
-        yield Complaint("", "precision", f"precision: {message}")
+    yield from _runtime(target)
     if target.backend == "tensorrt":
         yield from _tensorrt(target)
         yield from _batches(target)
@@ -79,10 +77,30 @@ def impossible_precision(precision: object, device: DeviceFacts) -> Complaint | 
 
 
 def _unread_tables(target: Target, tables: Mapping[str, Any]) -> Iterator[Complaint]:
-    for backend, table in _READS.items():
-        if table in tables and backend != target.backend:
-            message = f"backend {target.backend} reads no [{table}]: that is for {backend}. Remove it."
+    for table, backends in _READS.items():
+        if table in tables and target.backend not in backends:
+            message = f"backend {target.backend} reads no [{table}]: that is for {' and '.join(backends)}. Remove it."
             yield Complaint("", table, message)
+
+
+def _runtime(target: Target) -> Iterator[Complaint]:
+    runtime = target.runtime
+    if target.backend != "onnxruntime" and runtime.provider != "cpu":
+        message = f"provider is for backend onnxruntime, and this is {target.backend}. Remove it."
+        yield Complaint("runtime", "provider", message)
+    has_units = target.backend == "openvino" or runtime.provider == "openvino"
+    if runtime.unit != "cpu" and not has_units:
+        message = 'unit is for backend openvino, or for onnxruntime with provider = "openvino". Remove it.'
+        yield Complaint("runtime", "unit", message)
+    elif runtime.unit == "npu" and target.precision == "fp32":
+        yield Complaint("runtime", "unit", "unit: an NPU computes fp16 and int8, and precision is fp32.")
+    if runtime.affinity is not None and len(set(runtime.affinity)) < runtime.threads:
+        message = f"affinity has {len(set(runtime.affinity))} cores for threads = {runtime.threads}."
+        yield Complaint("runtime", "affinity", message)
+    on_cpu = target.backend == "openvino" or runtime.provider in ("cpu", "openvino")
+    if target.backend != "tensorrt" and on_cpu and runtime.unit == "cpu" and target.precision == "fp16":
+        message = f"{target.backend} computes fp16 graphs in fp32 on a CPU. Choose fp32 or int8."
+        yield Complaint("", "precision", f"precision: {message}")
 
 
 def _device(device: DeviceFacts) -> Iterator[Complaint]:

@@ -12,11 +12,14 @@ from annotated_types import Ge, Gt, Le, Lt
 
 __all__ = [
     "Accuracy",
+    "AccuracyChange",
     "Artifact",
     "BlockShare",
     "Budget",
     "CalibrationMethod",
+    "Change",
     "Check",
+    "Comparison",
     "CompressRecord",
     "DeviceFacts",
     "EngineSettings",
@@ -26,6 +29,7 @@ __all__ = [
     "GroupShare",
     "InspectRecord",
     "Latency",
+    "LatencyChange",
     "LayerCost",
     "MeasureSettings",
     "Measurement",
@@ -33,12 +37,16 @@ __all__ = [
     "Positive",
     "Precision",
     "RuntimeSettings",
+    "Speed",
     "Target",
     "Verdict",
+    "target_from_json",
     "to_json",
 ]
 
 Outcome = Literal["passed", "failed", "inconclusive"]
+Change = Literal["regressed", "improved", "unchanged", "inconclusive"]
+Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 Fraction = Annotated[float, Ge(0), Le(1)]
@@ -56,10 +64,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
-    """`[runtime]` of a profile: how the runtime is started on the device."""
+    """`[runtime]` of a profile: how the runtime is started on the device.
+
+    affinity: cores that the process is kept on, by the system's numbers; None is all. provider: of ONNX Runtime, what
+    executes the graph. unit: the processor that OpenVINO, or ONNX Runtime's provider of that name, computes on.
+    """
 
     threads: Annotated[int, Ge(1)] = 1
     spinning: bool = False
+    affinity: tuple[Annotated[int, Ge(0)], ...] | None = None
+    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    unit: Literal["cpu", "gpu", "npu"] = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,7 @@ class DeviceFacts:
     """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
 
     board: one that `edgeoe targets check` knows by name. memory_gb: in 10^9 bytes. tensorrt: the version on it.
+    int8_dot: false for an x86 processor without VNNI, whose int8 sums overflow unless weights have 7 bits.
     """
 
     board: str | None = None
@@ -75,6 +91,7 @@ class DeviceFacts:
     dla_cores: Annotated[int, Ge(0)] | None = None
     tensorrt: str | None = None
     power_mode: str | None = None
+    int8_dot: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +117,40 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """`[measure]` of a profile: how latency is sampled."""
+    """`[measure]` of a profile: how latency is sampled, and how much noise it may have.
+
+    processes: fresh ones, one after another, that share the seconds and the calls. warmup_seconds, warmup_max_seconds:
+    least and most that each warms up until its calls are steady. throughput_batches: sizes to measure images per second
+    at. max_variation: of the processes' p50, standard deviation / mean. max_foreign_load: what others may use of the
+    cores, as a share.
+    """
 
     batch: Annotated[int, Ge(1)] = 1
-    warmup_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 0.5
+    throughput_batches: tuple[Annotated[int, Ge(1)], ...] = ()
+    processes: Annotated[int, Ge(2)] = 8
+    warmup_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 0.2
+    warmup_max_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 5.0
     min_seconds: Positive = 3.0
-    min_iterations: Annotated[int, Ge(10)] = 600  # fewer leave p99 without an upper end
+    min_iterations: Annotated[int, Ge(10)] = 1600  # fewer say little of p99
+    max_variation: Positive = 0.10
+    max_foreign_load: Positive = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """`[budget]` of a profile: the limits that a verdict judges; None is no limit.
 
-    Latencies in milliseconds, size in 10^6 bytes, accuracies as fractions.
+    Latencies in milliseconds, sizes in 10^6 bytes, accuracies as fractions. throughput_ips: images per second at the
+    best of the measured batch sizes. max_drop: top-1 of the teacher less that of the artifact, on the same images.
     """
 
     p50_ms: Positive | None = None
     p90_ms: Positive | None = None
     p99_ms: Positive | None = None
+    throughput_ips: Positive | None = None
+    peak_memory_mb: Positive | None = None
     size_mb: Positive | None = None
+    max_drop: Fraction | None = None
     top1: Fraction | None = None
     mean_recall: Fraction | None = None
     rare_recall: Fraction | None = None
@@ -130,7 +162,7 @@ class Target:
     """A device that artifacts are built for: one file under targets/."""
 
     name: str
-    backend: Literal["onnxruntime", "tensorrt"]
+    backend: Backend
     description: str = ""
     precision: Precision = "fp32"
     channel_multiple: Annotated[int, Ge(1)] = 1
@@ -286,13 +318,34 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Percentiles of n single calls, in milliseconds; nearest-rank, interval by order statistics."""
+    """Percentiles in milliseconds of n single calls in several processes.
+
+    Nearest rank among all calls; the interval is that of `percentile_over_processes`.
+    """
 
     p50: Estimate
     p90: Estimate
     p99: Estimate
     n: int
     batch: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """What was measured of an artifact's running, over processes.
+
+    load_ms: from nothing to a loaded model. first_ms: the first call thereafter. peak_memory_mb: of the process, in
+    10^6 bytes. throughput_ips: images per second, by batch size. noise: why its figures can't be judged; empty if they
+    can.
+    """
+
+    latency: Latency
+    load_ms: Estimate
+    first_ms: Estimate
+    peak_memory_mb: Estimate
+    throughput_ips: dict[int, Estimate]
+    noise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,14 +365,17 @@ class Accuracy:
 class Measurement:
     """What was measured of one artifact, where and how.
 
-    random_weights: the teacher never learned, and the accuracy says nothing.
+    accuracy: None where there were no test images. drop: top-1 of the teacher less that of the artifact, None where no
+    budget asks for it. random_weights: the teacher
+    never learned, and the accuracy says nothing.
     """
 
     artifact_sha256: str
     size_bytes: int
     golden_agreement: float
-    accuracy: Accuracy
-    latency: Latency
+    accuracy: Accuracy | None
+    drop: Estimate | None
+    speed: Speed
     environment: dict[str, Any]
     settings: dict[str, Any]
     random_weights: bool = False
@@ -350,6 +406,81 @@ class Verdict:
             if worst in outcomes:
                 return worst
         return "passed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyChange:
+    """One quantity of two artifacts, lower being better.
+
+    ratio: new / base. n: pairs of fresh processes, or the fewer processes of the two where they were not paired.
+    """
+
+    quantity: Literal["p50", "p99"]
+    base_ms: float
+    new_ms: float
+    ratio: Estimate
+    p_value: float
+    tolerance: float
+    n: int
+    change: Change
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyChange:
+    """How often two artifacts are right on the same test images.
+
+    subject: "top-1" or a class. only_base, only_new: images that this one alone gets right. difference: share that new
+    gets right less that of base.
+    """
+
+    subject: str
+    images: int
+    only_base: int
+    only_new: int
+    difference: Estimate
+    p_value: float
+    tolerance: float
+    change: Change
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two artifacts on one target.
+
+    how: interleaved, measured here one against the other; stored, from samples taken earlier. outcome: what a gate
+    makes of it. notes: what the reader should know besides.
+    """
+
+    target: str
+    base: str
+    new: str
+    how: Literal["interleaved", "stored"]
+    latency: tuple[LatencyChange, ...]
+    accuracy: tuple[AccuracyChange, ...]
+    outcome: Outcome
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+def target_from_json(data: dict[str, Any]) -> Target:
+    """The Target that `to_json` made `data` of."""
+    parts = {
+        "device": DeviceFacts,
+        "runtime": RuntimeSettings,
+        "engine": EngineSettings,
+        "measure": MeasureSettings,
+        "budget": Budget,
+    }
+    tables = {name: kind(**{key: _tuple(value) for key, value in data[name].items()}) for name, kind in parts.items()}
+    return Target(**{**data, **tables})
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def to_json(record: Any) -> Any:

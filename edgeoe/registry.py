@@ -21,6 +21,7 @@ METHODS = {
 }
 BACKENDS = {
     "onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime",
+    "openvino": "edgeoe.backends.openvino:OpenVino",
     "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
 }
 

@@ -9,7 +9,7 @@
       student.onnx           precision fp32
       golden.safetensors     the probe's images as the network takes them, and the student's logits
       targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
-                             latency.json (raw samples), validation.json
+                             result.json (raw samples, predictions), validation.json; bundle.json
 
 A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is
 written last: it is there only if the stage finished.
@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +32,9 @@ from edgeoe.errors import RunError
 from edgeoe.files import file_sha256, write_atomic
 from edgeoe.records import to_json
 from edgeoe.toml_document import TomlDocument
+from edgeoe.versions import versions
 
 __all__ = ["Run", "file_sha256", "new_run", "versions", "write_atomic"]
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of edgeoe, Python and `packages`; those that are absent are left out."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in ("edgeoe", *packages):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 class Run:

@@ -9,7 +9,7 @@ import pytest
 
 from edgeoe.errors import TargetError
 from edgeoe.feasibility import BOARDS, impossible_wishes, require_buildable
-from edgeoe.records import DeviceFacts, EngineSettings, MeasureSettings, Target
+from edgeoe.records import DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 
 ORIN = DeviceFacts(
     board="jetson-agx-orin", compute_capability=8.7, memory_gb=64, dla_cores=2, tensorrt="10.3", power_mode="MAXN"
@@ -26,6 +26,10 @@ def wishes(device: DeviceFacts = ORIN, *, precision: Any = "fp16", batch: int = 
         engine=EngineSettings(**engine),
         measure=MeasureSettings(batch=batch),
     )
+
+
+def on_cpu(precision: Any = "fp32", backend: Any = "onnxruntime", **runtime: Any) -> Target:
+    return Target(name="wished", backend=backend, precision=precision, runtime=RuntimeSettings(**runtime))
 
 
 def found(target: Target) -> list[str]:
@@ -47,6 +51,12 @@ def found(target: Target) -> list[str]:
         wishes(DeviceFacts(power_mode="any")),
         wishes(DeviceFacts(board="jetson-thor", power_mode="a name that we don't know", compute_capability=11.0)),
         wishes(batch_min=2, batch_opt=4, batch_max=8, batch=8, workspace_mb=60_000),
+        on_cpu("int8", threads=2, affinity=(1, 3)),
+        on_cpu("fp16", provider="cuda"),
+        on_cpu("fp16", provider="tensorrt"),
+        on_cpu("fp16", provider="openvino", unit="gpu"),
+        on_cpu("int8", "openvino", unit="npu"),
+        on_cpu("fp16", "openvino", unit="gpu"),
     ],
 )
 def test_what_can_be_is_not_complained_of(target: Target) -> None:
@@ -56,6 +66,19 @@ def test_what_can_be_is_not_complained_of(target: Target) -> None:
 @pytest.mark.parametrize(
     ("target", "complaint"),
     [
+        (
+            on_cpu("fp16"),
+            ".precision: precision: onnxruntime computes fp16 graphs in fp32 on a CPU. Choose fp32 or int8.",
+        ),
+        (on_cpu("fp16", "openvino"), ".precision: precision: openvino computes fp16 graphs in fp32 on a CPU."),
+        (
+            on_cpu("fp16", provider="openvino"),
+            ".precision: precision: onnxruntime computes fp16 graphs in fp32 on a CPU.",
+        ),
+        (on_cpu(backend="openvino", provider="cuda"), "runtime.provider: provider is for backend onnxruntime"),
+        (on_cpu(unit="gpu"), "runtime.unit: unit is for backend openvino"),
+        (on_cpu(backend="openvino", unit="npu"), "runtime.unit: unit: an NPU computes fp16 and int8"),
+        (on_cpu(threads=4, affinity=(0, 1, 1)), "runtime.affinity: affinity has 2 cores for threads = 4."),
         (wishes(replace(ORIN, tensorrt="10.8"), dla_core=0), "engine.dla_core: dla_core = 0: TensorRT 10.8 has no DLA"),
         (wishes(replace(ORIN, tensorrt="11.3"), dla_core=0), "engine.dla_core: dla_core = 0: TensorRT 11.3 has no DLA"),
         (
@@ -130,7 +153,7 @@ def test_tables_of_another_backend_are_complained_of_if_the_file_has_them() -> N
     tables = {"backend": "tensorrt", "runtime": {}, "measure": {}}
     (told,) = impossible_wishes(wishes(), tables)
     assert (told.table, told.key) == ("", "runtime")
-    assert told.message == "backend tensorrt reads no [runtime]: that is for onnxruntime. Remove it."
+    assert told.message == "backend tensorrt reads no [runtime]: that is for onnxruntime and openvino. Remove it."
     assert list(impossible_wishes(wishes(), {"engine": {}})) == []
 
 

@@ -156,7 +156,7 @@ def test_a_missing_file_is_named() -> None:
         (
             'backend = "onnxruntime"',
             'backend = "tensor"',
-            "2: backend: input should be 'onnxruntime' or 'tensorrt'. Got 'tensor'.",
+            "2: backend: input should be 'onnxruntime', 'openvino' or 'tensorrt'. Got 'tensor'.",
         ),
         ("power_mode", "powermode", "26: unknown key 'powermode' in [device]. Did you mean 'power_mode'?"),
         ("= 8.7", '= "8.7"', "22: compute_capability: input should be a valid number. Got '8.7'."),

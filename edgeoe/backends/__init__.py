@@ -18,7 +18,10 @@ __all__ = ["Backend", "Runner"]
 
 
 class Runner(Protocol):
-    """A loaded artifact."""
+    """A loaded artifact. image_shape: (C, H, W) of what it takes."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, K) logits of (N, C, H, W) normalised images; returns when they are ready."""

@@ -1,82 +1,42 @@
-"""ONNX Runtime on the CPU. The artifact is the graph itself: what it is tied to is how the session is set up."""
+"""ONNX Runtime, with the execution provider that the profile names and no other.
+
+The artifact is the graph itself: what it is tied to is how the session is set up.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeoe.errors import BackendError
+from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.records import RuntimeSettings, Target
-from edgeoe.run import versions, write_atomic
+from edgeoe.versions import versions
 
-__all__ = ["OnnxRuntime", "run_graph", "run_model"]
+__all__ = ["OnnxRuntime"]
 
-_PROVIDERS = ["CPUExecutionProvider"]
-
-
-def _session(path: Path, settings: RuntimeSettings) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
-    options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(str(path), options, providers=_PROVIDERS)
-    except Exception as reason:  # onnxruntime's exceptions have no common base but Exception
-        raise BackendError(f"{path}: onnxruntime can't load it: {_first_line(reason)}") from reason
-    if session.get_providers() != _PROVIDERS:
-        raise BackendError(f"{path}: onnxruntime chose {session.get_providers()} instead of {_PROVIDERS}.")
-    return session
-
-
-def _first_line(reason: Exception) -> str:
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
-
-
-class _Runner:
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self._session = session
-        self._input = session.get_inputs()[0].name
-
-    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        try:
-            logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
-        except Exception as reason:  # as above
-            raise BackendError(f"onnxruntime can't run it on {x.shape}: {_first_line(reason)}") from reason
-        return logits
-
-
-def run_graph(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K) logits of one ONNX file for (N, C, H, W) images, with default settings."""
-    return _Runner(_session(path, RuntimeSettings())).infer(x)
-
-
-def run_model(graph: onnx.ModelProto, x: NDArray[np.float32], tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """What `tensors` of a graph hold for (N, C, H, W) images."""
-    watched = onnx.ModelProto()
-    watched.CopyFrom(graph)
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session = ort.InferenceSession(watched.SerializeToString(), options, providers=_PROVIDERS)
-    return dict(zip(tensors, session.run(None, {session.get_inputs()[0].name: x}), strict=True))
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+_PACKAGES = {"cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
 
 class OnnxRuntime:
-    """Backend "onnxruntime" with the CPU provider; any other provider is an error, never a fallback."""
+    """Backend "onnxruntime"; a provider that is missing, or does not take every node, is an error and no fallback."""
 
     suffix = ".onnx"
 
@@ -88,19 +48,108 @@ class OnnxRuntime:
         *,
         progress: Progress = silent,  # noqa: ARG002 - there is nothing to wait for
     ) -> dict[str, Any]:
-        session = _session(graph, target.runtime)
-        shape = [target.measure.batch, *session.get_inputs()[0].shape[1:]]
-        _Runner(session).infer(np.zeros(shape, np.float32))
+        runtime = target.runtime
+        placement = _placement(graph, runtime, target.measure.batch)
         write_atomic(artifact, lambda path: shutil.copyfile(graph, path))
         return {
-            "providers": _PROVIDERS,
-            "threads": target.runtime.threads,
-            "spinning": target.runtime.spinning,
+            "providers": [_PROVIDERS[runtime.provider]],
+            "placement": placement,
+            "threads": runtime.threads,
+            "spinning": runtime.spinning,
         }
 
     @contextmanager
     def open(self, artifact: Path, target: Target) -> Iterator[_Runner]:
-        yield _Runner(_session(artifact, target.runtime))
+        yield _Runner(_session(artifact, target.runtime), artifact)
 
     def versions(self) -> dict[str, str]:
-        return versions("onnxruntime", "onnx")
+        return versions("onnxruntime", *_PACKAGES.values())
+
+
+class _Runner:
+    def __init__(self, session: ort.InferenceSession, path: Path) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        shape = session.get_inputs()[0].shape
+        if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+            raise BackendError(f"{path}: takes images of {shape}; edgeoe runs graphs of a fixed (C, H, W).")
+        self.image_shape: tuple[int, int, int] = (shape[1], shape[2], shape[3])
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
+        except Exception as reason:  # onnxruntime's exceptions have no common base but Exception
+            raise BackendError(f"onnxruntime can't run it on {x.shape}: {_first_line(reason)}") from reason
+        return logits
+
+
+def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = None) -> ort.InferenceSession:
+    provider = _PROVIDERS[settings.provider]
+    if provider not in ort.get_available_providers():
+        raise BackendError(
+            f"provider = {settings.provider!r}: this onnxruntime has {', '.join(ort.get_available_providers())}. "
+            f"Install another in its place: pip uninstall onnxruntime && pip install {_PACKAGES[settings.provider]}"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if settings.spinning else "0")
+    if settings.provider != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    chosen = [(provider, _provider_options(settings))]
+    try:
+        session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+    except Exception as reason:  # as above
+        raise BackendError(f"{path}: onnxruntime can't load it: {_first_line(reason)}{_hint(settings)}") from reason
+    if session.get_providers()[0] != provider:
+        raise BackendError(
+            f"{path}: onnxruntime chose {', '.join(session.get_providers())} instead of {provider}.{_hint(settings)}"
+        )
+    return session
+
+
+def _hint(settings: RuntimeSettings) -> str:
+    if settings.provider == "cpu":
+        return ""
+    return (
+        f" Either {_PROVIDERS[settings.provider]} can't load its own libraries and driver (see what onnxruntime "
+        "printed), or it does not take every node."
+    )
+
+
+def _provider_options(settings: RuntimeSettings) -> dict[str, str]:
+    """What a provider is told. TensorRT's precision is the graph's own: none of its precision options is set."""
+    if settings.provider == "openvino":
+        return {"device_type": settings.unit.upper(), "num_of_threads": str(settings.threads)}
+    return {}
+
+
+def _placement(graph: Path, settings: RuntimeSettings, batch: int) -> dict[str, int]:
+    """The number of nodes that ran on each provider in a real run. Raises BackendError if not all ran on the one."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = _session(graph, settings, profile=Path(folder, "run"))
+        runner = _Runner(session, graph)
+        runner.infer(np.zeros((batch, *runner.image_shape), np.float32))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    nodes = {
+        event["name"]: event["args"]
+        for event in events
+        if event.get("cat") == "Node" and "provider" in event.get("args", {})
+    }
+    wanted = _PROVIDERS[settings.provider]
+    elsewhere = [f"{args['op_name']} on {args['provider']}" for args in nodes.values() if args["provider"] != wanted]
+    if elsewhere:
+        raise BackendError(
+            f"{graph}: {len(elsewhere)} of {len(nodes)} nodes did not run on {wanted}: {', '.join(elsewhere[:3])}. "
+            "Choose another provider, or another precision."
+        )
+    return dict(Counter(args["provider"] for args in nodes.values()))
+
+
+def _first_line(reason: Exception) -> str:
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]

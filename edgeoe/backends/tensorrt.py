@@ -25,6 +25,7 @@ from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
 from edgeoe.errors import BackendError
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
+from edgeoe.versions import versions
 
 if TYPE_CHECKING:
     from edgeoe.records import EngineSettings, Target
@@ -85,8 +86,6 @@ class TensorRT:
                 yield engine
 
     def versions(self) -> dict[str, str]:
-        from edgeoe.run import versions  # here, because a device that only runs plans has none of its requirements
-
         with open_device() as cuda:
             here = _here(cuda)
         return {**versions(), **{key: here[key] for key in ("tensorrt", "cuda", "driver")}}

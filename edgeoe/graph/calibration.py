@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeoe.backends.onnxruntime import run_model
+from edgeoe.graph.evaluation import run_model
 from edgeoe.progress import Progress, silent
 from edgeoe.records import CalibrationMethod
 

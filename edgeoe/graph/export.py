@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeoe.backends.onnxruntime import run_graph
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError
+from edgeoe.graph.evaluation import run_graph
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
 

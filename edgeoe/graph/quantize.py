@@ -1,8 +1,9 @@
-"""fp32 graph -> int8 graph, in one of two recipes, since no graph serves both runtimes.
+"""fp32 graph -> int8 graph, in one of three recipes, since no graph serves all processors.
 
 `int8-cpu`: activations uint8 with a zero point, weights int8 per channel; ONNX Runtime fuses these to integer kernels
-on x86. `int8-trt`: everything int8 and symmetric, only what TensorRT has integer kernels for, biases float. Both are
-Q/DQ graphs, and ranges come from `graph/calibration.py`, so that the two differ in nothing else.
+on x86. `int8-cpu-7bit`: the same with weights of 7 bits, for x86 without VNNI, whose kernels add pairs of products in
+16 bits, which those of 8 overflow. `int8-trt`: everything int8 and symmetric, only what TensorRT has integer kernels
+for, biases float. All are Q/DQ graphs with ranges from `graph/calibration.py`, so that they differ in nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from edgeoe.records import CalibrationMethod
 
 __all__ = ["RECIPES", "Recipe", "correct_biases", "quantisable_layers", "quantise", "watched_tensors"]
 
-Recipe = Literal["int8-cpu", "int8-trt"]
+Recipe = Literal["int8-cpu", "int8-cpu-7bit", "int8-trt"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+SEVEN_BITS: tuple[Recipe, ...] = ("int8-cpu-7bit",)
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
@@ -72,12 +74,8 @@ def quantise(
     *,
     method: CalibrationMethod,
     keep: Collection[str] = (),
-    reduce_range: bool = False,
 ) -> onnx.ModelProto:
-    """The int8 graph of an fp32 `graph`; nodes named in `keep` stay as they are.
-
-    seen: what its tensors hold. reduce_range: 7-bit weights, for x86 without VNNI.
-    """
+    """The int8 graph of an fp32 `graph`; nodes named in `keep` stay as they are. seen: what its tensors hold."""
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod as OrtMethod
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -99,7 +97,7 @@ def quantise(
     quantizer = QDQQuantizer(
         copy.deepcopy(graph),
         True,  # per channel
-        reduce_range,
+        recipe in SEVEN_BITS,
         QuantType.QInt8,
         QuantType.QInt8 if symmetric else QuantType.QUInt8,
         TensorsData(OrtMethod.MinMax, ranges),
@@ -116,7 +114,7 @@ def quantise(
 
 
 def correct_biases(
-    graph: onnx.ModelProto, seen: Mapping[str, Observed], *, layers: Iterable[str], reduce_range: bool = False
+    graph: onnx.ModelProto, seen: Mapping[str, Observed], *, layers: Iterable[str], recipe: Recipe
 ) -> onnx.ModelProto:
     """`graph` with the mean error that rounding weights would leave in each output of `layers` taken off its bias.
 
@@ -130,7 +128,7 @@ def correct_biases(
         layer = found.get(node.name)
         if layer is None or node.name not in wanted or node.input[0] not in seen or len(node.input) < 3:
             continue
-        shift = _mean_shift(layer, seen[node.input[0]].means, reduce_range=reduce_range)
+        shift = _mean_shift(layer, seen[node.input[0]].means, levels=63 if recipe in SEVEN_BITS else 127)
         bias = constants.get(node.input[2])
         if shift is None or bias is None:
             continue
@@ -141,9 +139,9 @@ def correct_biases(
     return corrected
 
 
-def _mean_shift(layer: _Layer, means: NDArray[np.float64], *, reduce_range: bool) -> NDArray[np.float64] | None:
+def _mean_shift(layer: _Layer, means: NDArray[np.float64], *, levels: int) -> NDArray[np.float64] | None:
     """(O,) mean of (rounded weight - weight) x, given the mean of each input channel; padding is not seen."""
-    error = (_rounded(layer, 63 if reduce_range else 127) - layer.weight).astype(np.float64)
+    error = (_rounded(layer, levels) - layer.weight).astype(np.float64)
     if layer.node.op_type != "Conv":
         inputs = error if layer.axis == 0 else error.T
         return inputs @ means if inputs.ndim == 2 and inputs.shape[1] == len(means) else None

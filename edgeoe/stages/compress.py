@@ -33,10 +33,11 @@ from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records import CompressRecord
 from edgeoe.registry import METHODS, resolve
-from edgeoe.run import Run, new_run, versions
+from edgeoe.run import Run, new_run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.clock import new_clock
 from edgeoe.targets import load_target
+from edgeoe.versions import versions
 from edgeoe.workbench import Workbench
 
 __all__ = ["compress"]

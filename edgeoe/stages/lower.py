@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeoe.backends.onnxruntime import run_model
 from edgeoe.errors import ExportError
 from edgeoe.graph.calibration import Observed, observe
+from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import OUTPUT
 from edgeoe.graph.half import to_fp16
 from edgeoe.graph.quantize import Recipe, correct_biases, quantisable_layers, quantise, watched_tensors
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost, Precision
+from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost, Target
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 
@@ -38,16 +38,18 @@ class Int8Settings:
     sensitivity: bool = False
 
 
-def recipe_for(backend: str) -> Recipe:
-    """The int8 recipe that a backend has fast kernels for."""
-    return "int8-trt" if backend == "tensorrt" else "int8-cpu"
+def recipe_for(target: Target) -> Recipe:
+    """The int8 recipe that a target has fast and exact kernels for."""
+    if target.backend == "tensorrt" or target.runtime.provider == "tensorrt":
+        return "int8-trt"
+    return "int8-cpu-7bit" if target.device.int8_dot is False else "int8-cpu"
 
 
-def graph_file(precision: Precision, backend: str) -> str:
-    """The file in a run that holds the graph of that precision for a backend."""
-    if precision == "int8":
-        return f"student-{recipe_for(backend)}.onnx"
-    return "student.onnx" if precision == "fp32" else "student-fp16.onnx"
+def graph_file(target: Target) -> str:
+    """The file in a run that holds the graph for a target."""
+    if target.precision == "int8":
+        return f"student-{recipe_for(target)}.onnx"
+    return "student.onnx" if target.precision == "fp32" else "student-fp16.onnx"
 
 
 def write_fp16(run: Run) -> GraphRecord:
@@ -146,7 +148,7 @@ class _Maker:
         rounded = [layer for layer in self.layers if layer not in set(keep)]
         graph = self.graph
         if self.settings.bias_correction:
-            graph = correct_biases(graph, self.seen, layers=rounded)
+            graph = correct_biases(graph, self.seen, layers=rounded, recipe=self.recipe)
         return quantise(graph, self.recipe, self.seen, method=self.settings.calibration, keep=keep)
 
     def costs(self) -> tuple[LayerCost, ...]:

@@ -34,6 +34,10 @@ def device(stub_cuda: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     trt = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     spec.loader.exec_module(trt)
+    modules = tmp_path_factory.mktemp("modules")  # for the processes that measure
+    shutil.copyfile(HERE / "fake_tensorrt.py", modules / "tensorrt.py")
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(stub_cuda.parent))
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr("edgeoe.backends.cuda._LIBRARY", str(stub_cuda))

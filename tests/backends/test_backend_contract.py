@@ -19,6 +19,7 @@ from edgeoe.targets import load_target
 
 SETTINGS = {  # changes to a profile, and what must then stand in the settings of the artifact
     "onnxruntime": ({"runtime": RuntimeSettings(threads=2, spinning=True)}, {"threads": 2, "spinning": True}),
+    "openvino": ({"runtime": RuntimeSettings(threads=2)}, {"threads": 2, "unit": "cpu"}),
     "tensorrt": ({"engine": EngineSettings(batch_max=4, tf32=False)}, {"flags": ()}),
 }
 
@@ -33,9 +34,10 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def target(request: pytest.FixtureRequest, backend: Backend) -> Target:
-    if request.node.callspec.params["backend"] == "onnxruntime":
-        return load_target("host-cpu")
-    return load_target("jetson-orin-nano")
+    name = request.node.callspec.params["backend"]
+    if name == "tensorrt":
+        return replace(load_target("jetson-orin-nano"), precision="fp32")
+    return replace(load_target("host-cpu"), backend=name)
 
 
 @pytest.fixture
@@ -50,6 +52,7 @@ def test_what_it_builds_answers_as_the_student_does(
     settings = backend.build(exported / "student.onnx", target, artifact)
     assert settings
     with backend.open(artifact, target) as runner:
+        assert runner.image_shape == (3, 16, 16)
         np.testing.assert_allclose(runner.infer(golden["images"]), golden["logits"], rtol=1e-3, atol=1e-4)
         answers = {n: runner.infer(golden["images"][:n]) for n in (1, 2, 7, 18)}
     for n, logits in answers.items():

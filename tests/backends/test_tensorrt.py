@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from fake_device import FakeDevice
+from made_up import QUICK
 from onnx import TensorProto, helper
 
 from edgeoe.backends.tensorrt import TensorRT, sidecar_path
@@ -24,7 +25,7 @@ from edgeoe.backends.tensorrt_bindings import BuildPhases
 from edgeoe.doctor import examine
 from edgeoe.errors import BackendError
 from edgeoe.pipeline import build, validate
-from edgeoe.records import DeviceFacts, EngineSettings, MeasureSettings, Target
+from edgeoe.records import DeviceFacts, EngineSettings, Target
 from edgeoe.run import Run
 
 HERE = {"tensorrt": "10.3.0", "compute_capability": "8.7", "device": "Stub (nvgpu)", "cuda": "12.6"}
@@ -368,8 +369,7 @@ def test_phases_that_never_began_or_have_no_steps_do_no_harm() -> None:
 
 
 def test_a_run_keeps_plan_and_sidecar_and_is_measured(device: FakeDevice, exported: Path, pictures: Path) -> None:
-    quick = MeasureSettings(warmup_seconds=0.01, min_seconds=0.05, min_iterations=20)
-    target, run = replace(target_with(batch_max=8), measure=quick), Run.open(exported)
+    target, run = replace(target_with(batch_max=8), measure=QUICK), Run.open(exported)
     steps: list[str] = []
     artifact = build(run, target, progress=lambda title, total: counted(steps, title, total))
     assert (artifact.artifact, artifact.versions["tensorrt"]) == ("targets/orin/model.plan", "10.3.0")
@@ -400,7 +400,7 @@ def test_it_can_be_imported_with_numpy_alone() -> None:
     assert {name for name in ran.stdout.split() if name.startswith("edgeoe.")} == {
         "edgeoe.backends", "edgeoe.backends.cuda", "edgeoe.backends.tensorrt",
         "edgeoe.backends.tensorrt_bindings", "edgeoe.backends.tensorrt_engine",
-        "edgeoe.errors", "edgeoe.files", "edgeoe.progress",
+        "edgeoe.errors", "edgeoe.files", "edgeoe.progress", "edgeoe.versions",
     }  # fmt: skip
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeoe.backends.onnxruntime import run_graph
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import ExportError
+from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.export import OPSET, Exporter, _strip, check_parity, onnx_from_student
 from edgeoe.models.teacher import TeacherSource
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import nn
 
-from edgeoe.backends.onnxruntime import run_model
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.graph.calibration import METHODS, Observed, choose_range, observe
+from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.graph.half import to_fp16
-from edgeoe.graph.quantize import correct_biases, quantisable_layers, quantise, watched_tensors
+from edgeoe.graph.quantize import RECIPES, Recipe, correct_biases, quantisable_layers, quantise, watched_tensors
 from edgeoe.records import CalibrationMethod
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
@@ -109,7 +109,7 @@ def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
     assert choose_range(tensor, "entropy", symmetric=False)[1] > 2
 
 
-@pytest.mark.parametrize("recipe", ["int8-cpu", "int8-trt"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
 def test_int8_is_near_fp32(graph: onnx.ModelProto, seen: dict[str, Observed], recipe: str, method: str) -> None:
     made = quantise(graph, recipe, seen, method=method)
@@ -129,6 +129,16 @@ def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen
     points = [t for t in trt.graph.initializer if t.name.endswith("zero_point")]
     assert all((numpy_helper.to_array(t) == 0).all() for t in points), "TensorRT takes no other"
     assert not [t for t in trt.graph.initializer if t.data_type == onnx.TensorProto.INT32], "its biases stay float"
+
+
+def test_seven_bits_are_never_exceeded(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+    def widest(recipe: Recipe) -> int:
+        made = quantise(graph, recipe, seen, method="minmax")
+        weights = [t for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
+        assert len(weights) == 4
+        return max(int(np.abs(numpy_helper.to_array(t).astype(int)).max()) for t in weights)
+
+    assert (widest("int8-cpu-7bit"), widest("int8-cpu")) == (64, 127)
 
 
 def test_layers_that_are_kept_stay_as_they_are(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
@@ -151,7 +161,7 @@ def test_a_corrected_bias_takes_the_mean_error_away(graph: onnx.ModelProto) -> N
     plain = onnx_from_student(model.eval(), preprocess=PREPROCESS, metadata={})
     x = pictures(40) + 5
     seen = observe(plain, watched_tensors(plain), x, np.ones(40))
-    corrected = correct_biases(plain, seen, layers=quantisable_layers(plain))
+    corrected = correct_biases(plain, seen, layers=quantisable_layers(plain), recipe="int8-cpu")
     expected = logits(plain, x)
 
     def bias(made: onnx.ModelProto) -> float:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeoe.backends.onnxruntime import run_graph
 from edgeoe.errors import ExportError
+from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.pipeline import export
 from edgeoe.run import Run

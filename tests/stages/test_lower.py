@@ -8,32 +8,41 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import QUICK
 
 from edgeoe.errors import ExportError, RunError
 from edgeoe.pipeline import build, export, validate
-from edgeoe.records import MeasureSettings
+from edgeoe.records import DeviceFacts, RuntimeSettings
 from edgeoe.run import Run
 from edgeoe.stages import lower
 from edgeoe.stages.lower import Int8Settings, graph_file
 from edgeoe.targets import load_target
 
-QUICK = MeasureSettings(warmup_seconds=0.01, min_seconds=0.05, min_iterations=20)
-
 
 def test_every_precision_is_written_with_how_far_it_is(exported: Path) -> None:
     run = Run(exported)
     record = export(run, precisions=["fp32", "fp16", "int8"])
-    assert [graph.precision for graph in record.graphs] == ["fp16", "int8-cpu", "int8-trt"]
+    assert [graph.precision for graph in record.graphs] == ["fp16", "int8-cpu", "int8-cpu-7bit", "int8-trt"]
     for graph in record.graphs:
         assert (run.path / graph.path).stat().st_size == graph.size_bytes
         assert 0 < graph.max_rel_error < 0.3
         assert graph.agreement >= 0.9
-    half, cpu, _ = record.graphs
+    half, cpu, *_ = record.graphs
     assert half.max_rel_error < 0.02
     assert (half.calibration, cpu.calibration) == (None, "percentile")
     assert cpu.calibration_images > 0
     saved = run.read_record("export.json", made_by="export")
     assert [graph["path"] for graph in saved["graphs"]] == [graph.path for graph in record.graphs]
+
+
+def test_a_target_names_the_graph_that_it_has_kernels_for() -> None:
+    int8 = replace(load_target("host-cpu"), precision="int8")
+    assert graph_file(int8) == "student-int8-cpu.onnx"
+    assert graph_file(replace(int8, device=DeviceFacts(int8_dot=False))) == "student-int8-cpu-7bit.onnx"
+    assert graph_file(replace(int8, backend="openvino")) == "student-int8-cpu.onnx"
+    assert graph_file(replace(int8, runtime=RuntimeSettings(provider="tensorrt"))) == "student-int8-trt.onnx"
+    assert graph_file(replace(int8, backend="tensorrt")) == "student-int8-trt.onnx"
+    assert graph_file(replace(int8, precision="fp16")) == "student-fp16.onnx"
 
 
 def test_a_target_gets_the_graph_of_its_precision(exported: Path, pictures: Path) -> None:
@@ -44,7 +53,6 @@ def test_a_target_gets_the_graph_of_its_precision(exported: Path, pictures: Path
     export(run, precisions=["int8"])
     artifact = build(run, target)
     assert (run.path / artifact.artifact).read_bytes() == (run.path / "student-int8-cpu.onnx").read_bytes()
-    assert graph_file("int8", "tensorrt") == "student-int8-trt.onnx"
     measurement, _ = validate(run, target, test=pictures / "test")
     assert measurement.golden_agreement >= 0.9
 

@@ -1,0 +1,119 @@
+"""OpenVINO itself, for Intel processors.
+
+The artifact is the ONNX graph: OpenVINO reads it as fast as a format of its own, which would be two files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.errors import BackendError
+from edgeoe.files import write_atomic
+from edgeoe.progress import Progress, silent
+from edgeoe.records import Target
+from edgeoe.versions import versions
+
+__all__ = ["OpenVino"]
+
+
+class OpenVino:
+    """Backend "openvino"; it computes on the unit that the profile names, in the precision of the graph."""
+
+    suffix = ".onnx"
+
+    def build(
+        self,
+        graph: Path,
+        target: Target,
+        artifact: Path,
+        *,
+        progress: Progress = silent,  # noqa: ARG002 - it takes no time to speak of
+    ) -> dict[str, Any]:
+        runner = _Runner(graph, target)
+        runner.infer(np.zeros((target.measure.batch, *runner.image_shape), np.float32))
+        write_atomic(artifact, lambda path: shutil.copyfile(graph, path))
+        return {"unit": target.runtime.unit, "threads": target.runtime.threads, "properties": _properties(target)}
+
+    @contextmanager
+    def open(self, artifact: Path, target: Target) -> Iterator[_Runner]:
+        yield _Runner(artifact, target)
+
+    def versions(self) -> dict[str, str]:
+        return versions("openvino")
+
+
+class _Runner:
+    """One compiled model for each batch size: OpenVINO is faster when it knows the size."""
+
+    def __init__(self, path: Path, target: Target) -> None:
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise BackendError("openvino is not installed: pip install 'edgeoe[openvino]'") from None
+        self._core, self._path, self._target = openvino.Core(), path, target
+        unit = target.runtime.unit.upper()
+        if unit not in {name.partition(".")[0] for name in self._core.available_devices}:
+            raise BackendError(
+                f"unit = {target.runtime.unit!r}: OpenVINO finds {', '.join(self._core.available_devices)} here. "
+                "Is the unit's driver installed?"
+            )
+        try:
+            self._model = self._core.read_model(str(path))
+            shape = self._model.input(0).get_partial_shape()
+        except Exception as reason:  # OpenVINO's exceptions have no common base but Exception
+            raise BackendError(f"{path}: openvino can't load it: {_last_line(reason)}") from reason
+        if shape.rank.get_length() != 4 or any(shape[axis].is_dynamic for axis in (1, 2, 3)):
+            raise BackendError(f"{path}: takes images of {shape}; edgeoe runs graphs of a fixed (C, H, W).")
+        channels, height, width = (shape[axis].get_length() for axis in (1, 2, 3))
+        self.image_shape: tuple[int, int, int] = (channels, height, width)
+        self._compiled: dict[int, Any] = {}
+        self._request(target.measure.batch)
+
+    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if x.shape[1:] != self.image_shape:
+            raise BackendError(f"openvino can't run it on {x.shape}: it takes images of {self.image_shape}")
+        request = self._compiled.get(len(x)) or self._request(len(x))
+        try:
+            request.infer([x], share_inputs=True)
+            return np.array(request.get_output_tensor(0).data, np.float32)
+        except Exception as reason:  # as above
+            raise BackendError(f"openvino can't run it on {x.shape}: {_last_line(reason)}") from reason
+
+    def _request(self, batch: int) -> Any:
+        unit = self._target.runtime.unit.upper()
+        try:
+            model = self._model.clone()
+            model.reshape([batch, *self.image_shape])
+            compiled = self._core.compile_model(model, unit, _properties(self._target))
+            ran_on = {name.partition(".")[0] for name in compiled.get_property("EXECUTION_DEVICES")}
+            self._compiled[batch] = compiled.create_infer_request()
+        except Exception as reason:  # as above
+            raise BackendError(f"{self._path}: openvino can't load it: {_last_line(reason)}") from reason
+        if ran_on != {unit}:
+            raise BackendError(f"{self._path}: OpenVINO chose {', '.join(sorted(ran_on))} instead of {unit}.")
+        return self._compiled[batch]
+
+
+def _properties(target: Target) -> dict[str, str]:
+    """How the model is compiled. The precision hint keeps OpenVINO from bfloat16, which some processors would get."""
+    made = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    made["INFERENCE_PRECISION_HINT"] = "f16" if target.precision == "fp16" else "f32"
+    if target.runtime.unit == "cpu":
+        made["INFERENCE_NUM_THREADS"] = str(target.runtime.threads)
+        made["ENABLE_CPU_PINNING"] = "NO"  # `affinity` says where the process runs
+    if target.runtime.unit == "npu":
+        del made["NUM_STREAMS"]
+    return made
+
+
+def _last_line(reason: Exception) -> str:
+    """OpenVINO's exceptions begin with places in its own source and end with the reason."""
+    lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
+    return lines[-1] if lines else type(reason).__name__
