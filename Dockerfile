@@ -13,7 +13,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv \
     && rm -rf /var/lib/apt/lists/*
 RUN --mount=from=wheel,source=/wheels,target=/wheels \
-    python3 -m venv /opt/edgeoe && /opt/edgeoe/bin/pip install --no-cache-dir /wheels/*.whl
+    python3 -m venv /opt/edgeoe && /opt/edgeoe/bin/pip install --no-cache-dir "$(ls /wheels/*.whl)[compress]"
 RUN useradd --create-home --uid 10001 edgeoe
 USER edgeoe
 WORKDIR /home/edgeoe

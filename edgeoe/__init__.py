@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import build, compress, deploy, export, inspect, validate
+    from edgeoe.pipeline import build, bundle, collect, compress, deploy, export, inspect, validate
     from edgeoe.settings import CompressSettings, OESettings
+    from edgeoe.stages.compare import compare
     from edgeoe.targets import load_target
 
 __all__ = [
     "CompressSettings",
     "OESettings",
     "build",
+    "bundle",
+    "collect",
+    "compare",
     "compress",
     "deploy",
     "export",
@@ -32,6 +36,7 @@ __all__ = [
 _HOME = {
     "CompressSettings": "edgeoe.settings",
     "OESettings": "edgeoe.settings",
+    "compare": "edgeoe.stages.compare",
     "load_target": "edgeoe.targets",
 }
 

@@ -18,13 +18,15 @@ from edgeoe.records import Measurement, Target, Verdict
 from edgeoe.run import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.build import build
+from edgeoe.stages.bundle import bundle
+from edgeoe.stages.collect import collect
 from edgeoe.stages.compress import compress
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
 from edgeoe.stages.lower import recipe_for
 from edgeoe.stages.validate import validate
 
-__all__ = ["build", "compress", "deploy", "export", "inspect", "validate"]
+__all__ = ["build", "bundle", "collect", "compress", "deploy", "export", "inspect", "validate"]
 
 
 def deploy(
@@ -55,7 +57,7 @@ def deploy(
         run,
         exporter=exporter,
         precisions={target.precision for target in targets},
-        recipes=sorted({recipe_for(target.backend) for target in targets if target.precision == "int8"}),
+        recipes=sorted({recipe_for(target) for target in targets if target.precision == "int8"}),
         progress=progress,
     )
     for target in targets:

@@ -18,6 +18,7 @@ LAYERS = """
     report    demo     doctor
     pipeline
     stages
+    device
     workbench graph    measure
     methods   balance  backends  compute
     models
@@ -25,7 +26,7 @@ LAYERS = """
     settings  targets  run
     toml_document
     registry  feasibility
-    errors    progress records files
+    errors    progress records files     versions
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}

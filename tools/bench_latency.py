@@ -1,40 +1,51 @@
 """p50 as `validate` measures it beside a bare `session.run` loop, on one artifact with the same threads.
 
-The two take turns, each with a session of its own; the ratio of their p50 is quoted as the median over rounds.
+The two take turns; the bare loop runs in as many fresh processes, since processes differ too. The ratio of their p50
+is quoted as the median over rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 from pathlib import Path
-from time import perf_counter
 
-import numpy as np
-import onnxruntime as ort
-
-from edgeoe.backends.onnxruntime import OnnxRuntime
-from edgeoe.measure.latency import latency_from_samples, sample_latency
+from edgeoe.measure.speed import measure_speed
+from edgeoe.measure.summary import speed_from_samples
+from edgeoe.records import Target
 from edgeoe.run import Run
 from edgeoe.targets import load_target
 
+LOOP = """
+import sys, time, numpy as np, onnxruntime as ort
+model, threads, spinning, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+options = ort.SessionOptions()
+options.intra_op_num_threads = threads
+options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
+session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape[1:]
+feed = {name: np.random.default_rng(0).standard_normal((1, *shape), dtype=np.float32)}
+for limit, times in ((0.5, []), (seconds, [])):
+    until = time.perf_counter() + limit
+    while time.perf_counter() < until:
+        before = time.perf_counter()
+        session.run(None, feed)
+        times.append(time.perf_counter() - before)
+print(*times)
+"""
 
-def bare(model: Path, x: np.ndarray, *, threads: int, spinning: bool, seconds: float) -> float:
-    """p50 in ms of session.run, after as long a warm-up as `validate` has."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
-    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: x}
-    until = perf_counter() + 0.5
-    while perf_counter() < until:
-        session.run(None, feed)
-    times, until = [], perf_counter() + seconds
-    while perf_counter() < until:
-        before = perf_counter()
-        session.run(None, feed)
-        times.append(perf_counter() - before)
-    return statistics.median(times) * 1e3
+
+def bare(model: Path, target: Target) -> float:
+    """p50 in ms of session.run in a plain loop, over as many processes as `validate` starts."""
+    settings, spinning = target.measure, "1" if target.runtime.spinning else "0"
+    taken: list[float] = []
+    for _ in range(settings.processes):
+        seconds = str(settings.min_seconds / settings.processes)
+        command = [sys.executable, "-c", LOOP, str(model), str(target.runtime.threads), spinning, seconds]
+        taken += map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    return statistics.median(taken) * 1e3
 
 
 def main() -> None:
@@ -45,21 +56,17 @@ def main() -> None:
     options = parser.parse_args()
     target, run = load_target(options.target), Run.open(options.run)
     model = run.file(f"targets/{target.name}/model.onnx", made_by=f"build {run.path} --target {target.name}")
-    image = run.read_tensors("golden.safetensors", made_by=f"export {run.path}")["images"][0]
     ratios = []
     for _ in range(options.rounds):
-        plain = bare(
-            model,
-            image[None],
-            threads=target.runtime.threads,
-            spinning=target.runtime.spinning,
-            seconds=target.measure.min_seconds,
+        plain = bare(model, target)
+        ours = speed_from_samples(measure_speed(model, target), target.measure)
+        p50 = ours.latency.p50
+        ratios.append(p50.value / plain)
+        print(
+            f"bare p50 {plain:.4f} ms   validate p50 {p50.value:.4f} ms [{p50.low:.4f}, {p50.high:.4f}] "
+            f"(n = {ours.latency.n})   ratio {ratios[-1]:.3f}   {'; '.join(ours.noise)}",
+            flush=True,
         )
-        with OnnxRuntime().open(model, target) as runner:
-            calls_ms = sample_latency(runner, image, target.measure)
-        ours = latency_from_samples(calls_ms, batch=1)
-        ratios.append(ours.p50.value / plain)
-        print(f"bare p50 {plain:.4f} ms   validate p50 {ours.p50.value:.4f} ms (n = {ours.n})   ratio {ratios[-1]:.3f}")
     print(f"median ratio {statistics.median(ratios):.3f} (n = {len(ratios)}, {min(ratios):.3f} to {max(ratios):.3f})")
 
 

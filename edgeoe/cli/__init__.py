@@ -12,7 +12,7 @@ import warnings
 
 import typer
 
-from edgeoe.cli import compress, demo, deploy, doctor, inspect, methods, samples, stages, targets
+from edgeoe.cli import bundle, compare, compress, demo, deploy, doctor, inspect, methods, samples, stages, targets
 from edgeoe.errors import EdgeoeError
 
 __all__ = ["app", "main"]
@@ -31,12 +31,35 @@ app.command("export")(stages.export_command)
 app.command("build")(stages.build_command)
 app.command("validate")(stages.validate_command)
 app.command("deploy")(deploy.command)
+app.command("bundle")(bundle.bundle_command)
+app.command("collect")(bundle.collect_command)
+app.command("compare")(compare.compare_command)
+app.add_typer(compare.baseline_app, name="baseline")
 app.add_typer(targets.app, name="targets")
 app.command("methods")(methods.command)
 app.command("samples")(samples.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 
+_EXTRAS = {  # packages that a lean installation lacks, and the extra that brings each
+    **dict.fromkeys(("onnxruntime", "scipy"), "gate"),
+    **dict.fromkeys(
+        (
+            "lightning_fabric",
+            "onnx",
+            "onnxconverter_common",
+            "onnxscript",
+            "PIL",
+            "sklearn",
+            "timm",
+            "tomli_w",
+            "torch",
+            "torchvision",
+            "zstandard",
+        ),
+        "compress",
+    ),
+}
 _USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
@@ -57,6 +80,12 @@ def main(arguments: list[str] | None = None) -> None:
         message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
         if message:  # none where the help was shown instead
             err.print(f"[red]error:[/] {_plain(message)}. See --help.", soft_wrap=True)
+        code = 2
+    except ModuleNotFoundError as missing:
+        needed = _EXTRAS.get((missing.name or "").partition(".")[0])
+        if needed is None:
+            raise
+        err.print(f"[red]error:[/] this needs {missing.name}: pip install 'edgeoe\\[{needed}]'", soft_wrap=True)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130

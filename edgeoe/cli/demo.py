@@ -41,7 +41,8 @@ def command(
             {"name": shown.name, "run": str(shown.run.path), "macs": record["macs"], "params": record["params"]}
         )
         rows[-1] |= {"validation": shown.run.read_record("targets/host-cpu/validation.json", made_by="demo")}
-        console.print(f"{shown.name}: top-1 {percent(shown.measurement.accuracy.top1)} \\[95 %]")
+        accuracy = shown.measurement.accuracy
+        console.print(f"{shown.name}: top-1 {percent(accuracy.top1 if accuracy else None)} \\[95 %]")
     write_json(json, rows)
     console.print(_comparison(rows))
     for row in rows:

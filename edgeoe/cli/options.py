@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
-_PATHS = ("weights", "samples", "list", "ood", "out", "run", "test", "json", "folder")
+_PATHS = ("weights", "samples", "list", "ood", "out", "run", "test", "json", "junit", "markdown", "store", "folder")
 
 
 def _config(context: typer.Context, path: Path | None) -> Config:

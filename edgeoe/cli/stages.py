@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_verdict_reports
 from edgeoe.errors import ConfigError
 from edgeoe.records import CalibrationMethod, Precision
 
@@ -140,6 +141,9 @@ def validate_command(
     run: RunArgument,
     target: TargetOption,
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    github: GithubOption = False,
     config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
@@ -158,6 +162,7 @@ def validate_command(
     measurement, verdict = validate(opened, profile, test=test, progress=bar)
     record = opened.read_record(f"targets/{profile.name}/validation.json", made_by="validate")
     write_json(json, record)
+    write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
     show_measurement(profile.name, record["classes"], measurement)
     show_verdict(profile.name, verdict)
     if verdict.outcome == "passed":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeoe.data.pixels import normalise
 from edgeoe.errors import ConfigError
 from edgeoe.settings import Interpolation, PreprocessSettings
 
@@ -106,6 +107,4 @@ class Preprocess:
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, C, H, W) uint8 -> float32, as the network takes it."""
-        mean = np.asarray(self.mean, np.float32)[:, None, None]
-        std = np.asarray(self.std, np.float32)[:, None, None]
-        return np.asarray((pixels.astype(np.float32) / np.float32(255) - mean) / std, dtype=np.float32)
+        return normalise(pixels, mean=self.mean, std=self.std)

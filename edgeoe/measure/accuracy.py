@@ -7,27 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.backends import Runner
-from edgeoe.data.samples import Samples
 from edgeoe.measure.statistics import mean_of_proportions, proportion
-from edgeoe.progress import Progress, silent
 from edgeoe.records import Accuracy, Estimate
 
-__all__ = ["accuracy_from_predictions", "predict"]
-
-_BATCH = 64
-
-
-def predict(runner: Runner, test: Samples, *, progress: Progress = silent) -> NDArray[np.int64]:
-    """(N,) class that `runner` chooses for each test image."""
-    parts = np.array_split(np.arange(len(test.labels)), max(1, -(-len(test.labels) // _BATCH)))
-    chosen = []
-    with progress("Testing", len(parts)) as advance:
-        for rows in parts:
-            pixels = test.images.rows(rows)
-            chosen.append(runner.infer(test.images.preprocess.normalise(pixels)).argmax(1))
-            advance()
-    return np.concatenate(chosen).astype(np.int64)
+__all__ = ["accuracy_from_predictions"]
 
 
 def accuracy_from_predictions(

@@ -1,43 +1,375 @@
-"""What a measurement was taken on."""
+"""Facts on the machine that a latency depends on, and those in which two machines differ.
+
+Read from /proc, /sys and /etc, and of nvidia-smi and nvpmodel where they are; whatever can't be read is left out. It
+needs the standard library alone, because it runs on the devices too.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cpu_flags", "cpu_model", "environment"]
+__all__ = [
+    "FINGERPRINT",
+    "ask_nvidia_smi",
+    "cgroup_folders",
+    "cpu_flags",
+    "cpu_model",
+    "differing",
+    "environment",
+    "load_1min",
+    "read_int",
+    "read_text",
+    "usable_cores",
+]
+
+_ROOT = Path("/")
+
+FINGERPRINT: tuple[str, ...] = (
+    "machine",
+    "board",
+    "cpu",
+    "cpu_flags",
+    "cores",
+    "cpu_limit",
+    "governor",
+    "energy_preference",
+    "cpu_max_mhz",
+    "turbo",
+    "power_mode",
+    "jetson_clocks",
+    "gpu",
+    "driver",
+    "gpu_max_mhz",
+    "gpu_power_limit_w",
+)
+"""Facts that must be equal for two latencies to be comparable, beside the versions of the runtime.
+
+Not `system`: distributions patch their kernels every few weeks, which changes the inference of a network by far less
+than what a gate tolerates, and would void every baseline; that of another system shows in `machine` (x86_64 of Linux is
+AMD64 on Windows). Not `memory_mb`, `memory_limit_mb`: a model that fits runs as fast in more. Not `load_1min`: noise.py
+watches what others do.
+"""
+
+# Of `versions`: what makes or starts an artifact, but computes nothing of a call.
+_NOT_IN_A_CALL = frozenset({"edgeoe", "onnx", "python"})
+_FLAGS_OF_KERNELS = re.compile(r"avx.*|amx.*|fma4?|f16c|ssse3|sse4_[12]|asimd.*|fphp|neon|i8mm|bf16|sve.*|sme(?!p).*")
+_CORES = "sys/devices/system/cpu"
+_NO_LIMIT = 1 << 60  # bytes; v1 writes "no limit" as 2^63 less a page
+_COMMAND_SECONDS = 5.0
+
+# Linux on Arm gives the numbers only. Source: Arm's MIDR_EL1 registers, as lscpu (util-linux) lists them.
+_ARM_CORES = {
+    "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72",
+    "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77",
+    "0xd40": "Neoverse-V1", "0xd41": "Cortex-A78", "0xd42": "Cortex-A78AE", "0xd44": "Cortex-X1",
+    "0xd46": "Cortex-A510", "0xd47": "Cortex-A710", "0xd49": "Neoverse-N2", "0xd4f": "Neoverse-V2",
+    "0xd83": "Neoverse-V3AE",
+}  # fmt: skip
 
 
-def _cpuinfo(key: str) -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return ""
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""
+def environment(*, root: Path = _ROOT) -> dict[str, Any]:
+    """Facts on this machine, as JSON can hold them. A key that is absent is unknown, or there is no such thing here.
 
+    cpu, machine, system: names. cpu_flags: those that choose kernels, sorted. cores: that this process may use.
+    governor, energy_preference: of cpufreq, all that these cores have. cpu_max_mhz: the most that they are allowed.
+    turbo: whether it is on. cpu_limit: cores, of the control group's quota. memory_mb, memory_limit_mb: in 10^6 bytes,
+    of the machine and of the control group. container: its kind. board: of the device tree. power_mode: nvpmodel's, by
+    name. jetson_clocks: whether the clocks of a Jetson are fixed. gpu, driver, gpu_max_mhz, gpu_power_limit_w,
+    gpu_persistence: of the GPU that `ask_nvidia_smi` asks. load_1min: processes that ran or waited, on average.
 
-def cpu_model() -> str:
-    """The processor's name."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def cpu_flags() -> frozenset[str]:
-    """The processor's instruction-set flags; empty where the system does not list them."""
-    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
-
-
-def environment() -> dict[str, Any]:
-    """Facts on the machine that a latency depends on."""
-    return {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    root: where proc, sys and etc are looked for. Sources: proc(5), the kernel's cpufreq and cgroup documents.
+    """
+    cores = usable_cores()
+    facts: dict[str, Any] = {
+        "cpu": cpu_model(root=root),
+        "cpu_flags": sorted(flag for flag in cpu_flags(root=root) if _FLAGS_OF_KERNELS.fullmatch(flag)),
+        "cores": len(cores),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
-        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "governor": _of_cores(root, cores, "scaling_governor"),
+        "energy_preference": _of_cores(root, cores, "energy_performance_preference"),
+        "cpu_max_mhz": _cpu_max_mhz(root, cores),
+        "turbo": _turbo(root),
+        "cpu_limit": _cpu_limit(root),
+        "memory_mb": _memory_mb(root),
+        "memory_limit_mb": _memory_limit_mb(root),
+        "container": _container(root),
+        **_board(root),
+        **_gpu(root),
+        "load_1min": load_1min(root=root),
+    }
+    return {key: value for key, value in facts.items() if value is not None and value not in ("", [])}
+
+
+def differing(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, base's, new's) of what forbids to compare latencies of two environments; None is unknown.
+
+    The fields are those of `FINGERPRINT`, then, where both environments have `versions`, all packages and libraries in
+    them that take part in a call: not Python, edgeoe or onnx. What one side knows and the other does not is different.
+    """
+    found = _unequal(FINGERPRINT, base, new)
+    was, now = base.get("versions"), new.get("versions")
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        told = {field for field, _, _ in found}
+        found += _unequal(sorted({*was, *now} - _NOT_IN_A_CALL - told), was, now)
+    return found
+
+
+def _unequal(fields: Sequence[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    return [(field, base.get(field), new.get(field)) for field in fields if base.get(field) != new.get(field)]
+
+
+def cpu_model(*, root: Path = _ROOT) -> str:
+    """The processor's name; on Arm that of its cores. Source: /proc/cpuinfo."""
+    parts = sorted(set(zip(_cpuinfo(root, "CPU implementer"), _cpuinfo(root, "CPU part"), strict=False)))
+    arm = [_ARM_CORES.get(part) or f"{maker}:{part}" if maker == "0x41" else f"{maker}:{part}" for maker, part in parts]
+    names = _cpuinfo(root, "model name")
+    return (names[0] if names else "") or " + ".join(arm) or platform.processor() or platform.machine()
+
+
+def cpu_flags(*, root: Path = _ROOT) -> frozenset[str]:
+    """The processor's instruction-set flags; empty where the system does not list them. Source: /proc/cpuinfo."""
+    listed = _cpuinfo(root, "flags") or _cpuinfo(root, "Features")
+    return frozenset(listed[0].split()) if listed else frozenset()
+
+
+def usable_cores() -> tuple[int, ...]:
+    """The numbers of the cores that this process may run on, ascending. Source: sched_getaffinity(2)."""
+    return tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+def load_1min(*, root: Path = _ROOT) -> float | None:
+    """Processes that ran or waited for a core, on average of the last minute. Source: /proc/loadavg."""
+    told = re.match(r"\d{1,9}\.\d+(?= )", read_text(root / "proc/loadavg"))
+    if told:
+        return float(told[0])
+    return round(os.getloadavg()[0], 2) if root == _ROOT and hasattr(os, "getloadavg") else None
+
+
+def read_text(path: Path) -> str:
+    """What the file holds, without the ends' blanks and zero bytes; empty if it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
+    except (OSError, ValueError):  # a ValueError for a path with a zero byte, made of what another file holds
+        return ""
+
+
+def read_int(path: Path) -> int | None:
+    """The number that the file holds alone; None if it can't be read or holds something else."""
+    return _int(read_text(path))
+
+
+def cgroup_folders(root: Path, controller: str) -> tuple[Path, ...]:
+    """Folders of the control groups that this process is in, v2's and v1's of `controller`, innermost first.
+
+    A limit holds if any of them has it. In a container, its own group is mounted where the outermost would be.
+    Sources: cgroups(7), /proc/self/cgroup.
+    """
+    mount = root / "sys/fs/cgroup"
+    lines = read_text(root / "proc/self/cgroup").splitlines() or ["0::/", f"1:{controller}:/"]
+    found = []
+    for line in lines:
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0" and not controllers:
+            mounts = [mount, mount / "unified"]  # the second where v1 is in use beside it
+        elif controller in controllers.split(","):
+            mounts = [one for one in (mount / controllers, mount / controller) if _is_there(one)][:1]
+        else:
+            continue
+        parts = [part for part in path.split("/") if part]
+        if ".." in parts:  # outside of what is mounted here
+            parts = []
+        found += [one.joinpath(*parts[:depth]) for one in mounts for depth in range(len(parts), -1, -1)]
+    return tuple(found)
+
+
+def ask_nvidia_smi(*fields: str) -> tuple[str, ...]:
+    """What nvidia-smi answers to each of `fields` for one GPU, without units; an answer that it lacks is empty.
+
+    The GPU is the first of CUDA_VISIBLE_DEVICES, else the first that it lists. Empty where there is no nvidia-smi or
+    no GPU, where it takes more than 5 s, or does not know a field. Source: nvidia-smi --help-query-gpu.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    known = chosen.isdecimal() or chosen.startswith("GPU-")
+    if not chosen or chosen == "-1":  # hidden from CUDA
+        return ()
+    told = _output(
+        "nvidia-smi",
+        f"--query-gpu={','.join(fields)}",
+        "--format=csv,noheader,nounits",
+        *([f"--id={chosen}"] if known else []),  # not that of a MIG slice
+    )
+    answers = [part.strip() for part in told.partition("\n")[0].split(",")]
+    if not told or len(answers) != len(fields):
+        return ()
+    return tuple("" if answer == "N/A" or answer.startswith("[") else answer for answer in answers)
+
+
+def _int(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # its folder can't be looked into
+        return False
+
+
+def _output(program: str, *arguments: str) -> str:
+    """What the program prints; empty if it is not there, fails or takes too long."""
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    try:
+        done = subprocess.run(  # noqa: S603 - a program of the system, asked for facts
+            [path, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "" if done.returncode else done.stdout.decode(errors="replace").strip()
+
+
+def _cpuinfo(root: Path, key: str) -> list[str]:
+    """The values of `key`, one for each core that has it."""
+    pairs = (line.partition(":") for line in read_text(root / "proc/cpuinfo").splitlines())
+    return [value.strip() for name, _, value in pairs if name.strip() == key]
+
+
+def _of_cores(root: Path, cores: Sequence[int], name: str) -> str:
+    """The distinct values of a file of cpufreq."""
+    return ", ".join(sorted({text for core in cores if (text := read_text(_cpufreq(root, core) / name))}))
+
+
+def _cpufreq(root: Path, core: int) -> Path:
+    return root / _CORES / f"cpu{core}/cpufreq"
+
+
+def _cpu_max_mhz(root: Path, cores: Sequence[int]) -> int | None:
+    """Of the core that may run fastest: what is allowed now, or else what it could."""
+    for name in ("scaling_max_freq", "cpuinfo_max_freq"):
+        khz = max((read_int(_cpufreq(root, core) / name) or 0 for core in cores), default=0)
+        if khz > 0:
+            return round(khz / 1000)
+    return None
+
+
+def _turbo(root: Path) -> bool | None:
+    off = read_int(root / _CORES / "intel_pstate/no_turbo")
+    boost = read_int(root / _CORES / "cpufreq/boost")
+    return off == 0 if off is not None else boost == 1 if boost is not None else None
+
+
+def _cpu_limit(root: Path) -> float | None:
+    limits = []
+    for folder in cgroup_folders(root, "cpu"):
+        v2 = read_text(folder / "cpu.max").split()
+        v1 = [read_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        for quota, period in ([_int(one) for one in both] for both in (v2, v1) if len(both) == 2):
+            if quota and period and quota > 0 and period > 0:  # else "max" or -1
+                limits.append(quota / period)
+    return round(min(limits), 3) if limits else None
+
+
+def _memory_limit_mb(root: Path) -> int | None:
+    sizes = [
+        size
+        for folder in cgroup_folders(root, "memory")
+        for name in ("memory.max", "memory.limit_in_bytes")
+        if (size := read_int(folder / name)) is not None and 0 < size < _NO_LIMIT
+    ]
+    return round(min(sizes) / 1e6) if sizes else None
+
+
+def _memory_mb(root: Path) -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d{1,18}) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
+    return round(int(found[1]) * 1024 / 1e6) if found else None
+
+
+def _container(root: Path) -> str:
+    if "microsoft" in read_text(root / "proc/sys/kernel/osrelease").lower():
+        return "wsl"
+    for name, kind in ((".dockerenv", "docker"), ("run/.containerenv", "podman")):
+        if _is_there(root / name):
+            return kind
+    return read_text(root / "run/systemd/container")
+
+
+def _board(root: Path) -> dict[str, Any]:
+    board = read_text(root / "proc/device-tree/model") or read_text(root / "sys/devices/soc0/machine")
+    jetson = (
+        "jetson" in board.lower()
+        or "nvidia,tegra" in read_text(root / "proc/device-tree/compatible")
+        or bool(read_text(root / "etc/nv_tegra_release"))
+    )
+    if not jetson:
+        return {"board": board}
+    return {"board": board, "power_mode": _power_mode(root), "jetson_clocks": _jetson_clocks(root)}
+
+
+def _power_mode(root: Path) -> str:
+    """The name of the mode that is on, or its number if nothing tells the name."""
+    modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", read_text(root / "etc/nvpmodel.conf"))
+    names: dict[str, str] = {number.lstrip("0"): name for number, name in modes}
+    on = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
+    number = on[1].lstrip("0") if on else None
+    if number in names:
+        return names[number]
+    told = re.search(r"NV Power Mode:\s*(\S+)", _output("nvpmodel", "-q"))
+    return told[1] if told else "" if number is None else number or "0"
+
+
+def _jetson_clocks(root: Path) -> bool | None:
+    """Whether the least clock is also the most, of every core and of the GPU; None if either can't be read."""
+    cores = [folder / "cpufreq" for folder in (root / _CORES).glob("cpu[0-9]*")]
+    fixed = {
+        "cpu": [_fixed(folder, "scaling_min_freq", "scaling_max_freq") for folder in cores],
+        "gpu": [_fixed(folder, "min_freq", "max_freq") for folder in _gpu_clocks(root)],
+    }
+    known = {unit: [one for one in told if one is not None] for unit, told in fixed.items()}
+    if not all(all(told) for told in known.values()):
+        return False
+    return True if all(known.values()) else None
+
+
+def _fixed(folder: Path, low: str, high: str) -> bool | None:
+    least, most = read_int(folder / low), read_int(folder / high)
+    return None if least is None or most is None else least == most
+
+
+def _gpu_clocks(root: Path) -> Iterator[Path]:
+    """devfreq's folders of a Jetson's GPU: 17000000.gpu, before JetPack 6 also .ga10b, .gv11b; gpu-gpc-0 of Thor."""
+    name = re.compile(r"gpu|g[abkmpv]\d+b")
+    for folders in ("sys/class/devfreq/*", "sys/devices/*/devfreq/*", "sys/devices/platform/*/devfreq/*"):
+        found = [folder for folder in sorted(root.glob(folders)) if name.search(folder.name)]
+        if found:
+            yield from found
+            return
+
+
+def _gpu(root: Path) -> dict[str, Any]:
+    fields = ("name", "driver_version", "clocks.max.sm", "power.limit", "persistence_mode")
+    name, driver, most_mhz, power, persistence = ask_nvidia_smi(*fields) or ("",) * len(fields)
+    loaded = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", read_text(root / "proc/driver/nvidia/version"))
+    return {
+        "gpu": name,
+        "driver": driver or (loaded[0] if loaded else ""),
+        "gpu_max_mhz": _int(most_mhz),
+        "gpu_power_limit_w": float(power) if re.fullmatch(r"\d+(\.\d+)?", power) else None,
+        "gpu_persistence": {"Enabled": True, "Disabled": False}.get(persistence),
     }

@@ -1,57 +1,63 @@
-"""How long one call of an artifact takes."""
+"""How long the calls of one loaded artifact take, in the process that loaded it."""
 
 from __future__ import annotations
 
 import gc
-from time import perf_counter, perf_counter_ns
+import statistics
+from collections.abc import Callable
+from time import perf_counter_ns
 
-import numpy as np
-from numpy.typing import NDArray
+__all__ = ["time_calls", "warm_up"]
 
-from edgeoe.backends import Runner
-from edgeoe.measure.statistics import percentile
-from edgeoe.progress import Progress, silent
-from edgeoe.records import Latency, MeasureSettings
-
-__all__ = ["latency_from_samples", "sample_latency"]
+_WINDOW_NS, _WINDOW_CALLS = 20_000_000, 3  # the warm-up looks at medians over at least so long and so many calls
+_STEADY = 0.05  # the last two windows and the two before them differ by less than this share
 
 
-def sample_latency(
-    runner: Runner, image: NDArray[np.float32], settings: MeasureSettings, *, progress: Progress = silent
-) -> NDArray[np.float64]:
-    """Milliseconds of each call of `runner` on (batch, C, H, W) copies of `image` (C, H, W).
+def warm_up(call: Callable[[], object], *, least_seconds: float, most_seconds: float) -> tuple[float, bool]:
+    """Call until the calls take no longer and no less than before: the seconds it took, and whether they came to that.
 
-    After a warm-up it samples until both the minimum time and the minimum number are reached. Python's
-    garbage collector is off meanwhile.
+    least_seconds, most_seconds: bounds; a call that has begun is ended.
     """
-    x = np.ascontiguousarray(np.broadcast_to(image, (settings.batch, *image.shape)))
-    warm_until = perf_counter() + settings.warmup_seconds
-    while perf_counter() < warm_until:
-        runner.infer(x)
-    samples: list[int] = []
+    start, medians = perf_counter_ns(), [_window(call)] if most_seconds > 0 else []
+    while medians:
+        past = (perf_counter_ns() - start) / 1e9
+        if past >= least_seconds and _is_steady(medians):
+            return past, True
+        if past >= most_seconds:
+            return past, False
+        medians.append(_window(call))
+    return 0.0, True
+
+
+def _window(call: Callable[[], object]) -> float:
+    calls = time_calls(call, seconds=_WINDOW_NS / 1e9, calls=_WINDOW_CALLS)
+    return statistics.median(calls)
+
+
+def _is_steady(medians: list[float]) -> bool:
+    if len(medians) < 4:
+        return False
+    before, now = sum(medians[-4:-2]), sum(medians[-2:])
+    return abs(now - before) <= _STEADY * before
+
+
+def time_calls(call: Callable[[], object], *, seconds: float, calls: int) -> list[int]:
+    """Nanoseconds of each call, until both the least time and the least number are reached.
+
+    Python's garbage collector is off meanwhile.
+    """
+    taken: list[int] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
-        with progress("Measuring latency", 100) as advance:
-            start, shown = perf_counter_ns(), 0
-            while True:
-                before = perf_counter_ns()
-                runner.infer(x)
-                after = perf_counter_ns()
-                samples.append(after - before)
-                share = min((after - start) / 1e9 / settings.min_seconds, len(samples) / settings.min_iterations)
-                while shown < min(100, int(share * 100)):  # at most 100 times in all: no cost to speak of
-                    shown += 1
-                    advance()
-                if share >= 1:
-                    break
+        until = perf_counter_ns() + int(seconds * 1e9)
+        while True:
+            before = perf_counter_ns()
+            call()
+            after = perf_counter_ns()
+            taken.append(after - before)
+            if after >= until and len(taken) >= calls:
+                return taken
     finally:
         if collecting:
             gc.enable()
-    return np.asarray(samples, np.float64) / 1e6
-
-
-def latency_from_samples(samples_ms: NDArray[np.float64], *, batch: int) -> Latency:
-    """Percentiles of (n,) calls."""
-    p50, p90, p99 = (percentile(samples_ms, share) for share in (0.50, 0.90, 0.99))
-    return Latency(p50=p50, p90=p90, p99=p99, n=len(samples_ms), batch=batch)

@@ -19,9 +19,11 @@ from rich.progress import (
 from rich.table import Table
 
 from edgeoe.models.names import by_reason, shortened
-from edgeoe.records import Check, Estimate, GraphRecord, Measurement, Outcome, Verdict
+from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Verdict
+from edgeoe.report.wording import check_text
 
 __all__ = [
+    "COLOUR",
     "bar",
     "err",
     "out",
@@ -35,7 +37,7 @@ __all__ = [
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-_COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 
 
 @contextmanager
@@ -73,8 +75,13 @@ def percent(estimate: Estimate | None) -> str:
 
 def milliseconds(estimate: Estimate) -> str:
     """A latency with its 95 % interval."""
-    high = f"{estimate.high:.3f}" if isfinite(estimate.high) else "?: too few calls"
-    return rf"{estimate.value:.3f} ms  \[{estimate.low:.3f}, {high}]"
+    return interval(estimate, "ms", digits=3)
+
+
+def interval(estimate: Estimate, unit: str, *, digits: int) -> str:
+    """A figure with its 95 % interval."""
+    high = f"{estimate.high:.{digits}f}" if isfinite(estimate.high) else "?"
+    return rf"{estimate.value:.{digits}f} {unit}  \[{estimate.low:.{digits}f}, {high}]"
 
 
 def show_left_alone(refused: Mapping[str, str]) -> None:
@@ -101,41 +108,51 @@ def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
 
 def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
     """Print accuracy and latency of one artifact."""
-    accuracy, latency = m.accuracy, m.latency
-    rare = ", ".join(classes[k] for k in accuracy.rare_classes)
+    latency = m.speed.latency
     rows = [
-        ("top-1", percent(accuracy.top1)),
-        ("mean recall", percent(accuracy.mean_recall)),
-        (f"rare recall ({rare})", percent(accuracy.rare_recall)),
-        ("worst recall", percent(accuracy.worst_recall)),
-        *((f"  {name}", percent(part)) for name, part in zip(classes, accuracy.recall_per_class, strict=True)),
+        *_accuracy_rows(classes, m),
         ("p50", milliseconds(latency.p50)),
         ("p90", milliseconds(latency.p90)),
-        (f"p99 (n = {latency.n}, batch {latency.batch})", milliseconds(latency.p99)),
+        (f"p99 (n = {latency.n} in {latency.processes} processes, batch {latency.batch})", milliseconds(latency.p99)),
+        *(
+            (f"throughput, batch {batch}", interval(rate, "images/s", digits=0))
+            for batch, rate in m.speed.throughput_ips.items()
+        ),
+        ("loading", milliseconds(m.speed.load_ms)),
+        ("first call", milliseconds(m.speed.first_ms)),
+        ("peak memory", interval(m.speed.peak_memory_mb, "MB", digits=1)),
         ("size", f"{m.size_bytes / 1e6:.3f} MB"),
     ]
-    out.print(table(f"{target}, {sum(accuracy.images_per_class)} test images", ("", r"measured \[95 %]"), rows))
+    images = sum(m.accuracy.images_per_class) if m.accuracy else 0
+    out.print(table(f"{target}, {images or 'no'} test images", ("", r"measured \[95 %]"), rows))
+    for reason in m.speed.noise:
+        out.print(f"[yellow]noise[/]: {escape(reason)}", soft_wrap=True)
     if m.random_weights:
         out.print(
             "[yellow]random weights[/]: the teacher never learned, accuracy and recall say nothing", soft_wrap=True
         )
 
 
+def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, str]]:
+    accuracy = m.accuracy
+    if accuracy is None:
+        return []
+    rare = ", ".join(classes[k] for k in accuracy.rare_classes)
+    return [
+        ("top-1", percent(accuracy.top1)),
+        *([("top-1 lost to the teacher", percent(m.drop))] if m.drop else []),
+        ("mean recall", percent(accuracy.mean_recall)),
+        (f"rare recall ({rare})", percent(accuracy.rare_recall)),
+        ("worst recall", percent(accuracy.worst_recall)),
+        *((f"  {name}", percent(part)) for name, part in zip(classes, accuracy.recall_per_class, strict=True)),
+    ]
+
+
 def show_verdict(target: str, verdict: Verdict) -> None:
     """Print each check and the verdict."""
     for check in verdict.checks:
-        colour = _COLOUR[check.outcome]
-        out.print(f"  [{colour}]{check.outcome:<12}[/] {_check(check)}")
+        colour = COLOUR[check.outcome]
+        out.print(f"  [{colour}]{check.outcome:<12}[/] {escape(check_text(check))}")
     if len(verdict.checks) == 1:
         out.print(f"  [dim]no budget in the profile of {target}: only the build itself was judged[/]")
-    out.print(f"{target}: [bold {_COLOUR[verdict.outcome]}]{verdict.outcome}[/]")
-
-
-def _check(check: Check) -> str:
-    if check.measured is None:
-        return f"{check.name} {check.sense} {check.limit:g}: {check.reason}"
-    interval = ""
-    if check.measured.low < check.measured.high:
-        interval = rf" \[{check.measured.low:.4g}, {check.measured.high:.4g}]"
-    reason = f" ({check.reason})" if check.reason else ""
-    return f"{check.name} {check.measured.value:.4g}{interval}, {check.sense} {check.limit:g}{reason}"
+    out.print(f"{target}: [bold {COLOUR[verdict.outcome]}]{verdict.outcome}[/]")

@@ -21,10 +21,10 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     require_buildable(target)
     extra = "" if target.precision == "fp32" else f" --precision {target.precision}"
     run.file("export.json", made_by=f"export {run.path}{extra}")
-    graph = run.file(graph_file(target.precision, target.backend), made_by=f"export {run.path}{extra}")
+    graph = run.file(graph_file(target), made_by=f"export {run.path}{extra}")
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     folder = f"targets/{target.name}"
-    run.forget(*(f"{folder}/{name}" for name in ("validation.json", "latency.json", "engine.json")))
+    run.forget(*(f"{folder}/{name}" for name in ("validation.json", "result.json", "engine.json")))
     path = run.path / folder / f"model{backend.suffix}"
     settings = backend.build(graph, target, path, progress=progress)
     for written in sorted(path.parent.glob(f"{path.name}*")):

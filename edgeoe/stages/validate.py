@@ -9,89 +9,153 @@ from pathlib import Path
 import numpy as np
 
 from edgeoe.backends import Backend
-from edgeoe.data.samples import find_test, load_samples, rarest
+from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError
-from edgeoe.measure.accuracy import accuracy_from_predictions, predict
+from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.environment import environment
 from edgeoe.measure.judge import judge
-from edgeoe.measure.latency import latency_from_samples, sample_latency
+from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.measure.result import Result, write_result
+from edgeoe.measure.speed import measure_speed
+from edgeoe.measure.statistics import paired_difference
+from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Artifact, Measurement, Target, Verdict, to_json
+from edgeoe.records import Artifact, Estimate, Measurement, Target, Verdict, to_json
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 from edgeoe.stages.lower import graph_file
+from edgeoe.stages.teacher import teacher_predictions
 
-__all__ = ["validate", "validate_record"]
+__all__ = ["built_artifact", "conclude", "read_test", "validate", "validate_record"]
 
 
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> tuple[Measurement, Verdict]:
-    """Measure the built artifact's accuracy on `test` and its latency here, and judge both."""
-    folder = f"targets/{target.name}"
-    made_by = f"build {run.path} --target {target.name}"
-    engine = Artifact(**run.read_record(f"{folder}/engine.json", made_by=made_by))
-    graph = run.file(graph_file(target.precision, target.backend), made_by=f"export {run.path}")
-    if engine.graph_sha256 != file_sha256(graph):
-        raise RunError(f"{run.path / engine.artifact}: built from another graph. Build again: edgeoe {made_by}")
-    path = run.file(engine.artifact, made_by=made_by)
-    facts = run_facts(run)
+    """Measure the built artifact's accuracy on `test` and its speed here, and judge both."""
+    artifact = built_artifact(run, target)
+    path = run.file(artifact.artifact, made_by=f"build {run.path} --target {target.name}")
     golden = run.read_tensors("golden.safetensors", made_by=f"export {run.path}")
-    samples = load_samples(
-        find_test(test, facts.classes), facts.preprocess, progress=progress, title="Reading test images"
-    )
+    samples = read_test(run, test, progress=progress)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    where = environment()
     with backend.open(path, target) as runner:
         logits = runner.infer(golden["images"])
-        predicted = predict(runner, samples, progress=progress)
-        calls_ms = sample_latency(runner, golden["images"][0], target.measure, progress=progress)
-    measurement = Measurement(
-        artifact_sha256=engine.sha256,
-        size_bytes=engine.size_bytes,
-        golden_agreement=float((logits.argmax(1) == golden["logits"].argmax(1)).mean()),
-        accuracy=accuracy_from_predictions(
-            predicted,
+        predictions = predict(
+            lambda pixels: runner.infer(samples.images.preprocess.normalise(pixels)),
+            samples.images.rows,
             samples.labels,
-            classes=len(facts.classes),
-            rare=rarest(np.asarray(facts.counts)),
-        ),
-        latency=latency_from_samples(calls_ms, batch=target.measure.batch),
-        environment={**where, "versions": backend.versions()},
-        settings={**asdict(target.measure), **engine.settings},
-        random_weights=facts.random_weights,
+            progress=progress,
+        )
+    facts = run_facts(run)
+    result = Result(
+        target=target,
+        artifact=path.name,
+        artifact_sha256=artifact.sha256,
+        size_bytes=artifact.size_bytes,
+        classes=facts.classes,
+        rare=rarest(np.asarray(facts.counts)),
+        golden_agreement=float((logits.argmax(1) == golden["logits"].argmax(1)).mean()),
+        predictions=predictions,
+        environment={**environment(), "versions": backend.versions()},
+        speed=measure_speed(path, target, progress=progress),
+        settings=artifact.settings,
+    )
+    teacher = None if target.budget.max_drop is None else teacher_predictions(run, samples, progress=progress)
+    return conclude(run, target, result, teacher)
+
+
+def built_artifact(run: Run, target: Target) -> Artifact:
+    """The record of what `build` made for `target`. Raises RunError if the graph has changed since."""
+    made_by = f"build {run.path} --target {target.name}"
+    artifact = Artifact(**run.read_record(f"targets/{target.name}/engine.json", made_by=made_by))
+    graph = run.file(graph_file(target), made_by=f"export {run.path}")
+    if artifact.graph_sha256 != file_sha256(graph):
+        raise RunError(f"{run.path / artifact.artifact}: built from another graph. Build again: edgeoe {made_by}")
+    return artifact
+
+
+def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
+    """The test images under `test`, labelled by the run's classes."""
+    facts = run_facts(run)
+    return load_samples(
+        find_test(test, facts.classes), facts.preprocess, progress=progress, title="Reading test images"
+    )
+
+
+def conclude(run: Run, target: Target, result: Result, teacher: Predictions | None) -> tuple[Measurement, Verdict]:
+    """Make figures of a result, judge them by the budget of `target`, and write both into the run."""
+    seen = result.predictions
+    measurement = Measurement(
+        artifact_sha256=result.artifact_sha256,
+        size_bytes=result.size_bytes,
+        golden_agreement=result.golden_agreement or 0.0,
+        accuracy=None
+        if seen is None
+        else accuracy_from_predictions(seen.chosen, seen.labels, classes=len(result.classes), rare=result.rare),
+        drop=None if seen is None or teacher is None else _drop(teacher, seen),
+        speed=speed_from_samples(result.speed, target.measure),
+        environment={**result.environment, **result.speed.watched},
+        settings={**asdict(target.measure), **asdict(target.runtime), **result.settings},
+        random_weights=run_facts(run).random_weights,
     )
     verdict = judge(measurement, target.budget)
-    run.write_record(f"{folder}/latency.json", {"batch": target.measure.batch, "calls_ms": calls_ms.tolist()})
-    run.write_record(f"{folder}/validation.json", validate_record(measurement, verdict, facts.classes))
+    folder = f"targets/{target.name}"
+    run.forget(f"{folder}/validation.json")
+    run.write(f"{folder}/result.json", lambda path: write_result(path, result))
+    run.write_record(f"{folder}/validation.json", validate_record(measurement, verdict, result.classes))
     return measurement, verdict
+
+
+def _drop(teacher: Predictions, own: Predictions) -> Estimate:
+    """Top-1 of the teacher less that of the artifact, on the same images."""
+    right, teacher_right = own.chosen == own.labels, teacher.chosen == teacher.labels
+    only_own, only_teacher = int((right & ~teacher_right).sum()), int((teacher_right & ~right).sum())
+    return paired_difference(only_own, only_teacher, len(right))
 
 
 def validate_record(measurement: Measurement, verdict: Verdict, classes: Sequence[str]) -> dict[str, object]:
     """The result record of `validate`: plain values under stable keys, their intervals under `intervals`."""
-    accuracy, latency = measurement.accuracy, measurement.latency
+    accuracy, speed = measurement.accuracy, measurement.speed
+    latency = speed.latency
     return {
-        "top1": accuracy.top1.value,
-        "recall_per_class": [part.value if part else None for part in accuracy.recall_per_class],
-        "mean_recall": accuracy.mean_recall.value,
-        "rare_recall": accuracy.rare_recall.value if accuracy.rare_recall else None,
-        "worst_recall": accuracy.worst_recall.value,
+        **_accuracy_record(measurement, classes),
         "latency_ms": {
             "p50": latency.p50.value,
             "p90": latency.p90.value,
             "p99": latency.p99.value,
             "n": latency.n,
             "batch": latency.batch,
+            "processes": latency.processes,
         },
+        "throughput_ips": {str(batch): rate.value for batch, rate in speed.throughput_ips.items()},
+        "load_ms": speed.load_ms.value,
+        "first_ms": speed.first_ms.value,
+        "peak_memory_mb": speed.peak_memory_mb.value,
+        "noise": list(speed.noise),
         "verdict": verdict.outcome,
         "checks": to_json(verdict.checks),
         "classes": list(classes),
-        "rare_classes": [classes[k] for k in accuracy.rare_classes],
-        "images_per_class": list(accuracy.images_per_class),
-        "intervals": {"accuracy": to_json(accuracy), "latency_ms": to_json(latency)},
+        "intervals": {"accuracy": to_json(accuracy), "drop": to_json(measurement.drop), "speed": to_json(speed)},
         "golden_agreement": measurement.golden_agreement,
         "artifact_sha256": measurement.artifact_sha256,
         "size_bytes": measurement.size_bytes,
         "environment": measurement.environment,
         "settings": measurement.settings,
         "random_weights": measurement.random_weights,
+    }
+
+
+def _accuracy_record(measurement: Measurement, classes: Sequence[str]) -> dict[str, object]:
+    accuracy, drop = measurement.accuracy, measurement.drop
+    if accuracy is None:
+        keys = ("top1", "recall_per_class", "mean_recall", "rare_recall", "worst_recall", "drop")
+        return {**dict.fromkeys(keys), "rare_classes": None, "images_per_class": None}
+    return {
+        "top1": accuracy.top1.value,
+        "recall_per_class": [part.value if part else None for part in accuracy.recall_per_class],
+        "mean_recall": accuracy.mean_recall.value,
+        "rare_recall": accuracy.rare_recall.value if accuracy.rare_recall else None,
+        "worst_recall": accuracy.worst_recall.value,
+        "drop": drop.value if drop else None,
+        "rare_classes": [classes[k] for k in accuracy.rare_classes],
+        "images_per_class": list(accuracy.images_per_class),
     }

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from PIL import Image
 
-from edgeoe.data.images import Images
-from edgeoe.data.preprocess import Preprocess
-from edgeoe.data.samples import Samples
-from edgeoe.measure.accuracy import accuracy_from_predictions, predict
+from edgeoe.measure.accuracy import accuracy_from_predictions
 
 
 def test_recalls_are_in_class_order_and_the_rare_ones_are_averaged() -> None:
@@ -62,31 +55,6 @@ def test_recalls_and_images_add_up_to_top1(pairs: list[tuple[int, int]]) -> None
     first = accuracy.recall_per_class[0]
     assert (accuracy.rare_recall is None) == (first is None)
     assert accuracy.rare_recall is None or accuracy.rare_recall.value == pytest.approx(first.value)
-
-
-class Brightness:
-    """A runner whose class is how bright an image is; notes how many it was given at once."""
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.batches.append(len(x))
-        level = np.round(3 * x.mean((1, 2, 3))).astype(int)
-        return np.eye(4, dtype=np.float32)[level]
-
-
-@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
-def test_every_test_image_is_predicted_once_in_order(n: int, tmp_path: Path) -> None:
-    labels = np.random.default_rng(n).integers(0, 4, n)
-    for level in range(4):
-        Image.new("L", (4, 4), 85 * level).save(tmp_path / f"{level}.png")
-    images = Images([tmp_path / f"{k}.png" for k in labels], Preprocess(size=(4, 4), mean=(0.0,), std=(1.0,)))
-    runner = Brightness()
-    predicted = predict(runner, Samples(images, labels, ("a", "b", "c", "d")))
-    assert predicted.tolist() == labels.tolist()
-    assert sum(runner.batches) == n
-    assert max(runner.batches) <= 64
 
 
 def test_the_worst_recall_may_be_that_of_a_class_with_few_images() -> None:

@@ -8,34 +8,50 @@ from typing import Any
 import pytest
 
 from edgeoe.measure.judge import judge
-from edgeoe.records import Accuracy, Budget, Check, Estimate, Latency, Measurement, Outcome, Verdict
+from edgeoe.records import Accuracy, Budget, Check, Estimate, Latency, Measurement, Outcome, Speed, Verdict
 
 SOME = Estimate(0.7, 0.6, 0.8)
+LOST = Estimate(0.03, 0.02, 0.04)
 
 
-def measurement(*, agreement: float = 1.0, rare: Estimate | None = SOME) -> Measurement:
-    accuracy = SOME
+def measurement(
+    *,
+    agreement: float = 1.0,
+    rare: Estimate | None = SOME,
+    drop: Estimate | None = LOST,
+    noise: tuple[str, ...] = (),
+    images: bool = True,
+) -> Measurement:
     call = Estimate(2.0, 1.8, 2.3)
+    accuracy = Accuracy(
+        top1=SOME,
+        recall_per_class=(SOME,),
+        mean_recall=SOME,
+        rare_recall=rare,
+        worst_recall=SOME,
+        rare_classes=(0,),
+        images_per_class=(50,),
+    )
     return Measurement(
         artifact_sha256="0",
         size_bytes=2_000_000,
         golden_agreement=agreement,
-        accuracy=Accuracy(
-            top1=accuracy,
-            recall_per_class=(accuracy,),
-            mean_recall=accuracy,
-            rare_recall=rare,
-            worst_recall=accuracy,
-            rare_classes=(0,),
-            images_per_class=(50,),
+        accuracy=accuracy if images else None,
+        drop=drop,
+        speed=Speed(
+            latency=Latency(p50=call, p90=call, p99=call, n=100, batch=1, processes=8),
+            load_ms=call,
+            first_ms=call,
+            peak_memory_mb=call,
+            throughput_ips={1: Estimate(400, 380, 420), 8: Estimate(900, 850, 950)},
+            noise=noise,
         ),
-        latency=Latency(p50=call, p90=call, p99=call, n=100, batch=1),
         environment={},
         settings={},
     )
 
 
-@pytest.mark.parametrize("key", ["p50_ms", "p90_ms", "p99_ms"])
+@pytest.mark.parametrize("key", ["p50_ms", "p90_ms", "p99_ms", "peak_memory_mb"])
 @pytest.mark.parametrize(
     ("limit", "outcome"), [(2.3, "passed"), (2.0, "inconclusive"), (1.8, "inconclusive"), (1.7, "failed")]
 )
@@ -69,6 +85,37 @@ def test_a_rare_class_without_test_images_is_inconclusive_with_the_reason() -> N
 def test_an_artifact_that_decides_otherwise_than_its_student_fails_without_any_budget() -> None:
     assert judge(measurement(agreement=0.9), Budget()).outcome == "failed"
     assert judge(measurement(agreement=1.0), Budget()).outcome == "passed"
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(850, "passed"), (900, "inconclusive"), (951, "failed")])
+def test_throughput_is_that_of_the_best_batch(limit: float, outcome: Outcome) -> None:
+    _, check = judge(measurement(), Budget(throughput_ips=limit)).checks
+    assert (check.sense, check.outcome) == ("at least", outcome)
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(0.04, "passed"), (0.03, "inconclusive"), (0.01, "failed")])
+def test_the_drop_against_the_teacher_is_bounded(limit: float, outcome: Outcome) -> None:
+    _, check = judge(measurement(), Budget(max_drop=limit)).checks
+    assert (check.sense, check.outcome) == ("at most", outcome)
+
+
+@pytest.mark.parametrize("key", ["p50_ms", "p90_ms", "p99_ms", "throughput_ips"])
+def test_noise_makes_every_latency_inconclusive_never_a_pass(key: str) -> None:
+    budget: dict[str, Any] = {key: 1e6 if key.endswith("ms") else 1}
+    assert judge(measurement(), Budget(**budget)).outcome == "passed"
+    _, check = judge(measurement(noise=("others used 62 % of the cores", "it throttled")), Budget(**budget)).checks
+    assert (check.outcome, check.reason) == ("inconclusive", "others used 62 % of the cores; it throttled")
+
+
+def test_noise_does_not_touch_size_memory_and_accuracy() -> None:
+    budget = Budget(size_mb=2.0, peak_memory_mb=3.0, top1=0.5)
+    assert judge(measurement(noise=("others used 62 % of the cores",)), budget).outcome == "passed"
+
+
+def test_without_test_images_accuracy_is_inconclusive() -> None:
+    verdict = judge(measurement(images=False, drop=None), Budget(top1=0.1, max_drop=0.5, p50_ms=3.0))
+    assert [check.outcome for check in verdict.checks] == ["passed", "passed", "inconclusive", "inconclusive"]
+    assert "without test images" in verdict.checks[-1].reason
 
 
 def test_every_budget_key_is_judged() -> None:

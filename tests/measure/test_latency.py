@@ -1,104 +1,99 @@
-"""What is sampled, and how often; never how fast."""
+"""What is timed, and how often; never how fast."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from edgeoe.measure.latency import latency_from_samples, sample_latency
-from edgeoe.records import MeasureSettings
+from edgeoe.measure.latency import time_calls, warm_up
 
 
-class Counting:
-    """A runner that notes its calls; each takes `ms` on the clock that it brings along."""
+class Calls:
+    """A call that notes itself; each takes the next of `ms` on the clock that it brings, then always the last."""
 
-    def __init__(self, ms: int = 1) -> None:
-        self.now_ns, self.ms = 0, ms
-        self.shapes: list[tuple[int, ...]] = []
+    def __init__(self, ms: Sequence[float]) -> None:
+        self.now_ns, self.number, self.ms = 0, 0, list(ms)
         self.collecting: list[bool] = []
 
-    def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.shapes.append(x.shape)
+    def __call__(self) -> None:
         self.collecting.append(gc.isenabled())
-        self.now_ns += self.ms * 1_000_000
-        return np.zeros((len(x), 2), np.float32)
+        self.now_ns += int(self.ms[min(self.number, len(self.ms) - 1)] * 1_000_000)
+        self.number += 1
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch) -> Counting:
-    made = Counting(ms=2)
-    monkeypatch.setattr("edgeoe.measure.latency.perf_counter", lambda: made.now_ns / 1e9)
-    monkeypatch.setattr("edgeoe.measure.latency.perf_counter_ns", lambda: made.now_ns)
-    return made
+def calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Calls]:
+    def make(*ms: float) -> Calls:
+        made = Calls(ms)
+        monkeypatch.setattr("edgeoe.measure.latency.perf_counter_ns", lambda: made.now_ns)
+        return made
+
+    return make
 
 
-IMAGE = np.zeros((1, 4, 4), np.float32)
+def test_every_call_is_timed_by_itself(calls: Callable[..., Calls]) -> None:
+    assert time_calls(calls(1, 2, 3), seconds=0, calls=3) == [1_000_000, 2_000_000, 3_000_000]
 
 
-def test_it_samples_the_minimum_number_at_the_profiles_batch(runner: Counting) -> None:
-    settings = MeasureSettings(batch=3, warmup_seconds=0, min_seconds=1e-6, min_iterations=25)
-    samples_ms = sample_latency(runner, IMAGE, settings)
-    assert len(samples_ms) == len(runner.shapes) == 25
-    assert set(runner.shapes) == {(3, 1, 4, 4)}
-    assert (samples_ms == 2.0).all()
+@pytest.mark.parametrize(("seconds", "number", "taken"), [(0.1, 10, 50), (0.0, 25, 25), (0.05, 25, 25), (0.0, 1, 1)])
+def test_it_goes_on_until_both_minima_are_reached(
+    calls: Callable[..., Calls], seconds: float, number: int, taken: int
+) -> None:
+    assert len(time_calls(calls(2), seconds=seconds, calls=number)) == taken
 
 
-def test_it_goes_on_until_the_minimum_time_is_reached(runner: Counting) -> None:
-    settings = MeasureSettings(warmup_seconds=0, min_seconds=0.1, min_iterations=10)
-    assert len(sample_latency(runner, IMAGE, settings)) == 50
-
-
-def test_the_warm_up_is_not_counted(runner: Counting) -> None:
-    settings = MeasureSettings(warmup_seconds=0.02, min_seconds=1e-6, min_iterations=15)
-    samples_ms = sample_latency(runner, IMAGE, settings)
-    assert (len(samples_ms), len(runner.shapes)) == (15, 25)
-
-
-def test_no_garbage_is_collected_between_calls(runner: Counting) -> None:
-    sample_latency(runner, IMAGE, MeasureSettings(warmup_seconds=0, min_seconds=1e-6, min_iterations=10))
-    assert not any(runner.collecting)
+def test_no_garbage_is_collected_between_calls(calls: Callable[..., Calls]) -> None:
+    call = calls(1)
+    time_calls(call, seconds=0, calls=5)
+    assert not any(call.collecting)
     assert gc.isenabled()
 
 
-def test_garbage_is_collected_again_after_a_failure(runner: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(runner, "infer", fail)
+def test_garbage_is_collected_again_after_a_failure() -> None:
     with pytest.raises(ZeroDivisionError):
-        sample_latency(runner, IMAGE, MeasureSettings(warmup_seconds=0))
+        time_calls(lambda: 1 // 0, seconds=0, calls=5)
     assert gc.isenabled()
 
 
-def test_a_user_who_turned_collecting_off_keeps_it_off(runner: Counting) -> None:
+def test_a_user_who_turned_collecting_off_keeps_it_off(calls: Callable[..., Calls]) -> None:
     gc.disable()
     try:
-        sample_latency(runner, IMAGE, MeasureSettings(warmup_seconds=0, min_seconds=1e-6, min_iterations=10))
+        time_calls(calls(1), seconds=0, calls=5)
         assert not gc.isenabled()
     finally:
         gc.enable()
 
 
-@pytest.mark.parametrize("calls", [10, 99, 250])
-def test_progress_ends_at_100(calls: int, runner: Counting) -> None:
-    told: list[str] = []
-
-    @contextmanager
-    def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-        assert total == 100
-        yield lambda: told.append(title)
-
-    settings = MeasureSettings(warmup_seconds=0, min_seconds=1e-6, min_iterations=calls)
-    sample_latency(runner, IMAGE, settings, progress=progress)
-    assert len(told) == 100
+def test_equal_calls_are_steady_after_the_least_time(calls: Callable[..., Calls]) -> None:
+    assert warm_up(calls(1), least_seconds=0.2, most_seconds=5) == (0.2, True)
+    assert warm_up(calls(1), least_seconds=0.0, most_seconds=5) == (0.08, True)  # four windows are the least to look at
 
 
-def test_percentiles_of_the_calls_are_kept_with_their_number() -> None:
-    latency = latency_from_samples(np.arange(1.0, 1001.0), batch=2)
-    assert (latency.p50.value, latency.p90.value, latency.p99.value) == (500.0, 900.0, 990.0)
-    assert (latency.n, latency.batch) == (1000, 2)
+def test_the_warm_up_lasts_until_calls_stop_getting_faster(calls: Callable[..., Calls]) -> None:
+    falling = [10 * 0.97**number for number in range(100)]
+    call = calls(*falling)
+    seconds, steady = warm_up(call, least_seconds=0, most_seconds=60)
+    assert steady
+    assert call.number > 90
+    assert seconds == pytest.approx(call.now_ns / 1e9)
+
+
+def test_calls_that_never_settle_are_bounded_and_told(calls: Callable[..., Calls]) -> None:
+    growing = [1.02**number for number in range(600)]
+    seconds, steady = warm_up(calls(*growing), least_seconds=0, most_seconds=2)
+    assert not steady
+    assert 2 <= seconds < 3
+
+
+def test_a_slow_call_is_not_repeated_beyond_the_bound(calls: Callable[..., Calls]) -> None:
+    call = calls(2_000)
+    warm_up(call, least_seconds=0, most_seconds=1)
+    assert call.number == 3  # one window
+
+
+def test_no_warm_up_calls_nothing(calls: Callable[..., Calls]) -> None:
+    call = calls(1)
+    assert warm_up(call, least_seconds=0, most_seconds=0) == (0.0, True)
+    assert call.number == 0

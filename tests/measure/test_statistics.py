@@ -10,8 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import stats
 
-from edgeoe.measure.statistics import mean_of_proportions, percentile, proportion
+from edgeoe.measure.statistics import (
+    mean_of_proportions,
+    nearest_rank,
+    over_processes,
+    paired_difference,
+    percentile_over_processes,
+    proportion,
+    variation,
+)
 from edgeoe.records import Estimate
 
 
@@ -42,37 +51,161 @@ def test_a_mean_of_proportions_is_no_wider_than_its_widest_part(hits: list[int])
     assert mean.high - mean.low <= max(p.high - p.low for p in parts) + 1e-12
 
 
-@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99]))
-def test_a_percentile_is_a_sample_with_enough_below_it(samples: list[float], share: float) -> None:
-    estimate = percentile(np.asarray(samples), share)
-    assert estimate.value in samples
-    assert np.mean(np.asarray(samples) <= estimate.value) >= share - 1e-12
-    assert estimate.low <= estimate.value <= estimate.high
-    assert {estimate.low, estimate.high} <= {*samples, 0.0, np.inf}
-
-
-def test_a_percentile_of_too_few_samples_has_no_upper_end() -> None:
-    assert percentile(np.arange(1.0, 201.0), 0.99).high == np.inf
-    assert percentile(np.arange(1.0, 601.0), 0.99).high == 600.0
-
-
-def test_percentiles_go_by_nearest_rank() -> None:
-    samples = np.arange(1.0, 101.0)
-    assert [percentile(samples, share).value for share in (0.5, 0.9, 0.99)] == [50.0, 90.0, 99.0]
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=200), st.sampled_from([0.07, 0.5, 0.9, 0.99, 1.0]))
+def test_a_percentile_is_the_least_sample_with_enough_at_or_below_it(samples: list[float], share: float) -> None:
+    value, ordered = nearest_rank(np.asarray(samples), share), np.asarray(samples)
+    assert value in samples
+    assert np.mean(ordered <= value) >= share - 1e-12
+    assert np.mean(ordered < value) < share
 
 
 @given(st.integers(1, 2000))
 def test_ranks_are_exact_at_every_number_of_samples(n: int) -> None:
     samples = np.arange(1.0, n + 1)
-    for share, percent in ((0.5, 50), (0.9, 90), (0.99, 99)):
-        assert percentile(samples, share).value == -(-percent * n // 100)
+    for percent in (7, 50, 90, 99, 100):
+        assert nearest_rank(samples, percent / 100) == -(-percent * n // 100)
 
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=50), st.randoms())
 def test_a_percentile_does_not_depend_on_the_order(samples: list[float], random: Random) -> None:
     shuffled = samples.copy()
     random.shuffle(shuffled)
-    assert percentile(np.asarray(shuffled), 0.9) == percentile(np.asarray(samples), 0.9)
+    assert nearest_rank(np.asarray(shuffled), 0.9) == nearest_rank(np.asarray(samples), 0.9)
+
+
+@pytest.mark.parametrize(("samples", "share"), [([], 0.5), ([1.0], 0.0), ([1.0], 1.01), ([1.0], -0.5)])
+def test_a_percentile_of_nothing_or_beyond_all_is_refused(samples: list[float], share: float) -> None:
+    with pytest.raises(ValueError, match=r"share|sample"):
+        nearest_rank(np.asarray(samples), share)
+
+
+def test_values_over_processes_have_the_t_interval_of_their_logarithms() -> None:
+    values = [1.31, 1.27, 1.45, 1.29, 1.33]
+    estimate = over_processes(values)
+    assert estimate.value == pytest.approx(stats.gmean(values))
+    interval = stats.ttest_1samp(np.log(values), 0).confidence_interval(0.95)
+    assert (estimate.low, estimate.high) == pytest.approx((np.exp(interval.low), np.exp(interval.high)))
+
+
+def test_one_process_says_nothing_of_others() -> None:
+    estimate = over_processes([2.5])
+    assert (estimate.value, estimate.low, estimate.high) == (pytest.approx(2.5), 0.0, np.inf)
+
+
+POSITIVES = st.lists(st.floats(0.01, 100), min_size=2, max_size=20)
+
+
+@given(POSITIVES, st.floats(0.01, 100))
+def test_a_unit_scales_an_estimate_and_leaves_its_variation(values: list[float], unit: float) -> None:
+    plain, scaled = over_processes(values), over_processes([unit * value for value in values])
+    for side in ("low", "value", "high"):
+        assert getattr(scaled, side) == pytest.approx(unit * getattr(plain, side), rel=1e-6)
+    assert plain.low <= plain.value <= plain.high
+    assert variation([unit * value for value in values]) == pytest.approx(variation(values), abs=1e-9)
+
+
+@given(POSITIVES)
+def test_inverse_values_have_the_inverse_estimate(values: list[float]) -> None:
+    plain, inverse = over_processes(values), over_processes([1 / value for value in values])
+    assert (inverse.low, inverse.high) == pytest.approx((1 / plain.high, 1 / plain.low), rel=1e-6)
+
+
+@pytest.mark.parametrize("bad", [[], [1.0, 0.0], [1.0, -1.0], [np.nan, 1.0], [1.0, np.inf], [[1.0, 2.0]]])
+def test_what_is_no_time_is_refused(bad: list[float]) -> None:
+    for rule in (over_processes, variation):
+        with pytest.raises(ValueError, match=r"above 0|at least one"):
+            rule(bad)
+
+
+def test_percentiles_over_processes_are_those_of_all_calls() -> None:
+    samples = [np.arange(1.0, 101.0), np.arange(101.0, 201.0)]
+    assert [percentile_over_processes(samples, share).value for share in (0.5, 0.9, 0.99)] == [100.0, 180.0, 198.0]
+
+
+def test_processes_that_differ_widen_a_percentile() -> None:
+    alike = [np.linspace(1.0, 1.1, 100)] * 8
+    apart = [row * factor for row, factor in zip(alike, np.linspace(0.7, 1.3, 8), strict=True)]
+    narrow, wide = percentile_over_processes(alike, 0.5), percentile_over_processes(apart, 0.5)
+    assert wide.high / wide.low > 1.2 > 1.01 > narrow.high / narrow.low > 1.0
+
+
+def test_a_percentile_of_few_calls_has_no_upper_end() -> None:
+    assert percentile_over_processes([np.arange(1.0, 21.0)] * 2, 0.99).high == np.inf
+    assert percentile_over_processes([np.arange(1.0, 401.0)] * 2, 0.99).high < 401.0
+
+
+def test_one_process_leaves_a_percentile_without_ends() -> None:
+    found = percentile_over_processes([np.arange(1.0, 101.0)], 0.5)
+    assert (found.value, found.low, found.high) == (50.0, 0.0, np.inf)
+    with pytest.raises(ValueError, match="at least one process"):
+        percentile_over_processes([], 0.5)
+
+
+@given(st.floats(0.01, 100))
+def test_a_percentile_scales_with_its_unit(scale: float) -> None:
+    samples = [np.random.default_rng(seed).lognormal(0, 0.2, 50) for seed in range(4)]
+    own, scaled = (percentile_over_processes([row * by for row in samples], 0.9) for by in (1.0, scale))
+    assert [scaled.value, scaled.low, scaled.high] == pytest.approx(
+        [part * scale for part in (own.value, own.low, own.high)]
+    )
+
+
+def test_variation_is_the_sample_standard_deviation_over_the_mean() -> None:
+    assert variation([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+    assert variation([3.0, 3.0]) == 0.0
+    with pytest.raises(ValueError, match="two"):
+        variation([1.0])
+
+
+def test_a_paired_difference_has_tangos_interval() -> None:
+    # Bentur et al., 2009, in Fagerland, Lydersen and Laake, 2014: of 21, one alone 1, the other alone 7
+    estimate = paired_difference(7, 1, 21)
+    assert estimate.value == pytest.approx(-6 / 21)
+    assert (estimate.low, estimate.high) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+PAIRS = st.integers(1, 400).flatmap(
+    lambda n: st.tuples(st.integers(0, n), st.just(n)).flatmap(
+        lambda lost_n: st.tuples(st.just(lost_n[0]), st.integers(0, lost_n[1] - lost_n[0]), st.just(lost_n[1]))
+    )
+)
+
+
+@given(PAIRS)
+def test_both_ends_solve_tangos_equation(pairs: tuple[int, int, int]) -> None:
+    lost, gained, n = pairs
+    estimate = paired_difference(lost, gained, n)
+    z2, d = 1.959963984540054**2, gained - lost
+    quartic = [  # Yang, Sun and Hardin, 2013: the interval's ends are its outermost real roots
+        (n * (n / z2 + 1)) ** 2,
+        -n * d * (n / z2 + 1) * (4 * n / z2 + 1),
+        2 * n * d**2 * (3 * n / z2 + 2) / z2 - n**2 * ((lost + gained) / z2 + 1),
+        n * d * (2 * (lost + gained) / z2 + 1) - d**3 * (4 * n / z2 + 1) / z2,
+        d**2 * (d**2 / z2 - (lost + gained)) / z2,
+    ]
+    roots = np.roots(quartic)
+    real = roots[np.abs(roots.imag) < 1e-5].real
+    assert (estimate.low, estimate.high) == pytest.approx((real.min(), real.max()), abs=1e-5)
+    assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
+
+
+@given(PAIRS)
+def test_a_drop_is_a_gain_backwards(pairs: tuple[int, int, int]) -> None:
+    lost, gained, n = pairs
+    gain, drop = paired_difference(lost, gained, n), paired_difference(gained, lost, n)
+    assert (drop.value, drop.low, drop.high) == (-gain.value, -gain.high, -gain.low)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_losses_alone_have_wilsons_far_end(lost_n: tuple[int, int]) -> None:
+    lost, n = lost_n
+    assert -paired_difference(lost, 0, n).low == pytest.approx(proportion(lost, n).high, abs=1e-9)
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 0, 5), (0, -1, 5), (3, 3, 5)])
+def test_counts_that_cannot_be_are_refused(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"only_base \+ only_new"):
+        paired_difference(*counts)
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -128,16 +261,30 @@ def test_means_of_recalls_cover_nearly_as_often(n: int, recalls: tuple[float, ..
 
 
 @pytest.mark.parametrize(
-    ("n", "share", "truth"),  # of the standard log-normal
+    ("lost", "gained", "n"),
     [
-        (50, 0.50, 1.0),  # found 0.968
-        (200, 0.50, 1.0),  # 0.957
-        (200, 0.90, 3.602224),  # 0.980
-        (500, 0.90, 3.602224),  # 0.962
-        (500, 0.99, 10.240474),  # 0.983
-        (1000, 0.99, 10.240474),  # 0.982
+        (0.00, 0.00, 20),  # found 1.000
+        (0.10, 0.00, 20),  # 0.997
+        (0.02, 0.02, 200),  # 0.954
+        (0.05, 0.00, 200),  # 0.967
+        (0.15, 0.15, 50),  # 0.951
+        (0.02, 0.01, 2000),  # 0.945
     ],
 )
-def test_percentiles_cover_the_truth_where_there_are_samples_enough(n: int, share: float, truth: float) -> None:
-    drawn = np.random.default_rng(0).lognormal(size=(2000, n))
-    assert covered([percentile(row, share) for row in drawn], truth) >= 0.945
+def test_paired_differences_cover_even_where_hardly_any_image_differs(lost: float, gained: float, n: int) -> None:
+    drawn = np.random.default_rng(0).multinomial(n, [lost, gained, 1 - lost - gained], 5000).tolist()
+    known = {(only_base, only_new): paired_difference(only_base, only_new, n) for only_base, only_new, _ in drawn}
+    estimates = [known[only_base, only_new] for only_base, only_new, _ in drawn]
+    assert covered(estimates, gained - lost + 1e-12) >= 0.94
+    assert np.mean([estimate.low > gained - lost + 1e-9 for estimate in estimates]) <= 0.04
+
+
+@pytest.mark.parametrize(
+    ("share", "truth"),  # of the log-normal with a standard deviation of 0.2
+    [(0.5, 1.0), (0.9, 1.292154)],  # found 0.951, 0.951; by ranks of one process's calls 0.511, 0.688
+)
+def test_processes_that_differ_are_covered(share: float, truth: float) -> None:
+    rng = np.random.default_rng(0)
+    effects = rng.lognormal(0, 0.05, (2000, 8, 1))
+    drawn = effects * rng.lognormal(0, 0.2, (2000, 8, 200))
+    assert covered([percentile_over_processes(list(row), share) for row in drawn], truth) >= 0.93

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import QUICK
 from torch import nn
 
 from edgeoe.data.samples import find_samples, load_samples
@@ -22,17 +23,18 @@ from edgeoe.errors import DataError, ExportError, RunError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import build, export, validate
-from edgeoe.records import MeasureSettings, Target
+from edgeoe.records import Budget, Target
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.compress import _one_of_each_class_first
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.teacher import teacher_predictions
+from edgeoe.stages.validate import read_test
 from edgeoe.targets import load_target
 
 
 @pytest.fixture
 def target() -> Target:
-    quick = MeasureSettings(warmup_seconds=0.01, min_seconds=0.05, min_iterations=20)
-    return replace(load_target("host-cpu"), measure=quick)
+    return replace(load_target("host-cpu"), measure=QUICK)
 
 
 def test_export_is_stored_with_its_record_and_golden_outputs(exported: Path) -> None:
@@ -119,12 +121,42 @@ def test_validation_stores_its_raw_calls(exported: Path, target: Target, picture
     build(run, target)
     measurement, _ = validate(run, target, test=pictures / "test")
     folder = exported / "targets" / "host-cpu"
-    calls = json.loads((folder / "latency.json").read_text())["calls_ms"]
-    assert len(calls) == measurement.latency.n
+    stored = json.loads((folder / "result.json").read_text())
+    calls = [call for process in stored["speed"]["calls_ms"] for call in process]
+    assert len(calls) == measurement.speed.latency.n
+    assert len(stored["predictions"]["chosen"]) == 30
     record = json.loads((folder / "validation.json").read_text())
     assert record["latency_ms"]["p50"] in calls
+    assert record["latency_ms"]["processes"] == 2
     assert record["images_per_class"] == [10, 10, 10]
     assert record["rare_classes"] == ["square", "cross", "circle"]
+
+
+def test_the_drop_against_the_teacher_is_measured_on_the_same_images(
+    exported: Path, target: Target, pictures: Path
+) -> None:
+    run, strict = Run.open(exported), replace(target, budget=Budget(max_drop=1.0))
+    build(run, strict)
+    measurement, verdict = validate(run, strict, test=pictures / "test")
+    assert measurement.drop is not None
+    assert measurement.drop.low <= measurement.drop.value <= measurement.drop.high
+    assert (verdict.checks[-1].name, verdict.outcome) == ("max_drop", "passed")
+    teacher = teacher_predictions(run, read_test(run, pictures / "test"))
+    assert measurement.accuracy is not None
+    top1 = float((teacher.chosen == teacher.labels).mean())
+    assert measurement.drop.value == pytest.approx(top1 - measurement.accuracy.top1.value)
+
+
+def test_without_the_teacher_its_drop_is_refused_with_the_way_out(
+    exported: Path, target: Target, pictures: Path
+) -> None:
+    run, strict = Run.open(exported), replace(target, budget=Budget(max_drop=0.5))
+    build(run, strict)
+    config = exported / "config.toml"
+    run.write("config.toml", lambda path: path.write_text(config.read_text().replace("residual", "gone")))
+    with pytest.raises(RunError, match=r"max_drop compares with the teacher.*or leave max_drop out of \[budget\]"):
+        validate(run, strict, test=pictures / "test")
+    assert not (exported / "targets" / "host-cpu" / "validation.json").exists()
 
 
 def test_stages_out_of_order_say_what_to_run(exported: Path, target: Target, pictures: Path) -> None:

@@ -1,0 +1,93 @@
+"""edgeoe bundle and collect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_verdict_reports
+from edgeoe.cli.stages import TargetOption
+
+__all__ = ["bundle_command", "collect_command"]
+
+
+def bundle_command(
+    run: RunArgument,
+    target: TargetOption,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Archive to write: .tar.zst, .tar.gz or .tar.", show_default=False)
+    ],
+    test: Annotated[
+        Path | None,
+        typer.Option(help="Test images, a folder per class, for accuracy on the device.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
+    json: JsonOption = None,
+) -> int:
+    """Pack a model with all that builds, checks and measures it on a device without edgeoe.
+
+    The device needs Python, numpy and the target's runtime. The same run gives the same bytes.
+
+    Example: [bold]edgeoe bundle runs/a --target jetson-orin-nano -o bundle.tar.zst --test test/[/]
+    """
+    from edgeoe.pipeline import bundle
+    from edgeoe.report.terminal import bar
+    from edgeoe.report.terminal import out as console
+    from edgeoe.run import Run
+    from edgeoe.targets import load_target
+
+    profile = load_target(target)
+    record = bundle(Run.open(run), profile, out=out, test=test, progress=bar)
+    write_json(json, record)
+    console.print(
+        f"{record.path}: {record.size_bytes / 1e6:.3f} MB, {len(record.files)} files, {record.test_images} test "
+        f"images, sha256 {record.sha256[:12]}",
+        soft_wrap=True,
+    )
+    if not record.test_images:
+        console.print("[dim]without --test the device measures no accuracy, only agreement on the golden images[/]")
+    folder = f"edgeoe-{profile.name}"
+    console.print(f"on the device: tar -xf {out.name} && python3 {folder}/run.py --out validation.json", soft_wrap=True)
+    next_step(f"edgeoe collect {run} validation.json")
+    return 0
+
+
+def collect_command(
+    run: RunArgument,
+    result: Annotated[Path, typer.Argument(help="What the bundle wrote on the device.", show_default=False)],
+    target: Annotated[
+        str | None,
+        typer.Option(help="A profile whose budget judges instead of the bundled one.", show_default=False),
+    ] = None,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    github: GithubOption = False,
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
+    json: JsonOption = None,
+) -> int:
+    """Read what a bundle measured on its device back into the run, and judge it.
+
+    Exit code 0 passed, 1 failed, 3 inconclusive.
+
+    Example: [bold]edgeoe collect runs/a validation.json[/]
+    """
+    from edgeoe.pipeline import collect
+    from edgeoe.report.terminal import show_measurement, show_verdict
+    from edgeoe.run import Run
+    from edgeoe.targets import load_target
+
+    opened = Run.open(run)
+    profile, measurement, verdict = collect(opened, result, target=load_target(target) if target else None)
+    record = opened.read_record(f"targets/{profile.name}/validation.json", made_by="collect")
+    write_json(json, record)
+    write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
+    show_measurement(profile.name, record["classes"], measurement)
+    show_verdict(profile.name, verdict)
+    if verdict.outcome == "passed":
+        next_step(f"edgeoe baseline save {run} --target {profile.name} --name main")
+    else:
+        next_step(f"edgeoe targets show {profile.name}   (its budget), or compress again with other settings")
+    return EXIT_CODES[verdict.outcome]

@@ -1,0 +1,194 @@
+"""edgeoe compare and baseline: the commands of a CI job. Nothing here needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, write_json
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_comparison_reports
+from edgeoe.cli.stages import TargetOption
+from edgeoe.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edgeoe.stages.baseline import Baseline
+
+__all__ = ["baseline_app", "compare_command"]
+
+_Side = "a run, a result (.json), an artifact's file, or a baseline in --store."
+StoreOption = Annotated[Path, typer.Option(help="Folder of baselines.")]
+baseline_app = typer.Typer(help="Artifacts and results that later ones are compared with.", no_args_is_help=True)
+
+
+def _share(text: str, option: str) -> float:
+    """`text`, as 3% or 0.03, as a fraction. Raises ConfigError."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise ConfigError(f"{option} is a share, as 3% or 0.03, from 0 to under 100%. Got {text!r}.")
+    return value
+
+
+def compare_command(
+    base: Annotated[str, typer.Argument(help=f"What it was: {_Side}", show_default=False)],
+    new: Annotated[str, typer.Argument(help=f"What it is now: {_Side}", show_default=False)],
+    target: Annotated[list[str], typer.Option(help="A profile; may be given several times.", show_default=False)],
+    tolerance: Annotated[str, typer.Option(help="Slow-down of p50 that is no regression.")] = "3%",
+    p99_tolerance: Annotated[str, typer.Option(help="The same of p99.")] = "10%",
+    accuracy_tolerance: Annotated[str, typer.Option(help="Loss of top-1 that is no regression.")] = "2%",
+    class_tolerance: Annotated[str, typer.Option(help="The same of a rare class's recall.")] = "10%",
+    store: StoreOption = Path("baselines"),
+    stored: Annotated[bool, typer.Option("--stored", help="Compare what was measured earlier; run nothing.")] = False,
+    max_minutes: Annotated[float, typer.Option(help="Per target; then it ends undecided.", min=0.1)] = 5.0,
+    junit: JunitOption = None,
+    markdown: MarkdownOption = None,
+    github: GithubOption = False,
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
+    json: JsonOption = None,
+) -> int:
+    """Tell whether NEW is slower than BASE, or less often right, and how sure that is.
+
+    Two artifacts are run here in turns, in fresh processes, until the answer is clear. Exit code 0 no worse, 1
+    regressed, 3 inconclusive. Needs no torch: pip install 'edgeoe\\[gate]'.
+
+    Example: [bold]edgeoe compare main runs/b --target host-cpu --tolerance 3%[/]
+    """
+    from edgeoe.report.comparison import show_comparison
+    from edgeoe.report.terminal import bar
+    from edgeoe.stages.baseline import Store
+    from edgeoe.stages.compare import GateSettings, compare, find_side
+    from edgeoe.targets import load_target
+
+    settings = GateSettings(
+        tolerance=_share(tolerance, "--tolerance"),
+        p99_tolerance=_share(p99_tolerance, "--p99-tolerance"),
+        accuracy_tolerance=_share(accuracy_tolerance, "--accuracy-tolerance"),
+        class_tolerance=_share(class_tolerance, "--class-tolerance"),
+        most_seconds=60 * max_minutes,
+    )
+    profiles, baselines = [load_target(name) for name in target], Store(store)
+    sides = [(one, find_side(base, one, baselines), find_side(new, one, baselines)) for one in profiles]
+    comparisons = compare(sides, settings, stored=stored, progress=bar)
+    write_json(json, comparisons)
+    write_comparison_reports(comparisons, junit=junit, markdown=markdown, github=github)
+    for comparison in comparisons:
+        show_comparison(comparison)
+    codes = {EXIT_CODES[comparison.outcome] for comparison in comparisons}
+    return 1 if 1 in codes else max(codes)
+
+
+@baseline_app.command("save")
+def save_command(
+    run: Annotated[str, typer.Argument(help="A run, or a result (.json) from a device.", show_default=False)],
+    target: TargetOption,
+    name: Annotated[str, typer.Option(help="What to call it: a branch, a release.")] = "main",
+    store: StoreOption = Path("baselines"),
+    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
+    json: JsonOption = None,
+) -> int:
+    """Keep an artifact and its result, for later comparisons.
+
+    Example: [bold]edgeoe baseline save runs/a --target host-cpu --name main[/]
+    """
+    from edgeoe.report.terminal import out
+    from edgeoe.stages.baseline import Store
+    from edgeoe.stages.compare import find_side
+    from edgeoe.targets import load_target
+
+    profile, baselines = load_target(target), Store(store)
+    side = find_side(run, profile, baselines)
+    if side.result is None:
+        raise ConfigError(f"{run}: never measured. First: edgeoe validate {run} --target {profile.name} --test DIR")
+    saved = baselines.save(name, side.result, side.artifact)
+    write_json(json, _record(saved))
+    what = "artifact and result" if saved.artifact else "the result alone: the artifact is not at hand"
+    out.print(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}", soft_wrap=True)
+    next_step(f"edgeoe compare {name} RUN --target {profile.name}")
+    return 0
+
+
+@baseline_app.command("list")
+def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None) -> int:
+    """The baselines in a folder.
+
+    Example: [bold]edgeoe baseline list[/]
+    """
+    from edgeoe.report.terminal import out, table
+    from edgeoe.stages.baseline import Store
+
+    records = [_record(saved) for saved in Store(store)]
+    write_json(json, records)
+    if not records:
+        out.print(f"{store}: no baselines")
+        next_step("edgeoe baseline save RUN --target host-cpu --name main")
+        return 0
+    header = ("name", "target", "artifact", "MB", "p50 ms", "top-1", "kept")
+    rows = [
+        (
+            record["name"],
+            record["target"],
+            record["artifact_sha256"][:12],
+            f"{record['size_bytes'] / 1e6:.3f}",
+            f"{record['p50_ms']:.3f}",
+            "" if record["top1"] is None else f"{100 * record['top1']:.1f} %",
+            "artifact, result" if record["artifact"] else "result",
+        )
+        for record in records
+    ]
+    made = table(str(store), header, rows)
+    for column in (1, 2, 6):
+        made.columns[column].justify = "left"
+    out.print(made)
+    return 0
+
+
+@baseline_app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="The baseline.", show_default=False)],
+    target: TargetOption,
+    store: StoreOption = Path("baselines"),
+    json: JsonOption = None,
+) -> int:
+    """What a baseline holds: figures, device, settings.
+
+    Example: [bold]edgeoe baseline show main --target host-cpu[/]
+    """
+    from edgeoe.report.terminal import out, table
+    from edgeoe.stages.baseline import Store
+
+    record = _record(Store(store).find(name, target))
+    write_json(json, record)
+    rows = [(key, str(value)) for key, value in record.items() if not isinstance(value, dict)]
+    for group in ("environment", "settings"):
+        rows += [(f"{group}: {key}", str(value)) for key, value in record[group].items()]
+    made = table(f"{name} for {target}", ("", ""), rows)
+    made.columns[1].justify = "left"
+    out.print(made)
+    return 0
+
+
+def _record(saved: Baseline) -> dict[str, Any]:
+    import numpy as np
+
+    from edgeoe.measure.statistics import percentile_over_processes
+
+    result = saved.result
+    seen, calls = result.predictions, [np.asarray(part) for part in result.speed.calls_ms]
+    return {
+        "name": saved.name,
+        "target": saved.target,
+        "artifact": str(saved.artifact) if saved.artifact else None,
+        "artifact_sha256": result.artifact_sha256,
+        "size_bytes": result.size_bytes,
+        "p50_ms": percentile_over_processes(calls, 0.50).value,
+        "p99_ms": percentile_over_processes(calls, 0.99).value,
+        "processes": len(calls),
+        "top1": float((seen.chosen == seen.labels).mean()) if seen else None,
+        "test_images": len(seen.labels) if seen else 0,
+        "environment": result.environment,
+        "settings": result.settings,
+    }

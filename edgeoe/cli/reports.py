@@ -1,0 +1,74 @@
+"""What a command writes for machines and pull requests: JUnit XML, Markdown, GitHub's annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeoe.errors import ConfigError
+from edgeoe.files import write_atomic
+from edgeoe.records import Comparison, Verdict
+
+__all__ = [
+    "GithubOption",
+    "JunitOption",
+    "MarkdownOption",
+    "write_comparison_reports",
+    "write_verdict_reports",
+]
+
+JunitOption = Annotated[Path | None, typer.Option(help="Write JUnit XML here.", show_default=False)]
+MarkdownOption = Annotated[Path | None, typer.Option(help="Write a table for a pull request here.", show_default=False)]
+GithubOption = Annotated[bool, typer.Option("--github", help="Annotations and step summary of GitHub Actions.")]
+
+
+def write_verdict_reports(
+    target: str,
+    record: Mapping[str, Any],
+    verdict: Verdict,
+    *,
+    junit: Path | None,
+    markdown: Path | None,
+    github: bool,
+) -> None:
+    """Write what was asked for of a verdict. record: the result record of `validate`."""
+    from edgeoe.report.github import annotate_verdict
+    from edgeoe.report.junit import junit_of_verdict
+    from edgeoe.report.markdown import markdown_of_verdict
+
+    if junit is not None:
+        _write("--junit", junit, junit_of_verdict(target, record, verdict))
+    if markdown is not None or github:
+        table = markdown_of_verdict(target, record, verdict)
+        if markdown is not None:
+            _write("--markdown", markdown, table)
+        if github:
+            annotate_verdict(target, verdict, summary=table)
+
+
+def write_comparison_reports(
+    comparisons: Sequence[Comparison], *, junit: Path | None, markdown: Path | None, github: bool
+) -> None:
+    """Write what was asked for of comparisons."""
+    from edgeoe.report.github import annotate_comparisons
+    from edgeoe.report.junit import junit_of_comparisons
+    from edgeoe.report.markdown import markdown_of_comparisons
+
+    if junit is not None:
+        _write("--junit", junit, junit_of_comparisons(comparisons))
+    if markdown is not None or github:
+        table = markdown_of_comparisons(comparisons)
+        if markdown is not None:
+            _write("--markdown", markdown, table)
+        if github:
+            annotate_comparisons(comparisons, summary=table)
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    try:
+        write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    except OSError as reason:
+        raise ConfigError(f"{option} {path}: can't be written: {reason.strerror}.") from None

@@ -1,0 +1,146 @@
+"""What a bundle does on a device: build, check the golden outputs, predict, measure, and write one result.
+
+It needs Python, numpy, and the runtime that the target names; edgeoe's own modules lie in the bundle beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.backends import Backend, Runner
+from edgeoe.data.pixels import normalise
+from edgeoe.errors import EdgeoeError, RunError
+from edgeoe.files import file_sha256
+from edgeoe.measure.environment import environment
+from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.measure.result import Result, write_result
+from edgeoe.measure.speed import measure_speed
+from edgeoe.progress import Progress
+from edgeoe.records import target_from_json
+from edgeoe.registry import BACKENDS, resolve
+
+__all__ = ["FORMAT", "main", "run_bundle"]
+
+FORMAT = 1
+
+
+def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
+    """Do all that the unpacked `bundle` is for, and write the result to `out`.
+
+    Raises RunError if a file of the bundle was changed, BackendError where the runtime is missing or refuses the graph.
+    """
+    facts = _read_facts(bundle)
+    target = target_from_json(facts["target"])
+    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    artifact = out.with_name(f"model{backend.suffix}")
+    settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
+    with backend.open(artifact, target) as runner:
+        agreement = _golden_agreement(bundle, runner)
+        predictions = _predictions(bundle, runner, facts["preprocess"], progress)
+    result = Result(
+        target=target,
+        artifact=artifact.name,
+        artifact_sha256=file_sha256(artifact),
+        size_bytes=artifact.stat().st_size,
+        classes=tuple(facts["classes"]),
+        rare=tuple(facts["rare"]),
+        golden_agreement=agreement,
+        predictions=predictions,
+        environment={**environment(), "versions": backend.versions()},
+        speed=measure_speed(artifact, target, progress=progress),
+        settings=settings,
+        bundle_sha256=file_sha256(bundle / "bundle.json"),
+    )
+    write_result(out, result)
+    return result
+
+
+def _read_facts(bundle: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        files: Mapping[str, str] = facts["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{bundle}: no bundle of edgeoe: bundle.json is missing or damaged. Unpack it again.") from None
+    if facts.get("format") != FORMAT:
+        raise RunError(f"{bundle}: a bundle of another edgeoe, of format {facts.get('format')}. Make it again.")
+    for name, sha256 in files.items():
+        path = bundle / name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
+    return facts
+
+
+def _golden_agreement(bundle: Path, runner: Runner) -> float:
+    images, logits = (np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits"))
+    return float((runner.infer(images).argmax(1) == logits.argmax(1)).mean())
+
+
+def _predictions(bundle: Path, runner: Runner, preprocess: Mapping[str, Any], progress: Progress) -> Predictions | None:
+    if not (bundle / "test-images.npy").is_file():
+        return None
+    pixels: NDArray[np.uint8] = np.load(bundle / "test-images.npy", mmap_mode="r")
+    prepare = partial(normalise, mean=preprocess["mean"], std=preprocess["std"])
+    return predict(
+        lambda images: runner.infer(prepare(images)),
+        lambda rows: np.asarray(pixels[rows]),
+        np.load(bundle / "test-labels.npy"),
+        progress=progress,
+    )
+
+
+@contextmanager
+def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress that also reads well over a serial console: a line for each tenth."""
+    done, shown = 0, 0
+
+    def advance() -> None:
+        nonlocal done, shown
+        done += 1
+        if 10 * done // total > shown:
+            shown = 10 * done // total
+            print(f"{title}: {10 * shown} %", file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python3 run.py`: the exit code is 0 if a result was written, else 2."""
+    bundle = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(description="Build, check and measure this bundle's model on this device.")
+    parser.add_argument("--out", type=Path, default=Path("validation.json"), help="where the result goes")
+    out: Path = parser.parse_args(arguments).out
+    try:
+        result = run_bundle(bundle, out, progress=_lines)
+    except EdgeoeError as reason:
+        print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+        return 2
+    print(_summary(result, out))
+    return 0
+
+
+def _summary(result: Result, out: Path) -> str:
+    calls = np.sort(np.concatenate([np.asarray(part) for part in result.speed.calls_ms]))
+    seen = result.predictions
+    lines = [
+        f"{result.target.name}: {result.artifact}, {result.size_bytes / 1e6:.3f} MB",
+        f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
+        *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
+        f"median {calls[(len(calls) - 1) // 2]:.3f} ms of {len(calls)} calls in {len(result.speed.calls_ms)} processes",
+        *(f"noise: {reason}" for reason in result.speed.disturbed),
+        f"{out}: take it back to the run, and: edgeoe collect RUN {out.name}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

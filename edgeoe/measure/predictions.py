@@ -1,0 +1,56 @@
+"""What an artifact says of test images. numpy alone, so that a device can do it too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.progress import Progress, silent
+
+__all__ = ["Predictions", "predict"]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """chosen: (N,) class for each test image. labels: (N,) the true ones. test_sha256: of all pixels and labels, so
+    that two artifacts' predictions are paired only if they are of the same images in the same order."""
+
+    chosen: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    test_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON data that `from_json` reads."""
+        return {"chosen": self.chosen.tolist(), "labels": self.labels.tolist(), "test_sha256": self.test_sha256}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Predictions:
+        """What `to_json` made of one."""
+        return cls(np.asarray(data["chosen"], np.int64), np.asarray(data["labels"], np.int64), data["test_sha256"])
+
+
+def predict(
+    infer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    rows: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
+    labels: NDArray[np.int64],
+    *,
+    progress: Progress = silent,
+) -> Predictions:
+    """infer: (n, C, H, W) pixels -> (n, K) logits. rows: the pixels of the images with those indices. labels: (N,)."""
+    digest = hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes())
+    parts = np.array_split(np.arange(len(labels)), max(1, -(-len(labels) // _BATCH)))
+    chosen = []
+    with progress("Testing", len(parts)) as advance:
+        for part in parts:
+            pixels = rows(part)
+            digest.update(np.ascontiguousarray(pixels).tobytes())
+            chosen.append(infer(pixels).argmax(1))
+            advance()
+    return Predictions(np.concatenate(chosen).astype(np.int64), labels, digest.hexdigest())

@@ -1,0 +1,96 @@
+"""An artifact loaded in a process of its own: two processes of a program differ more than two calls of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgeoe.errors import BackendError
+from edgeoe.records import Target, to_json
+
+__all__ = ["Process"]
+
+_PACKAGE = Path(__file__).resolve().parents[2]  # edgeoe lies here, installed or not
+
+
+class Process:
+    """A fresh process that loads `artifact` and calls it once; see measure/worker.py for what can then be asked.
+
+    It ends where the context is left. Raises BackendError, with what it printed, where the process fails.
+    """
+
+    def __init__(self, artifact: Path, target: Target) -> None:
+        self._artifact, self._target = artifact, target
+
+    def __enter__(self) -> Process:
+        threads = str(self._target.runtime.threads)
+        paths = os.pathsep.join(filter(None, (str(_PACKAGE), os.environ.get("PYTHONPATH"))))
+        self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "edgeoe.measure.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": threads},
+        )
+        self._loaded: dict[str, float] | None = None
+        self._send(artifact=str(self._artifact), target=to_json(self._target))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def loaded(self) -> dict[str, float]:
+        """Wait until it has loaded: {"load_ms", "first_ms"}."""
+        if self._loaded is None:
+            self._loaded = self._answer()
+        return self._loaded
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """What the worker's command `do` answers."""
+        self.loaded()
+        self._send(do=do, **arguments)
+        return self._answer()
+
+    def _send(self, **fields: Any) -> None:
+        assert self._child.stdin is not None  # noqa: S101 - it was asked for
+        with suppress(BrokenPipeError):  # there will be no answer
+            print(json.dumps(fields), file=self._child.stdin, flush=True)
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._child.stdout is not None  # noqa: S101 - it was asked for
+        line = self._child.stdout.readline()
+        if not line:
+            raise BackendError(f"{self._artifact}: the process that measures it died: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BackendError(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        code = self._child.wait()
+        self._errors.seek(0)
+        said = [line.strip() for line in self._errors if line.strip()]
+        return said[-1] if said else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _end(self) -> None:
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._errors.close()

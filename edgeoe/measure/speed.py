@@ -1,0 +1,123 @@
+"""An artifact's running, replicated by process: latency, throughput, memory, time to load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from edgeoe.measure.noise import Watch
+from edgeoe.measure.process import Process
+from edgeoe.progress import Progress, silent
+from edgeoe.records import MeasureSettings, Target
+
+__all__ = ["SpeedSamples", "measure_speed"]
+
+_THROUGHPUT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedSamples:
+    """What each of R processes measured, raw.
+
+    calls_ms: R lists of the milliseconds of single calls of `batch` images. throughput_ips: images per second, R for
+    each batch size. unsteady: processes whose warm-up never settled. watched: what else went on meanwhile. disturbed:
+    why figures of that time can't be judged.
+    """
+
+    batch: int
+    calls_ms: tuple[tuple[float, ...], ...]
+    load_ms: tuple[float, ...]
+    first_ms: tuple[float, ...]
+    peak_memory_mb: tuple[float, ...]
+    throughput_ips: dict[int, tuple[float, ...]]
+    unsteady: int
+    watched: dict[str, Any]
+    disturbed: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SpeedSamples:
+        """What `to_json` made of one."""
+        lists = {key: tuple(data[key]) for key in ("load_ms", "first_ms", "peak_memory_mb", "disturbed")}
+        return cls(
+            batch=data["batch"],
+            calls_ms=tuple(tuple(calls) for calls in data["calls_ms"]),
+            throughput_ips={int(batch): tuple(values) for batch, values in data["throughput_ips"].items()},
+            unsteady=data["unsteady"],
+            watched=data["watched"],
+            **lists,
+        )
+
+
+def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent) -> SpeedSamples:
+    """Run `artifact` as `target` says, in fresh processes one after another.
+
+    Raises BackendError where it can't be loaded or run.
+    """
+    settings = target.measure
+    with (
+        Watch(cores=target.runtime.affinity, gpu=_on_nvidia(target)) as watch,
+        progress("Measuring latency", settings.processes) as advance,
+    ):
+        parts = []
+        for _ in range(settings.processes):
+            parts.append(_one_process(artifact, target))
+            advance()
+    return SpeedSamples(
+        batch=settings.batch,
+        calls_ms=tuple(part.calls_ms for part in parts),
+        load_ms=tuple(part.load_ms for part in parts),
+        first_ms=tuple(part.first_ms for part in parts),
+        peak_memory_mb=tuple(part.peak_memory_mb for part in parts),
+        throughput_ips={batch: tuple(part.throughput_ips[batch] for part in parts) for batch in _batches(settings)},
+        unsteady=sum(not part.steady for part in parts),
+        watched=watch.facts(),
+        disturbed=watch.reasons(settings.max_foreign_load),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    calls_ms: tuple[float, ...]
+    load_ms: float
+    first_ms: float
+    peak_memory_mb: float
+    throughput_ips: dict[int, float]
+    steady: bool
+
+
+def _one_process(artifact: Path, target: Target) -> _Part:
+    settings = target.measure
+    with Process(artifact, target) as process:
+        loaded = process.loaded()
+        warm = process.ask("warm_up", least_seconds=settings.warmup_seconds, most_seconds=settings.warmup_max_seconds)
+        timed = process.ask(
+            "time",
+            seconds=settings.min_seconds / settings.processes,
+            calls=ceil(settings.min_iterations / settings.processes),
+        )
+        peak = process.ask("peak_memory")["peak_memory_mb"]  # before larger batches raise it
+        rates = {
+            batch: process.ask("throughput", batch=batch, seconds=_THROUGHPUT_SECONDS)["images_per_second"]
+            for batch in settings.throughput_batches
+        }
+        calls_ms = tuple(ns / 1e6 for ns in timed["calls_ns"])
+        rates[settings.batch] = settings.batch * len(calls_ms) / (sum(calls_ms) / 1e3)
+        return _Part(
+            calls_ms=calls_ms,
+            load_ms=loaded["load_ms"],
+            first_ms=loaded["first_ms"],
+            peak_memory_mb=peak,
+            throughput_ips=rates,
+            steady=warm["steady"],
+        )
+
+
+def _on_nvidia(target: Target) -> bool:
+    return target.backend == "tensorrt" or target.runtime.provider in ("cuda", "tensorrt")
+
+
+def _batches(settings: MeasureSettings) -> list[int]:
+    return sorted({settings.batch, *settings.throughput_batches})

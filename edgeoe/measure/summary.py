@@ -1,0 +1,39 @@
+"""Raw samples -> figures with their intervals, and why they may not be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from edgeoe.measure.speed import SpeedSamples
+from edgeoe.measure.statistics import nearest_rank, over_processes, percentile_over_processes, variation
+from edgeoe.records import Latency, MeasureSettings, Speed
+
+__all__ = ["speed_from_samples"]
+
+
+def speed_from_samples(samples: SpeedSamples, settings: MeasureSettings) -> Speed:
+    """Each figure over processes, by one rule: see `over_processes`."""
+    calls = [np.asarray(part, np.float64) for part in samples.calls_ms]
+    p50, p90, p99 = (percentile_over_processes(calls, share) for share in (0.50, 0.90, 0.99))
+    return Speed(
+        latency=Latency(p50=p50, p90=p90, p99=p99, n=sum(map(len, calls)), batch=samples.batch, processes=len(calls)),
+        load_ms=over_processes(samples.load_ms),
+        first_ms=over_processes(samples.first_ms),
+        peak_memory_mb=over_processes(samples.peak_memory_mb),
+        throughput_ips={batch: over_processes(values) for batch, values in samples.throughput_ips.items()},
+        noise=tuple(_noise(samples, settings)),
+    )
+
+
+def _noise(samples: SpeedSamples, settings: MeasureSettings) -> Iterator[str]:
+    yield from samples.disturbed
+    differ = variation([nearest_rank(np.asarray(part, np.float64), 0.50) for part in samples.calls_ms])
+    if differ > settings.max_variation:
+        yield f"p50 varies by {100 * differ:.0f} % from process to process, allowed {100 * settings.max_variation:g} %"
+    if 2 * samples.unsteady > len(samples.calls_ms):
+        yield (
+            f"{samples.unsteady} of {len(samples.calls_ms)} processes were not steady after "
+            f"{settings.warmup_max_seconds:g} s of warm-up"
+        )

@@ -1,0 +1,113 @@
+"""The other side of measure/process.py: `python -m edgeoe.measure.worker` loads one artifact and times its calls.
+
+It speaks JSON, a line each way. First comes the job {"artifact", "target"}, answered with {"load_ms", "first_ms"}; then
+commands {"do": name, ...}, each answered with what the method of that name returns. An error is answered with
+{"error": text}, and ends it. numpy and the target's own runtime are all that it imports beside edgeoe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from time import perf_counter_ns
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.backends import Backend, Runner
+from edgeoe.errors import EdgeoeError
+from edgeoe.measure.latency import time_calls, warm_up
+from edgeoe.records import target_from_json
+from edgeoe.registry import BACKENDS, resolve
+
+__all__ = ["main"]
+
+
+class _Commands:
+    """What the parent may ask for."""
+
+    def __init__(self, runner: Runner, batch: int) -> None:
+        self._runner = runner
+        self._x = _images(batch, runner.image_shape)
+
+    def _call(self) -> None:
+        self._runner.infer(self._x)
+
+    def first(self) -> float:
+        """Milliseconds of one call."""
+        return time_calls(self._call, seconds=0, calls=1)[0] / 1e6
+
+    def warm_up(self, least_seconds: float, most_seconds: float) -> dict[str, Any]:
+        seconds, steady = warm_up(self._call, least_seconds=least_seconds, most_seconds=most_seconds)
+        return {"seconds": seconds, "steady": steady}
+
+    def time(self, seconds: float, calls: int) -> dict[str, Any]:
+        return {"calls_ns": time_calls(self._call, seconds=seconds, calls=calls)}
+
+    def burst(self, calls: int) -> dict[str, Any]:
+        """As `time`, without the first call: it finds the caches full of another process."""
+        return {"calls_ns": time_calls(self._call, seconds=0, calls=calls + 1)[1:]}
+
+    def throughput(self, batch: int, seconds: float) -> dict[str, Any]:
+        x = _images(batch, self._runner.image_shape)
+        self._runner.infer(x)
+        taken = time_calls(lambda: self._runner.infer(x), seconds=seconds, calls=3)
+        return {"images_per_second": batch * len(taken) / (sum(taken) / 1e9)}
+
+    def peak_memory(self) -> dict[str, Any]:
+        return {"peak_memory_mb": _peak_memory_mb()}
+
+
+def _images(batch: int, shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Normalised images of noise: what they show does not matter to the clock, that they are no zeros may."""
+    return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+
+
+def _peak_memory_mb() -> float:
+    """The most memory that this process ever held, in 10^6 bytes. Its parent's does not count, as in rusage."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError, ValueError):  # not Linux
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+
+
+def serve(commands: IO[str], answers: IO[str]) -> None:
+    """Answer every line of `commands` until there are no more."""
+
+    def answer(**fields: Any) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    try:
+        job = json.loads(commands.readline())
+        target = target_from_json(job["target"])
+        if target.runtime.affinity is not None:
+            os.sched_setaffinity(0, target.runtime.affinity)
+        backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+        start = perf_counter_ns()
+        with backend.open(Path(job["artifact"]), target) as runner:
+            loaded = perf_counter_ns()
+            does = _Commands(runner, target.measure.batch)
+            answer(load_ms=(loaded - start) / 1e6, first_ms=does.first())
+            for line in commands:
+                command = json.loads(line)
+                answer(**getattr(does, command.pop("do"))(**command))
+    except EdgeoeError as reason:
+        answer(error=str(reason))
+
+
+def main() -> None:
+    """Serve the parent, with a standard output of its own: what libraries print goes to standard error."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What GitHub Actions shows of a verdict: annotations, the step summary, and the step's outputs.
+
+Source: GitHub's "Workflow commands for GitHub Actions".
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from edgeoe.records import Change, Comparison, Outcome, Verdict
+from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+
+__all__ = ["annotate_comparisons", "annotate_verdict"]
+
+_LEVELS = {"regressed": "error", "failed": "error", "inconclusive": "warning", "improved": "notice"}
+
+
+def annotate_comparisons(comparisons: Sequence[Comparison], *, summary: str) -> None:
+    """Say on standard output what changed; `summary`, Markdown, goes to the step's page."""
+    for one in comparisons:
+        rows: list[tuple[str, Change, str, str]] = [
+            (row.quantity, row.change, change_in_percent(row.ratio), row.reason) for row in one.latency
+        ]
+        rows += [(row.subject, row.change, accuracy_text(row), row.reason) for row in one.accuracy]
+        for subject, change, text, reason in rows:
+            _annotate(change, f"{subject} {change} on {one.target}", f"{text}. {reason}".strip())
+        if not one.latency:
+            _annotate("inconclusive", f"latency inconclusive on {one.target}", one.reason)
+    outcomes = [one.outcome for one in comparisons]
+    _write_page(outcomes, summary)
+
+
+def annotate_verdict(target: str, verdict: Verdict, *, summary: str) -> None:
+    """Say on standard output which checks did not pass; `summary`, Markdown, goes to the step's page."""
+    for check in verdict.checks:
+        _annotate(check.outcome, f"{check.name} {check.outcome} on {target}", check_text(check))
+    _write_page([verdict.outcome], summary)
+
+
+def _annotate(kind: str, title: str, text: str) -> None:
+    level = _LEVELS.get(kind)
+    if level:
+        sys.stdout.write(f"::{level} title={_property(title)}::{_data(text)}\n")
+        sys.stdout.flush()
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _write_page(outcomes: Iterable[Outcome], summary: str) -> None:
+    found = set(outcomes)
+    worst = next((kind for kind in ("failed", "inconclusive") if kind in found), "passed")
+    for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", f"outcome={worst}\n")):
+        place = os.environ.get(variable)
+        if place:
+            with Path(place).open("a", encoding="utf-8") as stream:
+                stream.write(text)

@@ -1,0 +1,112 @@
+"""JUnit XML, which every CI shows beside its other tests.
+
+An inconclusive result is an <error>: readers differ in what they make of <skipped>, and none takes an error for a pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from edgeoe.records import AccuracyChange, Change, Comparison, LatencyChange, Outcome, Verdict
+from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+
+__all__ = ["junit_of_comparisons", "junit_of_verdict"]
+
+_OUTCOMES: dict[Change, Outcome] = {
+    "regressed": "failed",
+    "improved": "passed",
+    "unchanged": "passed",
+    "inconclusive": "inconclusive",
+}
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 can't hold
+
+
+def junit_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict) -> str:
+    """A suite with a case for each check. record: the result record of `validate`."""
+    cases = [(check.name, check.outcome, check_text(check)) for check in verdict.checks]
+    facts = {"target": target, "artifact_sha256": record["artifact_sha256"], **_flat(record["environment"])}
+    return _document([_suite(f"edgeoe validate {target}", cases, facts, seconds=0.0)])
+
+
+def junit_of_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """A suite for each target, with a case for each quantity and each class."""
+    return _document([_comparison(one) for one in comparisons])
+
+
+def _comparison(one: Comparison) -> ElementTree.Element:
+    cases: list[tuple[str, Outcome, str]] = [
+        (change.quantity, _told(change.change, one), _latency(change)) for change in one.latency
+    ]
+    cases += [(change.subject, _told(change.change, one), _accuracy(change)) for change in one.accuracy]
+    if one.outcome == "inconclusive" and not any(outcome == "inconclusive" for _, outcome, _ in cases):
+        cases.append(("comparison", "inconclusive", one.reason))
+    facts = {"target": one.target, "base": one.base, "new": one.new, "how": one.how, **_flat(one.environment)}
+    return _suite(f"edgeoe compare {one.target}", cases, facts, seconds=one.seconds)
+
+
+def _told(change: Change, one: Comparison) -> Outcome:
+    """What a single row counts for: one that could not tell, but does not hold up the gate, passes with its text."""
+    outcome = _OUTCOMES[change]
+    return "passed" if outcome == "inconclusive" and one.outcome == "passed" else outcome
+
+
+def _latency(change: LatencyChange) -> str:
+    return f"{change_in_percent(change.ratio)}, allowed +{100 * change.tolerance:g} %. {change.reason}".strip()
+
+
+def _accuracy(change: AccuracyChange) -> str:
+    return f"{accuracy_text(change)}, allowed -{100 * change.tolerance:g} points. {change.reason}".strip()
+
+
+def _suite(
+    name: str, cases: Iterable[tuple[str, Outcome, str]], facts: Mapping[str, str], *, seconds: float
+) -> ElementTree.Element:
+    rows = list(cases)
+    counts = {kind: sum(outcome == kind for _, outcome, _ in rows) for kind in ("failed", "inconclusive")}
+    suite = ElementTree.Element(
+        "testsuite",
+        name=_clean(name),
+        tests=str(len(rows)),
+        failures=str(counts["failed"]),
+        errors=str(counts["inconclusive"]),
+        skipped="0",
+        time=f"{seconds:.3f}",
+    )
+    properties = ElementTree.SubElement(suite, "properties")
+    for key, value in facts.items():
+        ElementTree.SubElement(properties, "property", name=_clean(key), value=_clean(value))
+    for subject, outcome, text in rows:
+        case = ElementTree.SubElement(suite, "testcase", classname=_clean(name), name=_clean(subject), time="0")
+        if outcome == "passed":
+            ElementTree.SubElement(case, "system-out").text = _clean(text)
+        else:
+            tag = "failure" if outcome == "failed" else "error"
+            ElementTree.SubElement(case, tag, message=_clean(text), type=outcome).text = _clean(text)
+    return suite
+
+
+def _document(suites: Sequence[ElementTree.Element]) -> str:
+    root = ElementTree.Element("testsuites", name="edgeoe")
+    root.extend(suites)
+    for key in ("tests", "failures", "errors"):
+        root.set(key, str(sum(int(suite.get(key, "0")) for suite in suites)))
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
+    """Facts of the machine, and the versions below them, as text."""
+    found = {}
+    for key, value in environment.items():
+        if isinstance(value, Mapping):
+            found.update({f"{key}.{name}": str(part) for name, part in value.items()})
+        else:
+            found[key] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return found
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("?", text)

@@ -1,0 +1,96 @@
+"""Markdown for a pull request: the outcome first, a row for each quantity, how it was measured folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edgeoe.records import Change, Comparison, Outcome, Verdict
+from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+
+__all__ = ["MARKER", "markdown_of_comparisons", "markdown_of_verdict"]
+
+MARKER = "<!-- edgeoe -->"  # by which a bot finds the comment that it is to update
+_SIGNS: dict[Change | Outcome, str] = {
+    "regressed": "❌ regressed",
+    "improved": "🚀 improved",
+    "unchanged": "✅ unchanged",
+    "inconclusive": "❔ inconclusive",
+    "failed": "❌ failed",
+    "passed": "✅ passed",
+}
+_HEADER = ("target", "quantity", "base", "new", "change [95 %]", "allowed", "p", "n", "result")
+
+
+def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
+    """All targets in one table."""
+    worst = _worst([one.outcome for one in comparisons])
+    lines = [MARKER, f"**edgeoe: {_SIGNS[worst]}** on {', '.join(_safe(one.target) for one in comparisons)}", ""]
+    lines += _table(_HEADER, [row for one in comparisons for row in _rows(one)])
+    for one in comparisons:
+        lines += [f"- {_safe(one.target)}: {_safe(text)}" for text in (one.reason, *one.notes) if text]
+    lines += ["", "<details><summary>How it was measured</summary>", ""]
+    for one in comparisons:
+        how = "in turns, in pairs of fresh processes" if one.how == "interleaved" else "from results stored earlier"
+        lines.append(f"{_safe(one.target)}: `{_code(one.base)}` and `{_code(one.new)}` {how}, {one.seconds:.0f} s.")
+        lines += _environment(one.environment)
+    return "\n".join([*lines, "", "</details>", ""])
+
+
+def markdown_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict) -> str:
+    """A row for each check. record: the result record of `validate`."""
+    lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {_safe(target)}", ""]
+    rows = [(_SIGNS[check.outcome], check_text(check)) for check in verdict.checks]
+    lines += _table(("result", "check"), rows)
+    lines += [f"- noise: {_safe(reason)}" for reason in record["noise"]]
+    lines += ["", "<details><summary>How it was measured</summary>", ""]
+    latency = record["latency_ms"]
+    lines.append(f"{latency['n']} calls in {latency['processes']} processes, batch {latency['batch']}.")
+    return "\n".join([*lines, *_environment(record["environment"]), "", "</details>", ""])
+
+
+def _rows(one: Comparison) -> Iterable[tuple[str, ...]]:
+    for change in one.latency:
+        yield (
+            one.target,
+            change.quantity,
+            f"{change.base_ms:.3f} ms",
+            f"{change.new_ms:.3f} ms",
+            change_in_percent(change.ratio),
+            f"+{100 * change.tolerance:g} %",
+            f"{change.p_value:.3g}",
+            str(change.n),
+            _SIGNS[change.change],
+        )
+    for row in one.accuracy:
+        allowed = f"-{100 * row.tolerance:g} points"
+        told = (accuracy_text(row), allowed, f"{row.p_value:.3g}", str(row.images), _SIGNS[row.change])
+        yield (one.target, row.subject, "", "", *told)
+    if not one.latency:
+        yield (one.target, "latency", "", "", "", "", "", "", _SIGNS["inconclusive"])
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *([_safe(cell) for cell in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]
+
+
+def _environment(environment: Mapping[str, Any]) -> list[str]:
+    told = [f"{_safe(str(key))} {_safe(str(value))}" for key, value in environment.items() if key != "cpu_flags"]
+    return ["", "; ".join(told) + "."] if told else []
+
+
+def _worst(outcomes: Sequence[Outcome]) -> Outcome:
+    return next((kind for kind in ("failed", "inconclusive") if kind in outcomes), "passed")
+
+
+def _safe(text: str) -> str:
+    """`text` on one line that neither ends a cell nor is markup."""
+    line = " ".join(text.split())
+    for sign in "\\|`*_<[":
+        line = line.replace(sign, f"\\{sign}")
+    return line
+
+
+def _code(text: str) -> str:
+    return " ".join(text.split()).replace("`", "'").replace("|", "/")

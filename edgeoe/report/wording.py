@@ -1,0 +1,37 @@
+"""Figures of verdicts and comparisons in words, the same for every reader."""
+
+from __future__ import annotations
+
+from math import isfinite
+
+from edgeoe.records import AccuracyChange, Check, Estimate
+
+__all__ = ["accuracy_text", "change_in_percent", "check_text"]
+
+
+def change_in_percent(ratio: Estimate) -> str:
+    """A ratio new / base as the change that it is, with its interval: "+5.1 % [+4.2, +6.0]"."""
+    value, low, high = (f"{100 * (end - 1):+.1f}" if isfinite(end) else "?" for end in _ends(ratio))
+    return f"{value} % [{low}, {high}]"
+
+
+def accuracy_text(change: AccuracyChange) -> str:
+    """A difference in points with its interval, and the images that make it."""
+    value, low, high = (f"{100 * end:+.1f}" for end in _ends(change.difference))
+    counts = f"{change.only_base} lost, {change.only_new} won of {change.images} images"
+    return f"{value} points [{low}, {high}], {counts}"
+
+
+def check_text(check: Check) -> str:
+    """A check with what was measured, its interval and its limit."""
+    limit = f"{check.sense} {check.limit:g}"
+    if check.measured is None:
+        return f"{check.name} {limit}: {check.reason}"
+    low, high = check.measured.low, check.measured.high
+    interval = f" [{low:.4g}, {f'{high:.4g}' if isfinite(high) else '?'}]" if low < high else ""
+    reason = f" ({check.reason})" if check.reason else ""
+    return f"{check.name} {check.measured.value:.4g}{interval}, {limit}{reason}"
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high

@@ -1,0 +1,93 @@
+"""Baselines: artifacts and their results in a folder that a repository can keep.
+
+    baselines/
+      objects/<sha256>.onnx    artifacts, each under its own hash: saving one twice stores it once
+      main/host-cpu.json       a baseline's result on one target
+
+CI measures the old artifact beside the new one, instead of trusting times of another day.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edgeoe.errors import ConfigError, RunError
+from edgeoe.files import file_sha256, write_atomic
+from edgeoe.measure.result import Result, read_result, write_result
+from edgeoe.registry import nearest
+
+__all__ = ["Baseline", "Store"]
+
+_OBJECTS = "objects"
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """artifact: None where only the result was at hand, as from a device."""
+
+    name: str
+    target: str
+    result: Result
+    artifact: Path | None
+
+
+class Store:
+    """The baselines in a folder. Raises ConfigError or RunError where it lacks or has lost one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, name: str, result: Result, artifact: Path | None) -> Baseline:
+        """Keep a result, and the artifact that it is of, as baseline `name`; that target's earlier one is replaced."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == _OBJECTS:
+            raise ConfigError(f"--name takes letters, digits and . _ -, and not {_OBJECTS!r}. Got {name!r}.")
+        try:
+            for source, place in self._copies(result, artifact):
+                write_atomic(place, partial(shutil.copyfile, source))
+            write_result(self._record(name, result.target.name), result)
+        except OSError as reason:
+            raise ConfigError(f"--store {self._folder}: can't be written: {reason.strerror}.") from None
+        return Baseline(name, result.target.name, result, artifact)
+
+    def find(self, name: str, target: str) -> Baseline:
+        """Baseline `name` on `target`, its artifact checked against its hash."""
+        path = self._record(name, target)
+        if not path.is_file():
+            names = sorted({entry.parent.name for entry in self._records()})
+            targets = sorted(entry.stem for entry in self._records() if entry.parent.name == name)
+            known = f"It has {', '.join(targets)}." if targets else nearest(name, names) if names else "It is empty."
+            raise ConfigError(
+                f"{self._folder}: no baseline {name!r} for {target}. {known} "
+                f"Save one: edgeoe baseline save RUN --target {target} --name {name} --store {self._folder}"
+            )
+        result = read_result(path)
+        artifact = self._object(result)
+        if artifact.is_file() and file_sha256(artifact) != result.artifact_sha256:
+            raise RunError(f"{artifact}: not the file that was saved. Save the baseline again.")
+        return Baseline(name, target, result, artifact if artifact.is_file() else None)
+
+    def __iter__(self) -> Iterator[Baseline]:
+        for path in self._records():
+            yield self.find(path.parent.name, path.stem)
+
+    def _records(self) -> list[Path]:
+        return sorted(path for path in self._folder.glob("*/*.json") if path.parent.name != _OBJECTS)
+
+    def _record(self, name: str, target: str) -> Path:
+        return self._folder / name / f"{target}.json"
+
+    def _object(self, result: Result) -> Path:
+        return self._folder / _OBJECTS / f"{result.artifact_sha256}{Path(result.artifact).suffix}"
+
+    def _copies(self, result: Result, artifact: Path | None) -> Iterator[tuple[Path, Path]]:
+        """The files to copy, and where to: what belongs to an artifact is named after it, with more appended."""
+        if artifact is None:
+            return
+        place = self._object(result)
+        for source in sorted(artifact.parent.glob(f"{artifact.name}*")):
+            yield source, place.with_name(place.name + source.name.removeprefix(artifact.name))

@@ -1,0 +1,220 @@
+"""bundle: a run and a target -> one archive that builds, checks and measures on a device that has no edgeoe."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import importlib.util
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from edgeoe import __version__
+from edgeoe.data.samples import Samples, rarest
+from edgeoe.errors import ConfigError
+from edgeoe.feasibility import require_buildable
+from edgeoe.files import write_atomic
+from edgeoe.progress import Progress, silent
+from edgeoe.records import Target, to_json
+from edgeoe.registry import BACKENDS
+from edgeoe.run import Run
+from edgeoe.stages.facts import run_facts
+from edgeoe.stages.lower import graph_file
+from edgeoe.stages.teacher import teacher_predictions
+from edgeoe.stages.validate import read_test
+
+__all__ = ["BundleRecord", "bundle", "bundle_facts_file", "teacher_file"]
+
+FORMAT = 1
+_LEVEL = 19
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".tar.zst": lambda data: zstandard.ZstdCompressor(level=_LEVEL).compress(data),
+    ".tar.gz": lambda data: gzip.compress(data, compresslevel=9, mtime=0),
+    ".tar": lambda data: data,
+}
+_START = """\
+from edgeoe.device import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleRecord:
+    """sha256: of the archive. test_images: in it, for accuracy on the device; 0 for none."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+    target: str
+    precision: str
+    test_images: int
+    files: tuple[str, ...]
+
+
+def bundle_facts_file(target: str) -> str:
+    """The file in a run that says what was bundled for `target`, the same as in the bundle."""
+    return f"targets/{target}/bundle.json"
+
+
+def teacher_file(target: str) -> str:
+    """The file in a run with the teacher's predictions on the bundle's test images."""
+    return f"targets/{target}/teacher.json"
+
+
+def bundle(
+    run: Run, target: Target, *, out: Path, test: Path | None = None, progress: Progress = silent
+) -> BundleRecord:
+    """Write `out`, whose suffix is .tar.zst, .tar.gz or .tar; the same run and target give the same bytes.
+
+    test: a folder per class, for accuracy on the device. Raises ConfigError for another suffix, TargetError for a
+    profile that asks for what can't be.
+    """
+    pack = _packer(out)
+    require_buildable(target)
+    samples = read_test(run, test, progress=progress) if test else None
+    files = dict(_files(run, target, samples))
+    facts = _facts(run, target, {name: sha256(data).hexdigest() for name, data in sorted(files.items())})
+    files["bundle.json"] = (json.dumps(facts, indent=1) + "\n").encode()
+    packed = pack(_tar(files, root=f"edgeoe-{target.name}"))
+    try:
+        write_atomic(out, lambda path: path.write_bytes(packed))
+    except OSError as reason:
+        raise ConfigError(f"--out {out}: can't be written: {reason.strerror}.") from None
+    run.forget(bundle_facts_file(target.name), teacher_file(target.name))
+    if samples and target.budget.max_drop is not None:
+        said = teacher_predictions(run, samples, progress=progress)
+        run.write_record(teacher_file(target.name), said.to_json())
+    run.write(bundle_facts_file(target.name), lambda path: path.write_bytes(files["bundle.json"]))
+    return BundleRecord(
+        path=str(out),
+        sha256=sha256(packed).hexdigest(),
+        size_bytes=len(packed),
+        target=target.name,
+        precision=target.precision,
+        test_images=len(samples.labels) if samples else 0,
+        files=tuple(sorted(files)),
+    )
+
+
+def _packer(out: Path) -> Callable[[bytes], bytes]:
+    for suffix, pack in _PACKERS.items():
+        if out.name.endswith(suffix):
+            return pack
+    raise ConfigError(f"--out must end with {', '.join(_PACKERS)}. Got {out.name!r}.")
+
+
+def _files(run: Run, target: Target, samples: Samples | None) -> Iterator[tuple[str, bytes]]:
+    extra = "" if target.precision == "fp32" else f" --precision {target.precision}"
+    made_by = f"export {run.path}{extra}"
+    yield "model.onnx", run.file(graph_file(target), made_by=made_by).read_bytes()
+    for name, array in run.read_tensors("golden.safetensors", made_by=made_by).items():
+        yield f"golden-{name}.npy", _npy(array)
+    if samples:
+        yield "test-images.npy", _npy(samples.images.rows(np.arange(len(samples.labels))))
+        yield "test-labels.npy", _npy(samples.labels)
+    yield "run.py", _START.encode()
+    yield "README.txt", _readme(target).encode()
+    yield from _runner_files(target)
+
+
+def _facts(run: Run, target: Target, files: Mapping[str, str]) -> dict[str, Any]:
+    facts = run_facts(run)
+    return {
+        "format": FORMAT,
+        "edgeoe": __version__,
+        "target": to_json(target),
+        "classes": facts.classes,
+        "rare": rarest(np.asarray(facts.counts)),
+        "preprocess": {"mean": facts.preprocess.mean, "std": facts.preprocess.std},
+        "graph": _graph_record(run, graph_file(target)),
+        "files": files,
+    }
+
+
+def _graph_record(run: Run, name: str) -> dict[str, Any]:
+    """What `export` noted of that graph: for int8 its calibration, too."""
+    record = run.read_record("export.json", made_by=f"export {run.path}")
+    graphs = [record, *record.pop("graphs", [])]
+    return next(graph for graph in graphs if graph["path"] == name)
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _readme(target: Target) -> str:
+    return (
+        f"A model for {target.description or target.name}, and what builds, checks and measures it there.\n\n"
+        "    python3 run.py --out validation.json\n\n"
+        f"It needs Python 3.10 or newer, numpy and {target.backend}, and no network. Take validation.json back:\n\n"
+        "    edgeoe collect RUN validation.json\n"
+    )
+
+
+def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
+    """A tar of `files` under the folder `root`, without a clock, an owner or an order of its own."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in sorted(files.items()):
+            entry = tarfile.TarInfo(str(PurePosixPath(root, name)))
+            entry.size, entry.mode = len(data), 0o644
+            archive.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
+    """edgeoe's own modules that run on the device, and the one package that they need beside numpy."""
+    backend = BACKENDS[target.backend].partition(":")[0]
+    for module in _reached(("edgeoe.device", "edgeoe.measure.worker", backend)):
+        path = _source(module)
+        yield path.relative_to(_PACKAGE.parent).as_posix(), path.read_bytes()
+    spec = importlib.util.find_spec("annotated_types")
+    assert spec is not None  # noqa: S101 - a requirement
+    assert spec.origin is not None  # noqa: S101
+    yield "annotated_types/__init__.py", Path(spec.origin).read_bytes()
+    licence = metadata.distribution("annotated-types").read_text("licenses/LICENSE")
+    if licence:
+        yield "annotated_types/LICENSE", licence.encode()
+
+
+def _source(module: str) -> Path:
+    path = _PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _reached(roots: Iterable[str]) -> list[str]:
+    """The modules of edgeoe that `roots` import, and what these import; not those for type checkers alone."""
+    found, left = set(), list(roots)
+    while left:
+        module = left.pop()
+        if module in found:
+            continue
+        found.add(module)
+        left += [module.rpartition(".")[0]] if "." in module else []
+        left += _imports(ast.parse(_source(module).read_text(encoding="utf-8")))
+    return sorted(found)
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edgeoe":
+            for name in [f"{node.module}.{alias.name}" for alias in node.names]:
+                yield name if _source(name).is_file() else node.module
+        yield from _imports(node)

@@ -1,0 +1,279 @@
+"""compare: two artifacts on a target -> whether the new one is slower, faster, or less often right.
+
+Needs no torch: a CI job installs `edgeoe[gate]` in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+import numpy as np
+
+from edgeoe.backends import Backend
+from edgeoe.errors import ConfigError, RunError
+from edgeoe.files import file_sha256
+from edgeoe.measure.decision import (
+    accuracy_changes,
+    decide_paired,
+    decide_unpaired,
+    fewest_rounds,
+    gate,
+    looks,
+    with_holm,
+)
+from edgeoe.measure.duel import Round, play_round
+from edgeoe.measure.environment import differing, environment
+from edgeoe.measure.result import Result, read_result
+from edgeoe.measure.statistics import nearest_rank
+from edgeoe.progress import Progress, silent
+from edgeoe.records import AccuracyChange, Artifact, Comparison, LatencyChange, Target
+from edgeoe.registry import BACKENDS, resolve
+from edgeoe.run import Run
+from edgeoe.stages.baseline import Store
+
+__all__ = ["GateSettings", "Side", "compare", "find_side"]
+
+_ALPHA = 0.002  # of the rank test, over all targets
+_Quantity = Literal["p50", "p99"]
+_QUANTITIES: dict[_Quantity, float] = {"p50": 0.50, "p99": 0.99}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """What is too much: tolerance, p99_tolerance: shares of the base's latency. accuracy_tolerance, class_tolerance:
+    of top-1 and of a rare class's recall, as fractions. most_rounds, most_seconds: where a comparison of one target
+    ends undecided.
+    """
+
+    tolerance: float = 0.03
+    p99_tolerance: float = 0.10
+    accuracy_tolerance: float = 0.02
+    class_tolerance: float = 0.10
+    most_rounds: int = 40
+    most_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One of the two. artifact: where it is at hand. result: what was measured of it earlier."""
+
+    name: str
+    artifact: Path | None
+    result: Result | None
+
+
+def compare(
+    sides: Sequence[tuple[Target, Side, Side]],
+    settings: GateSettings,
+    *,
+    stored: bool = False,
+    progress: Progress = silent,
+) -> list[Comparison]:
+    """(target, base, new) for each target -> a comparison each.
+
+    Where both artifacts are at hand they are measured here, one against the other; else, or with `stored`, by what was
+    measured of them earlier, on like devices. Raises RunError where neither can be done.
+    """
+    alpha = _ALPHA / len(sides)  # to stop by; with_holm then takes back what is too strict
+    compared = []
+    for target, base, new in sides:
+        if base.artifact and new.artifact and not stored:
+            made = _interleaved(target, base, new, settings, alpha, progress)
+        else:
+            made = _from_stored(target, base, new, settings, alpha)
+        compared.append(made)
+    p50s = [part for made in compared for part in made.latency if part.quantity == "p50"]
+    p99s = [part for made in compared for part in made.latency if part.quantity == "p99"]
+    held = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
+    return [_gated(replace(made, latency=next(held)) if made.latency else made) for made in compared]
+
+
+def find_side(text: str, target: Target, store: Store) -> Side:
+    """What `text` names: a run, a result (.json), an artifact's file, or a baseline in `store`.
+
+    Raises ConfigError or RunError where it is none, or lacks `target`.
+    """
+    path = Path(text)
+    if (path / "manifest.json").is_file():
+        return _side_of_run(Run.open(path), target)
+    if path.suffix == ".json" and path.is_file():
+        result = read_result(path)
+        if result.target.name != target.name:
+            raise RunError(f"{path}: a result for {result.target.name}, not for {target.name}.")
+        artifact = path.with_name(result.artifact)
+        return Side(name=text, artifact=artifact if _is(artifact, result) else None, result=result)
+    if path.is_file():
+        suffix = _backend(target).suffix
+        if path.suffix != suffix:
+            raise ConfigError(f"{path}: {target.backend} of target {target.name} runs {suffix} files.")
+        return Side(name=text, artifact=path, result=None)
+    if path.exists() or path.parent != Path():
+        raise ConfigError(f"{path}: no run, result (.json) or artifact.")
+    found = Store.find(store, text, target.name)
+    return Side(name=text, artifact=found.artifact, result=found.result)
+
+
+def _side_of_run(run: Run, target: Target) -> Side:
+    folder = f"targets/{target.name}"
+    artifact = result = None
+    if (run.path / folder / "result.json").is_file():
+        result = read_result(run.file(f"{folder}/result.json", made_by=f"validate {run.path} --target {target.name}"))
+    if (run.path / folder / "engine.json").is_file():
+        made_by = f"build {run.path} --target {target.name}"
+        record = Artifact(**run.read_record(f"{folder}/engine.json", made_by=made_by))
+        artifact = run.file(record.artifact, made_by=made_by)
+        if result and not _is(artifact, result):  # collected from a device
+            artifact = None
+    if not artifact and not result:
+        raise RunError(
+            f"{run.path}: nothing built for {target.name}. Build: edgeoe build {run.path} --target {target.name}"
+        )
+    return Side(name=str(run.path), artifact=artifact, result=result)
+
+
+def _is(artifact: Path, result: Result) -> bool:
+    return artifact.is_file() and file_sha256(artifact) == result.artifact_sha256
+
+
+def _backend(target: Target) -> Backend:
+    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    return backend
+
+
+def _interleaved(
+    target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, progress: Progress
+) -> Comparison:
+    assert base.artifact is not None  # noqa: S101 - its caller looked
+    assert new.artifact is not None  # noqa: S101
+    start, rounds = monotonic(), []
+    changes: tuple[LatencyChange, ...] = ()
+    due = looks(fewest_rounds(alpha), settings.most_rounds)
+    with progress(f"Comparing on {target.name}", due[-1]) as advance:
+        for number in count(1):
+            rounds.append(play_round(base.artifact, new.artifact, target, base_first=number % 2 == 1))
+            advance()
+            late = monotonic() - start > settings.most_seconds
+            if number in due or late:
+                changes = tuple(_decide(rounds, quantity, settings, alpha) for quantity in _QUANTITIES)
+                if late or number == due[-1] or changes[0].change != "inconclusive":
+                    break
+    accuracy, notes = _accuracy(base, new, settings)
+    return Comparison(
+        target=target.name,
+        base=base.name,
+        new=new.name,
+        how="interleaved",
+        latency=changes,
+        accuracy=accuracy,
+        notes=notes,
+        outcome="inconclusive",
+        seconds=monotonic() - start,
+        environment={**environment(), "versions": _backend(target).versions()},
+    )
+
+
+def _decide(rounds: Sequence[Round], quantity: _Quantity, settings: GateSettings, alpha: float) -> LatencyChange:
+    pairs = np.asarray([one.p50() if quantity == "p50" else one.p99() for one in rounds])
+    return decide_paired(
+        pairs[:, 0], pairs[:, 1], quantity=quantity, tolerance=_tolerance(quantity, settings), alpha=alpha
+    )
+
+
+def _tolerance(quantity: _Quantity, settings: GateSettings) -> float:
+    return settings.tolerance if quantity == "p50" else settings.p99_tolerance
+
+
+def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, alpha: float) -> Comparison:
+    if not base.result or not new.result:
+        missing = new if base.result else base
+        raise RunError(
+            f"{missing.name}: neither both artifacts nor both results are at hand for {target.name}. "
+            f"Measure it: edgeoe validate {missing.name} --target {target.name} --test DIR"
+        )
+    differs = list(_differences(base.result, new.result))
+    changes = () if differs else tuple(_decide_stored(base.result, new.result, q, settings, alpha) for q in _QUANTITIES)
+    accuracy, notes = _accuracy(base, new, settings)
+    return Comparison(
+        target=target.name,
+        base=base.name,
+        new=new.name,
+        how="stored",
+        latency=changes,
+        accuracy=accuracy,
+        notes=(*notes, *(f"{side.name}: {why}" for side in (base, new) for why in _disturbed(side))),
+        outcome="inconclusive",
+        reason=f"measured under other conditions: {'; '.join(differs)}" if differs else "",
+        environment=new.result.environment,
+    )
+
+
+def _differences(base: Result, new: Result) -> Iterator[str]:
+    told = [
+        *differing(base.environment, new.environment),
+        *(
+            (f"[runtime] {key}", getattr(base.target.runtime, key), getattr(new.target.runtime, key))
+            for key in ("threads", "spinning", "affinity", "provider", "unit")
+        ),
+        ("batch", base.speed.batch, new.speed.batch),
+        ("backend", base.target.backend, new.target.backend),
+    ]
+    for field, was, now in told:
+        if was != now:
+            yield f"{field} was {was} and is {now}"
+
+
+def _disturbed(side: Side) -> tuple[str, ...]:
+    return side.result.speed.disturbed if side.result else ()
+
+
+def _decide_stored(
+    base: Result, new: Result, quantity: _Quantity, settings: GateSettings, alpha: float
+) -> LatencyChange:
+    base_ms, new_ms = (
+        np.asarray([nearest_rank(np.asarray(calls), _QUANTITIES[quantity]) for calls in side.speed.calls_ms])
+        for side in (base, new)
+    )
+    return decide_unpaired(base_ms, new_ms, quantity=quantity, tolerance=_tolerance(quantity, settings), alpha=alpha)
+
+
+def _accuracy(base: Side, new: Side, settings: GateSettings) -> tuple[tuple[AccuracyChange, ...], tuple[str, ...]]:
+    """Changes of accuracy, or why there are none."""
+    sides = {"base": base, "new": new}
+    for which, side in sides.items():
+        if side.result is None or side.result.predictions is None:
+            return (), (
+                f"accuracy is not compared: no predictions of {which}, {side.name}: edgeoe validate makes them",
+            )
+        if side.artifact and not _is(side.artifact, side.result):
+            return (), (f"accuracy is not compared: the predictions of {which} {side.name} are of another artifact",)
+    assert base.result is not None  # noqa: S101 - seen above
+    assert new.result is not None  # noqa: S101
+    before, after = base.result.predictions, new.result.predictions
+    assert before is not None  # noqa: S101
+    assert after is not None  # noqa: S101
+    if before.test_sha256 != after.test_sha256:
+        return (), ("accuracy is not compared: the two were tested on other images",)
+    changes = accuracy_changes(
+        before.chosen,
+        after.chosen,
+        after.labels,
+        classes=new.result.classes,
+        rare=new.result.rare,
+        tolerance=settings.accuracy_tolerance,
+        class_tolerance=settings.class_tolerance,
+    )
+    return changes, ()
+
+
+def _gated(made: Comparison) -> Comparison:
+    outcome, reason = gate(made.latency, made.accuracy)
+    if not made.reason:
+        return replace(made, outcome=outcome, reason=reason)
+    if outcome == "failed":  # accuracy can be compared where latency can't
+        return replace(made, outcome=outcome, reason=f"{reason}; {made.reason}")
+    return replace(made, outcome="inconclusive")

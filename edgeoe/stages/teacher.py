@@ -1,0 +1,42 @@
+"""What the run's teacher says of test images, for a budget on the drop against it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeoe.data.samples import Samples
+from edgeoe.errors import RunError, TeacherError
+from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.models.teacher import TeacherSource, load_teacher
+from edgeoe.progress import Progress, silent
+from edgeoe.run import Run
+from edgeoe.settings import weights_from_text
+from edgeoe.toml_document import TomlDocument
+
+__all__ = ["teacher_predictions"]
+
+
+def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent) -> Predictions:
+    """The teacher's classes, from the source and weights that the run was compressed from.
+
+    Raises RunError if they are no longer where they were.
+    """
+    made = TomlDocument(run.file("config.toml", made_by="compress"), error=RunError).tables["compress"]
+    torch.manual_seed(made["seed"])  # fresh weights are those that the run began with
+    weights = weights_from_text(made["weights"]) if "weights" in made else None
+    try:
+        teacher = load_teacher(TeacherSource.parse(made["teacher"]), weights, classes=len(test.classes))
+    except (TeacherError, OSError) as reason:
+        raise RunError(
+            f"{run.path}: max_drop compares with the teacher, and it can't be loaded: {reason} "
+            "Put it back, or leave max_drop out of [budget]."
+        ) from None
+
+    @torch.no_grad()
+    def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = torch.from_numpy(test.images.preprocess.normalise(pixels))
+        return np.asarray(teacher(x).numpy(), np.float32)
+
+    return predict(infer, test.images.rows, test.labels, progress=progress)

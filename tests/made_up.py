@@ -1,0 +1,62 @@
+"""Results that nobody measured, for tests of what is made of results; and settings that measure in no time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgeoe.measure.predictions import Predictions
+from edgeoe.measure.result import Result
+from edgeoe.measure.speed import SpeedSamples
+from edgeoe.records import MeasureSettings
+from edgeoe.targets import load_target
+
+QUICK = MeasureSettings(  # two processes, no warm-up, and any noise is allowed
+    processes=2,
+    warmup_seconds=0,
+    warmup_max_seconds=0,
+    min_seconds=0.02,
+    min_iterations=20,
+    max_variation=1e6,
+    max_foreign_load=1e6,
+)
+
+
+def speed(*, ms: float = 2.0, seed: int = 0, spread: float = 0.01, processes: int = 8, **changes: Any) -> SpeedSamples:
+    """Eight processes of 100 calls around `ms`, each with an effect of its own."""
+    rng = np.random.default_rng(seed)
+    calls = ms * np.exp(rng.normal(0, spread, (processes, 1)) + rng.normal(0, 0.02, (processes, 100)))
+    made = SpeedSamples(
+        batch=1,
+        calls_ms=tuple(tuple(part) for part in calls.tolist()),
+        load_ms=(20.0,) * processes,
+        first_ms=(4.0,) * processes,
+        peak_memory_mb=(80.0,) * processes,
+        throughput_ips={1: (1000 / ms,) * processes},
+        unsteady=0,
+        watched={"foreign_load": 0.01},
+        disturbed=(),
+    )
+    return replace(made, **changes)
+
+
+def result(*, wrong: int = 10, images: int = 100, **changes: Any) -> Result:
+    """A result on host-cpu; of its `images` test images in three classes the first `wrong` are taken for another."""
+    labels = np.arange(images) % 3
+    chosen = np.where(np.arange(images) < wrong, (labels + 1) % 3, labels)
+    made = Result(
+        target=load_target("host-cpu"),
+        artifact="model.onnx",
+        artifact_sha256="0" * 64,
+        size_bytes=2_000_000,
+        classes=("circle", "cross", "square"),
+        rare=(2, 1),
+        golden_agreement=1.0,
+        predictions=Predictions(chosen, labels, "1" * 64),
+        speed=speed(),
+        environment={"cpu": "Some CPU", "cores": 4, "versions": {"onnxruntime": "1.30.0"}},
+        settings={"threads": 1},
+    )
+    return replace(made, **changes)

@@ -1,0 +1,431 @@
+"""What two sets of measurements make of each other: laws, known p-values, and simulated false alarms."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from edgeoe.measure.decision import (
+    accuracy_changes,
+    decide_paired,
+    decide_unpaired,
+    fewest_rounds,
+    gate,
+    holm,
+    looks,
+    with_holm,
+)
+from edgeoe.records import AccuracyChange, Change, Estimate, LatencyChange
+
+Decide = Callable[..., LatencyChange]
+DECIDE = pytest.mark.parametrize("decide", [decide_paired, decide_unpaired])
+OPPOSITE = {"regressed": "improved", "improved": "regressed", "unchanged": "unchanged", "inconclusive": "inconclusive"}
+TIMES = st.integers(2, 30).flatmap(
+    lambda n: st.lists(st.tuples(*[st.floats(0.5, 2)] * 2), min_size=n, max_size=n).map(np.array)
+)
+
+
+def rounds(n: int, *, ratio: float, noise: float, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    rng = np.random.default_rng(seed)
+    return rng.lognormal(1, noise, n), ratio * rng.lognormal(1, noise, n)
+
+
+def latency(
+    change: Change = "unchanged", quantity: str = "p50", p_value: float = 0.5, reason: str = ""
+) -> LatencyChange:
+    made = decide_paired(*rounds(20, ratio=1.1, noise=0.01), quantity="p50", tolerance=0.03)
+    return dataclasses.replace(made, quantity=quantity, change=change, p_value=p_value, reason=reason)
+
+
+def accuracy(change: Change = "unchanged", subject: str = "top-1", reason: str = "") -> AccuracyChange:
+    return AccuracyChange(
+        subject=subject,
+        images=500,
+        only_base=20,
+        only_new=0,
+        difference=Estimate(-0.04, -0.06, -0.026),
+        p_value=1e-6,
+        tolerance=0.01,
+        change=change,
+        reason=reason,
+    )
+
+
+@DECIDE
+@pytest.mark.parametrize(
+    ("ratio", "change"), [(1.1, "regressed"), (1 / 1.1, "improved"), (1.0, "unchanged"), (1.03, "inconclusive")]
+)
+def test_a_clear_change_and_a_clear_lack_of_it_are_told(decide: Decide, ratio: float, change: str) -> None:
+    decided = decide(*rounds(20, ratio=ratio, noise=0.015), quantity="p50", tolerance=0.03)
+    assert decided.change == change
+    assert (decided.n, decided.quantity, decided.tolerance) == (20, "p50", 0.03)
+    assert decided.ratio.low <= decided.ratio.value <= decided.ratio.high
+    assert bool(decided.reason) == (change == "inconclusive")
+
+
+def test_the_paired_p_value_is_scipys_exact_one() -> None:
+    base, new = rounds(17, ratio=1.01, noise=0.02)
+    decided = decide_paired(base, new, quantity="p50", tolerance=0.03)
+    assert decided.p_value == pytest.approx(stats.wilcoxon(np.log(new / base), method="exact").pvalue)
+    assert (decided.base_ms, decided.new_ms) == (np.median(base), np.median(new))
+    assert decided.ratio.value == pytest.approx(np.median(new / base))
+
+
+def test_the_unpaired_p_value_is_mann_and_whitneys() -> None:
+    # all 7 of one above all 7 of the other: 2 of the C(14, 7) orders
+    decided = decide_unpaired(np.arange(1.0, 8.0), np.arange(11.0, 18.0), quantity="p50", tolerance=0.03)
+    assert decided.p_value == pytest.approx(2 / 3432)
+    assert decided.change == "regressed"
+    assert decided.ratio.value == pytest.approx(14 / 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(TIMES)
+def test_swapping_base_and_new_inverts_the_ratio_and_the_verdict(times: NDArray[np.float64]) -> None:
+    there, back = (decide_paired(*pair, quantity="p50", tolerance=0.05) for pair in (times.T, times.T[::-1]))
+    assert back.p_value == pytest.approx(there.p_value)
+    assert [back.ratio.value, back.ratio.low, back.ratio.high] == pytest.approx(
+        [1 / there.ratio.value, 1 / there.ratio.high, 1 / there.ratio.low]
+    )
+    assume(min(abs(abs(np.log(end)) - np.log(1.05)) for end in (there.ratio.low, there.ratio.high)) > 1e-12)
+    assert back.change == OPPOSITE[there.change]
+
+
+@settings(max_examples=40, deadline=None)
+@given(TIMES)
+def test_swapping_sides_inverts_the_unpaired_ratio(times: NDArray[np.float64]) -> None:
+    there, back = (decide_unpaired(*pair, quantity="p50", tolerance=0.05) for pair in (times.T, times.T[::-1]))
+    assert back.p_value == pytest.approx(there.p_value)
+    assert back.ratio.value == pytest.approx(1 / there.ratio.value)
+    assert {there.change, back.change} != {"regressed"}
+    assert {there.change, back.change} != {"improved"}
+
+
+@DECIDE
+@settings(max_examples=40, deadline=None)
+@given(times=TIMES, power=st.integers(-20, 20))
+def test_the_unit_of_time_does_not_matter(decide: Decide, times: NDArray[np.float64], power: int) -> None:
+    one, other = (decide(*(unit * times.T), quantity="p50", tolerance=0.05) for unit in (1.0, 2.0**power))
+    ends = [(e.ratio.value, e.ratio.low, e.ratio.high) for e in (one, other)]
+    assert ends[0] == pytest.approx(ends[1])
+    assert other.base_ms == one.base_ms * 2.0**power
+
+
+@settings(max_examples=40, deadline=None)
+@given(TIMES, st.integers(0, 1000))
+def test_the_order_of_rounds_does_not_matter(times: NDArray[np.float64], seed: int) -> None:
+    shuffled = np.random.default_rng(seed).permutation(times)
+    one, other = (decide_paired(*pairs.T, quantity="p50", tolerance=0.05) for pairs in (times, shuffled))
+    assert one.ratio == other.ratio
+    assert one.change == other.change
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    base, new = rounds(23, ratio=1.02, noise=0.03)
+    found = [decide_paired(base, new, quantity="p50", tolerance=0.03, seed=seed).ratio for seed in (1, 1, 2)]
+    assert found[0] == found[1]
+    assert found[2].low == pytest.approx(found[0].low, rel=0.01)
+
+
+@DECIDE
+def test_equal_times_are_unchanged_even_with_no_tolerance(decide: Decide) -> None:
+    decided = decide(np.full(12, 3.5), np.full(12, 3.5), quantity="p50", tolerance=0.0)
+    assert (decided.change, decided.p_value, decided.ratio) == ("unchanged", 1.0, Estimate(1.0, 1.0, 1.0))
+
+
+@DECIDE
+def test_ties_of_a_coarse_clock_are_decided(decide: Decide) -> None:
+    base = np.array([1.0] * 8 + [1.5] * 8)
+    decided = decide(base, base * 1.25, quantity="p50", tolerance=0.03)
+    assert decided.p_value < 0.05
+    assert decided.change == ("regressed" if decide is decide_paired else "inconclusive")
+
+
+def test_rounds_without_any_difference_do_not_count_in_the_test() -> None:
+    base, new = rounds(12, ratio=1.1, noise=0.01)
+    new[:3] = base[:3]
+    decided = decide_paired(base, new, quantity="p50", tolerance=0.03)
+    assert decided.p_value == pytest.approx(2 / 2**9)
+    assert decided.change == "inconclusive"
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_too_few_rounds_are_told_how_many_it_takes(n: int) -> None:
+    decided = decide_paired(*rounds(n, ratio=2, noise=0.001), quantity="p50", tolerance=0.03)
+    assert decided.change == "inconclusive"
+    assert "it takes 10 for p < 0.002" in decided.reason
+
+
+@pytest.mark.parametrize(("of_base", "of_new"), [(6, 6), (1, 1500), (2, 500)])
+def test_too_few_processes_are_told_how_many_it_takes(of_base: int, of_new: int) -> None:
+    base, new = np.linspace(1, 1.01, of_base), np.linspace(2, 2.01, of_new)
+    decided = decide_unpaired(base, new, quantity="p99", tolerance=0.03)
+    assert decided.change == "inconclusive"
+    assert "it takes 7 of each" in decided.reason
+    assert decided.n == of_base
+
+
+def test_a_shift_within_the_tolerance_is_unchanged_however_sure() -> None:
+    decided = decide_paired(*rounds(40, ratio=1.02, noise=0.004), quantity="p50", tolerance=0.03)
+    assert decided.p_value < 1e-6
+    assert decided.change == "unchanged"
+
+
+def test_an_interval_beyond_the_tolerance_is_not_enough_without_the_test() -> None:
+    ratios = np.exp([0.05, 0.051, 0.052, 0.053, 0.054, 0.055, 0.056, 0.057, 0.058, 0.059, 0.06, -0.3])
+    decided = decide_paired(np.ones(12), ratios, quantity="p50", tolerance=0.03)
+    assert decided.ratio.low > 1.03
+    assert decided.change == "inconclusive"
+    assert "is not below 0.002: more rounds would tell" in decided.reason
+
+
+@DECIDE
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0, -1.0])
+def test_what_is_no_time_is_refused(decide: Decide, bad: float) -> None:
+    for pair in (([1.0, bad], [1.0, 1.0]), ([1.0, 1.0], [bad, 1.0])):
+        with pytest.raises(ValueError, match="finite and above 0"):
+            decide(*pair, quantity="p50", tolerance=0.03)
+
+
+def test_rounds_that_are_no_pairs_and_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ValueError, match="Got 2 and 3"):
+        decide_paired([1.0] * 2, [1.0] * 3, quantity="p50", tolerance=0.03)
+    for decide, tolerance in itertools.product((decide_paired, decide_unpaired), (-0.01, np.nan, np.inf)):
+        with pytest.raises(ValueError, match="tolerance"):
+            decide([1.0] * 20, [1.0] * 20, quantity="p50", tolerance=tolerance)
+    for alpha in (0.0, 1.0, np.nan):
+        with pytest.raises(ValueError, match="alpha"):
+            decide_unpaired([1.0] * 20, [1.0] * 20, quantity="p50", tolerance=0.03, alpha=alpha)
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(0.002, 10), (0.001, 11), (0.05, 6), (0.01, 8), (2 / 2**7, 8)])
+def test_fewest_rounds_can_reach_alpha_and_one_less_cannot(alpha: float, n: int) -> None:
+    assert fewest_rounds(alpha) == n
+    assert stats.wilcoxon(np.arange(1.0, n + 1), method="exact").pvalue < alpha
+    assert stats.wilcoxon(np.arange(1.0, n), method="exact").pvalue >= alpha
+
+
+def test_looks_grow_by_about_a_quarter() -> None:
+    assert looks(10, 40) == [10, 13, 16, 20, 25, 32, 40]
+    assert looks(10, 10) == [10]
+
+
+@given(st.integers(1, 100).flatmap(lambda few: st.tuples(st.just(few), st.integers(few, 1000))))
+def test_looks_begin_with_the_fewest_and_end_with_the_most(few_most: tuple[int, int]) -> None:
+    found = looks(*few_most)
+    assert (found[0], found[-1]) == few_most
+    assert found == sorted(set(found))
+    assert all(later <= max(1.41 * sooner, sooner + 1) + 1 for sooner, later in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(("fewest", "most"), [(10, 9), (0, 5), (-1, 5)])
+def test_looks_that_cannot_be_are_refused(fewest: int, most: int) -> None:
+    with pytest.raises(ValueError, match=f"Got {fewest} and {most}"):
+        looks(fewest, most)
+
+
+def test_holm_adjusts_as_published() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R: p.adjust(p, "holm")
+    assert holm([]) == []
+    assert holm([0.7]) == [0.7]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    for (p, a), (q, b) in itertools.product(zip(p_values, adjusted, strict=True), repeat=2):
+        assert p <= a <= min(1.0, len(p_values) * p)  # between the raw one and Bonferroni's
+        assert p > q or a <= b
+    least = min(p_values)
+    assert min(adjusted) == pytest.approx(min(1.0, len(p_values) * least))
+    for alpha in (0.01, 0.1):  # Holm's own words: go up the sorted ones, stop at the first above alpha / what is left
+        ordered = sorted(p_values)
+        stops = next((i for i, p in enumerate(ordered) if (len(ordered) - i) * p >= alpha), len(ordered))
+        assert sum(a < alpha for a in adjusted) == stops
+
+
+def test_one_target_of_many_needs_more_than_its_own_alpha() -> None:
+    changes = [latency("regressed", p_value=0.00195), latency("regressed", p_value=1e-5), latency("unchanged")]
+    held = with_holm(changes, 0.002)
+    assert [change.change for change in held] == ["inconclusive", "regressed", "unchanged"]
+    assert "p = 0.0019 is 0.0039 among 3 comparisons, not below 0.002" in held[0].reason
+    assert held[1:] == changes[1:]
+    assert held[0].p_value == 0.00195
+    assert with_holm(changes[:1], 0.002) == changes[:1]
+    assert with_holm([], 0.002) == []
+
+
+@pytest.mark.parametrize(
+    ("p50", "p99", "top1", "rare", "outcome"),
+    [
+        ("unchanged", "unchanged", "unchanged", "unchanged", "passed"),
+        ("improved", "improved", "improved", "improved", "passed"),
+        ("unchanged", "inconclusive", "unchanged", "inconclusive", "passed"),
+        ("inconclusive", "unchanged", "unchanged", "unchanged", "inconclusive"),
+        ("unchanged", "unchanged", "inconclusive", "unchanged", "inconclusive"),
+        ("regressed", "unchanged", "inconclusive", "unchanged", "failed"),
+        ("inconclusive", "regressed", "unchanged", "unchanged", "failed"),
+        ("improved", "unchanged", "regressed", "unchanged", "failed"),
+        ("improved", "unchanged", "improved", "regressed", "failed"),
+    ],
+)
+def test_a_gate_fails_by_any_regression_and_waits_for_p50_and_top1(
+    p50: Change, p99: Change, top1: Change, rare: Change, outcome: str
+) -> None:
+    found, reason = gate(
+        [latency(p50, "p50", reason="p50 unclear"), latency(p99, "p99", reason="p99 unclear")],
+        [accuracy(top1, reason="top unclear"), accuracy(rare, "zebra", reason="zebra unclear")],
+    )
+    assert found == outcome
+    for change, told in ((p99, "p99 inconclusive: p99 unclear"), (rare, "zebra inconclusive: zebra unclear")):
+        if change == "inconclusive" and outcome == "passed":
+            assert told in reason
+
+
+def test_a_gate_tells_by_how_much() -> None:
+    outcome, reason = gate([latency("regressed")], [accuracy("regressed", "zebra")])
+    assert outcome == "failed"
+    assert "p50 regressed: new takes 1.1" in reason
+    assert "zebra regressed: -4 points (-6 to -2.6), allowed -1" in reason
+
+
+def test_a_gate_with_nothing_to_go_by_does_not_pass() -> None:
+    assert gate([], []) == ("inconclusive", "nothing was compared")
+
+
+def predictions(n: int, *, lost: int, gained: int, wrong: int = 0) -> tuple[NDArray[np.int64], ...]:
+    """base, new and labels of n images of two classes in turn, of which new alone gets `gained` right."""
+    labels = np.arange(n) % 2
+    base, new = labels.copy(), labels.copy()
+    new[:lost] = 2
+    base[lost : lost + gained] = 2
+    base[lost + gained :][:wrong] = new[lost + gained :][:wrong] = 2
+    return base, new, labels
+
+
+def compare(*predicted: NDArray[np.int64], rare: tuple[int, ...] = (), tolerance: float = 0.01) -> list[AccuracyChange]:
+    kept = {"classes": ("ant", "bee", "cow"), "rare": rare, "tolerance": tolerance, "class_tolerance": 0.05}
+    return list(accuracy_changes(*predicted, **kept))
+
+
+@pytest.mark.parametrize(
+    ("n", "lost", "gained", "change"),
+    [
+        (1000, 40, 2, "regressed"),  # sure, and 3.8 points
+        (1000, 2, 40, "improved"),
+        (20000, 60, 10, "unchanged"),  # sure, and at most 0.33 points
+        (1000, 0, 0, "unchanged"),
+        (300, 0, 0, "inconclusive"),  # nothing differs, but 1.3 points could
+        (1000, 10, 0, "inconclusive"),  # sure, 1.0 points, up to 1.8
+        (100, 5, 0, "inconclusive"),  # 5 points, p = 0.06
+        (1000, 0, 9, "unchanged"),  # sure, yet less than what would count
+    ],
+)
+def test_a_change_of_top1_is_told_by_test_and_interval(n: int, lost: int, gained: int, change: str) -> None:
+    (row,) = compare(*predictions(n, lost=lost, gained=gained, wrong=n // 20))
+    assert (row.subject, row.images, row.only_base, row.only_new) == ("top-1", n, lost, gained)
+    assert row.difference.value == pytest.approx((gained - lost) / n)
+    assert row.change == change
+    assert ("not enough test images" in row.reason) == (change == "inconclusive")
+
+
+def test_too_few_images_are_told_what_they_leave_open() -> None:
+    (row,) = compare(*predictions(300, lost=0, gained=0))
+    assert row.reason == "not enough test images to tell: 300 images, the loss may be as much as 1.3 points, allowed 1"
+
+
+def test_mcnemars_p_value_is_exact() -> None:
+    (row,) = compare(*predictions(500, lost=7, gained=1))
+    assert row.p_value == pytest.approx(2 * (1 + 8) / 2**8)
+
+
+def test_rare_classes_follow_top1_and_those_without_images_are_left_out() -> None:
+    base, new, labels = predictions(200, lost=0, gained=0)
+    new[labels == 1] = 2
+    rows = compare(base, new, labels, rare=(2, 1, 0))
+    assert [(row.subject, row.images, row.tolerance) for row in rows] == [
+        ("top-1", 200, 0.01),
+        ("bee", 100, 0.05),
+        ("ant", 100, 0.05),
+    ]
+    assert [row.change for row in rows] == ["regressed", "regressed", "unchanged"]
+
+
+def test_a_class_among_many_needs_more_than_its_own_alpha() -> None:
+    base, new, labels = predictions(200, lost=0, gained=0)
+    new[:16:2] = 2  # 8 of the 100 ants: p = 0.0078, twice that with a row for top-1 as sure
+    rows = compare(base, new, labels, rare=(0,))
+    assert [row.p_value for row in rows] == pytest.approx([2 / 2**8] * 2)
+    assert [row.change for row in rows] == ["inconclusive"] * 2
+    assert [row.change for row in compare(base, new, labels)] == ["regressed"]
+
+
+@given(st.integers(30, 400), st.integers(0, 15), st.integers(0, 15))
+def test_swapping_the_two_swaps_what_they_lost(n: int, lost: int, gained: int) -> None:
+    base, new, labels = predictions(n, lost=lost, gained=gained)
+    for there, back in zip(
+        compare(base, new, labels, rare=(0, 1)), compare(new, base, labels, rare=(0, 1)), strict=True
+    ):
+        assert (there.only_base, there.only_new) == (back.only_new, back.only_base)
+        assert there.p_value == back.p_value
+        assert there.difference == Estimate(-back.difference.value, -back.difference.high, -back.difference.low)
+        assert (there.change == "regressed") == (back.change == "improved")
+
+
+def test_predictions_that_do_not_fit_are_refused() -> None:
+    base, new, labels = predictions(30, lost=1, gained=0)
+    for rows in (
+        (base[:-1], new, labels),
+        (base, new[:-1], labels),
+        (base[:0], new[:0], labels[:0]),
+        (base[None],) * 3,
+    ):
+        with pytest.raises(ValueError, match="one class for each"):
+            compare(*rows)
+    for tolerance in (-0.01, 1.5, np.nan):
+        with pytest.raises(ValueError, match="tolerance"):
+            compare(base, new, labels, tolerance=tolerance)
+
+
+# What decisions are worth: seeded simulations. What was found stands beside.
+
+
+def sequential(ratio: float, noise: float, tolerance: float, trials: int) -> dict[str, float]:
+    ends = []
+    for logs in np.log(ratio) + noise * np.random.default_rng(0).normal(size=(trials, 40)):
+        for n in looks(10, 40):
+            seen = decide_paired(np.ones(n), np.exp(logs[:n]), quantity="p50", tolerance=tolerance)
+            if seen.change != "inconclusive":
+                break
+        ends.append(seen.change)
+    return {change: ends.count(change) / trials for change in OPPOSITE}
+
+
+def test_a_thing_compared_with_itself_raises_no_alarm() -> None:
+    shares = sequential(1.0, 0.02, 0.03, trials=2000)
+    assert shares["regressed"] + shares["improved"] <= 0.01  # found 0
+    assert shares["unchanged"] >= 0.99
+
+
+def test_a_thing_compared_with_itself_raises_few_alarms_without_a_tolerance() -> None:
+    shares = sequential(1.0, 0.02, 0.0, trials=600)
+    assert shares["regressed"] + shares["improved"] <= 0.01  # found 0.0067
+
+
+def test_a_real_change_is_found() -> None:
+    assert sequential(1.05, 0.02, 0.03, trials=300)["regressed"] >= 0.95  # found 1
+
+
+@pytest.mark.parametrize("n", [10, 13, 20, 40])  # found 0.953, 0.982, 0.964, 0.961
+def test_intervals_of_the_ratio_cover(n: int) -> None:
+    logs = 0.02 * np.random.default_rng(0).standard_t(3, (1500, n))
+    found = [decide_paired(np.ones(n), np.exp(row), quantity="p50", tolerance=0.03).ratio for row in logs]
+    assert np.mean([ratio.low <= 1 <= ratio.high for ratio in found]) >= 0.935

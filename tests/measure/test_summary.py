@@ -1,0 +1,51 @@
+"""Figures of raw samples, and when they may not be judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from made_up import speed
+
+from edgeoe.measure.summary import speed_from_samples
+from edgeoe.records import MeasureSettings
+
+SETTINGS = MeasureSettings()
+
+
+def test_percentiles_are_nearest_ranks_among_all_calls() -> None:
+    calls = (tuple(float(ms) for ms in range(1, 101)), tuple(4.0 * ms for ms in range(1, 101)))
+    found = speed_from_samples(speed(calls_ms=calls), SETTINGS)
+    assert found.latency.p50.value == 80.0
+    assert found.latency.p90.value == 320.0
+    assert found.latency.p99.value == 392.0
+    assert (found.latency.n, found.latency.processes, found.latency.batch) == (200, 2, 1)
+
+
+def test_everything_else_is_a_mean_over_processes_too() -> None:
+    found = speed_from_samples(speed(load_ms=(1.0, 4.0), throughput_ips={1: (10.0, 40.0), 8: (90.0, 90.0)}), SETTINGS)
+    assert found.load_ms.value == pytest.approx(2.0)
+    assert found.load_ms.low < 1.0 < 4.0 < found.load_ms.high
+    assert {batch: rate.value for batch, rate in found.throughput_ips.items()} == pytest.approx({1: 20.0, 8: 90.0})
+
+
+def test_quiet_samples_have_no_noise() -> None:
+    assert speed_from_samples(speed(), SETTINGS).noise == ()
+
+
+def test_what_disturbed_them_is_told() -> None:
+    found = speed_from_samples(speed(disturbed=("others used 62 % of the cores",)), SETTINGS)
+    assert found.noise == ("others used 62 % of the cores",)
+
+
+def test_processes_that_differ_are_noise() -> None:
+    (reason,) = speed_from_samples(speed(spread=0.5), SETTINGS).noise
+    assert "from process to process, allowed 10 %" in reason
+    assert speed_from_samples(speed(spread=0.5), replace(SETTINGS, max_variation=5.0)).noise == ()
+
+
+def test_warm_ups_that_never_settled_are_noise_if_they_are_most() -> None:
+    assert speed_from_samples(speed(unsteady=4), SETTINGS).noise == ()
+    assert speed_from_samples(speed(unsteady=5), SETTINGS).noise == (
+        "5 of 8 processes were not steady after 5 s of warm-up",
+    )

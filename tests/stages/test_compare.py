@@ -1,0 +1,250 @@
+"""Two sides are found, measured or read, and judged. Real processes run only where the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import QUICK, result, speed
+
+from edgeoe.errors import BackendError, ConfigError, RunError
+from edgeoe.files import file_sha256
+from edgeoe.measure.duel import Round
+from edgeoe.measure.result import write_result
+from edgeoe.pipeline import build
+from edgeoe.records import Target
+from edgeoe.run import Run
+from edgeoe.stages import compare as stage
+from edgeoe.stages.baseline import Store
+from edgeoe.stages.compare import GateSettings, Side, compare, find_side
+from edgeoe.targets import load_target
+
+SETTINGS = GateSettings()
+HERE = result().environment
+
+
+@pytest.fixture
+def target() -> Target:
+    return replace(load_target("host-cpu"), measure=QUICK)
+
+
+@pytest.fixture
+def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
+    """`duel(ratio, noise)`: rounds in which new takes `ratio` times as long; the list says who began each."""
+
+    def make(ratio: float, noise: float = 0.01) -> list[bool]:
+        rng, began = np.random.default_rng(0), []
+
+        def play_round(base: Path, new: Path, target: Target, *, base_first: bool) -> Round:
+            began.append(base_first)
+            machine = np.exp(rng.normal(0, 0.3))  # whatever else goes on, it disturbs both
+            base_ms, new_ms = (
+                factor * machine * np.exp(rng.normal(0, noise) + rng.normal(0, 0.02, 100)) for factor in (1.0, ratio)
+            )
+            return Round((tuple(base_ms),), (tuple(new_ms),))
+
+        monkeypatch.setattr(stage, "play_round", play_round)
+        return began
+
+    return make
+
+
+def two(artifact: Path, **results: Any) -> tuple[Side, Side]:
+    sides = (Side(name=name, artifact=artifact, result=results.get(name)) for name in ("base", "new"))
+    base, new = sides
+    return base, new
+
+
+@pytest.mark.parametrize(
+    ("ratio", "change", "outcome"),
+    [
+        (1.00, "unchanged", "passed"),
+        (1.05, "regressed", "failed"),
+        (1.20, "regressed", "failed"),
+        (0.90, "improved", "passed"),
+    ],
+)
+def test_a_clear_answer_comes_after_the_fewest_rounds(
+    ratio: float, change: str, outcome: str, target: Target, duel: Callable[..., list[bool]]
+) -> None:
+    began = duel(ratio)
+    (made,) = compare([(target, *two(Path("x.onnx")))], SETTINGS)
+    assert (made.how, made.latency[0].change, made.outcome) == ("interleaved", change, outcome)
+    assert made.latency[0].ratio.value == pytest.approx(ratio, rel=0.02)
+    assert began == [True, False] * 5, "who is loaded first takes turns"
+
+
+def test_an_unclear_answer_goes_on_to_a_bound_and_is_then_inconclusive(
+    target: Target, duel: Callable[..., list[bool]]
+) -> None:
+    began = duel(1.03)
+    (made,) = compare([(target, *two(Path("x.onnx")))], replace(SETTINGS, most_rounds=20))
+    assert (made.latency[0].change, made.outcome, len(began)) == ("inconclusive", "inconclusive", 20)
+    assert "more rounds" in made.latency[0].reason
+
+
+def test_the_time_is_bounded_too(target: Target, duel: Callable[..., list[bool]]) -> None:
+    began = duel(1.0)
+    (made,) = compare([(target, *two(Path("x.onnx")))], replace(SETTINGS, most_seconds=0.0))
+    assert len(began) == 1
+    assert made.outcome == "inconclusive"
+
+
+def test_more_targets_need_more_certainty(target: Target, duel: Callable[..., list[bool]]) -> None:
+    began = duel(1.10)
+    other = replace(target, name="other")
+    first, second = compare([(one, *two(Path("x.onnx"))) for one in (target, other)], SETTINGS)
+    assert (first.outcome, second.outcome) == ("failed", "failed")
+    assert len(began) == 22, "2 / 2**11 is the first that Holm over two targets can accept"
+
+
+def test_real_processes_take_turns(target: Target, exported: Path) -> None:
+    run = Run.open(exported)
+    build(run, target)
+    side = find_side(str(exported), target, Store(exported))
+    settings = GateSettings(tolerance=9.0, p99_tolerance=99.0)  # that it runs is tested here, not how fast
+    (made,) = compare([(target, side, side)], settings)
+    assert (made.how, made.latency[0].n, made.outcome) == ("interleaved", 10, "passed")
+    assert made.latency[0].base_ms > 0
+    assert made.environment["versions"]["onnxruntime"]
+    assert "no predictions" in made.notes[0]
+
+
+def test_an_artifact_that_is_none_is_told_in_one_line(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    side = find_side(str(tmp_path / "a.onnx"), target, Store(tmp_path))
+    with pytest.raises(BackendError, match="can't load it"):
+        compare([(target, side, side)], SETTINGS)
+
+
+def test_stored_results_of_one_device_are_compared_by_process(target: Target) -> None:
+    base, new = (Side(name=name, artifact=None, result=result(speed=speed(ms=ms, seed=seed)))
+                 for name, ms, seed in (("a", 2.0, 1), ("b", 2.4, 2)))  # fmt: skip
+    (made,) = compare([(target, base, new)], SETTINGS)
+    assert (made.how, made.latency[0].change, made.outcome) == ("stored", "regressed", "failed")
+    assert made.latency[0].ratio.value == pytest.approx(1.2, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"environment": {**HERE, "cpu": "Another CPU"}}, "cpu was Some CPU and is Another CPU"),
+        ({"environment": {**HERE, "versions": {"onnxruntime": "1.31.0"}}}, "1.31.0"),
+        ({"speed": speed(batch=8)}, "batch was 1 and is 8"),
+    ],
+)
+def test_stored_results_of_other_conditions_are_not_compared(other: dict[str, Any], field: str, target: Target) -> None:
+    base = Side(name="a", artifact=None, result=result())
+    new = Side(name="b", artifact=None, result=result(**other))
+    (made,) = compare([(target, base, new)], SETTINGS)
+    assert (made.latency, made.outcome) == ((), "inconclusive")
+    assert field in made.reason
+
+
+def test_accuracy_fails_the_gate_even_where_latency_cannot_be_compared(target: Target) -> None:
+    base = Side(name="a", artifact=None, result=result(images=1000))
+    new = Side(name="b", artifact=None, result=result(images=1000, wrong=300, environment={**HERE, "cpu": "B"}))
+    (made,) = compare([(target, base, new)], SETTINGS)
+    assert made.outcome == "failed"
+    assert "top-1 regressed" in made.reason
+    assert "cpu was Some CPU and is B" in made.reason
+
+
+def test_threads_are_a_condition_too(target: Target) -> None:
+    own = result()
+    more = replace(own.target, runtime=replace(own.target.runtime, threads=2))
+    sides = (Side(name=name, artifact=None, result=one) for name, one in (("a", own), ("b", replace(own, target=more))))
+    (made,) = compare([(target, *sides)], SETTINGS)
+    assert "[runtime] threads was 1 and is 2" in made.reason
+
+
+def test_with_neither_artifact_nor_result_there_is_nothing_to_compare(target: Target) -> None:
+    base = Side(name="a", artifact=None, result=result())
+    new = Side(name="b.onnx", artifact=Path("b.onnx"), result=None)
+    with pytest.raises(RunError, match=r"b\.onnx: neither both artifacts nor both results .* edgeoe validate b\.onnx"):
+        compare([(target, base, new)], SETTINGS)
+
+
+def test_predictions_on_the_same_images_are_paired(
+    target: Target, duel: Callable[..., list[bool]], tmp_path: Path
+) -> None:
+    duel(1.0)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"x")
+    own = {"artifact_sha256": file_sha256(path), "images": 1000}
+    sides = two(path, base=result(wrong=50, **own), new=result(wrong=200, **own))
+    (made,) = compare([(target, *sides)], SETTINGS)
+    top1 = made.accuracy[0]
+    assert (top1.subject, top1.images, top1.only_base, top1.only_new) == ("top-1", 1000, 150, 0)
+    assert (top1.change, made.outcome) == ("regressed", "failed")
+    assert {row.subject for row in made.accuracy[1:]} == {"square", "cross"}
+
+
+def test_predictions_of_other_images_or_artifacts_are_not(
+    target: Target, duel: Callable[..., list[bool]], tmp_path: Path
+) -> None:
+    duel(1.0)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"x")
+    own = result(artifact_sha256=file_sha256(path))
+    assert own.predictions is not None
+    elsewhere = replace(own, predictions=replace(own.predictions, test_sha256="2" * 64))
+    (made,) = compare([(target, *two(path, base=own, new=elsewhere))], SETTINGS)
+    assert (made.accuracy, made.notes) == ((), ("accuracy is not compared: the two were tested on other images",))
+    (made,) = compare([(target, *two(path, base=own, new=result()))], SETTINGS)
+    assert "are of another artifact" in made.notes[0]
+
+
+def test_a_side_is_a_run_a_result_an_artifact_or_a_baseline(target: Target, exported: Path, tmp_path: Path) -> None:
+    store = Store(tmp_path / "baselines")
+    with pytest.raises(RunError, match=r"nothing built for host-cpu\. Build: edgeoe build"):
+        find_side(str(exported), target, store)
+    run = Run.open(exported)
+    artifact = exported / build(run, target).artifact
+    assert find_side(str(exported), target, store).artifact == artifact
+    assert find_side(str(artifact), target, store) == Side(name=str(artifact), artifact=artifact, result=None)
+    own = result(artifact=artifact.name, artifact_sha256=file_sha256(artifact))
+    write_result(artifact.with_name("r.json"), own)
+    assert find_side(str(artifact.with_name("r.json")), target, store).artifact == artifact
+    store.save("main", own, artifact)
+    side = find_side("main", target, store)
+    assert side.artifact is not None
+    assert side.artifact.parent.name == "objects"
+
+
+def test_a_result_collected_from_a_device_is_not_of_the_artifact_that_lies_here(target: Target, exported: Path) -> None:
+    run = Run.open(exported)
+    build(run, target)
+    run.write("targets/host-cpu/result.json", lambda path: write_result(path, result()))
+    side = find_side(str(exported), target, Store(exported))
+    assert (side.artifact, side.result is None) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.txt", "onnxruntime of target host-cpu runs .onnx files"),
+        ("folder", "no run, result (.json) or artifact"),
+        ("nowhere/a.onnx", "no run, result (.json) or artifact"),
+        ("main", "no baseline 'main' for host-cpu"),
+    ],
+)
+def test_what_is_no_side_is_refused(
+    name: str, message: str, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigError) as raised:
+        find_side(name, target, Store(tmp_path / "baselines"))
+    assert message in str(raised.value)
+
+
+def test_a_result_of_another_target_is_refused(target: Target, tmp_path: Path) -> None:
+    write_result(tmp_path / "r.json", result())
+    with pytest.raises(RunError, match="a result for host-cpu, not for t4"):
+        find_side(str(tmp_path / "r.json"), replace(target, name="t4"), Store(tmp_path))

@@ -1,0 +1,99 @@
+"""The files for CI are well formed, and call edgeoe with options that it has."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from edgeoe.cli import app
+
+FOLDER = Path(__file__).parents[2] / "tools" / "ci"
+FILES = sorted(FOLDER.glob("*.yml"))
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def scripts(tree: Any) -> Iterator[str]:
+    """Every shell script in a file: `run` of GitHub, `script` and `before_script` of GitLab."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "run" and isinstance(value, str):
+                yield value
+            elif key in ("script", "before_script") and isinstance(value, list):
+                yield "\n".join(value)
+            else:
+                yield from scripts(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from scripts(value)
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """The words of every call of edgeoe."""
+    for line in script.replace("\\\n", " ").splitlines():
+        found = re.match(r"\s*(edgeoe .*?)(\|\||;|$)", line)
+        if found:
+            yield shlex.split(found[1])[1:]
+
+
+def options_of(words: list[str]) -> set[str]:
+    group: Any = typer.main.get_command(app)
+    for word in words:
+        if word not in getattr(group, "commands", {}):
+            break
+        group = group.commands[word]
+    return {option for parameter in group.params for option in parameter.opts}
+
+
+def test_there_are_files() -> None:
+    assert [path.name for path in FILES] == ["action.yml", "github-workflow.yml", "gitlab-ci.yml"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_script_is_shell(path: Path) -> None:
+    found = list(scripts(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    assert found
+    if shutil.which("bash") is None:
+        pytest.skip("no bash here to check the scripts with")
+    for script in found:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_every_option_is_one_that_edgeoe_has() -> None:
+    seen = set()
+    for path in FILES:
+        for script in scripts(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            for words in commands(script):
+                used = {word for word in words if word.startswith("--")}
+                assert used <= options_of(words), f"{path.name}: {words}"
+                seen.add(words[0])
+    assert seen == {"compare", "baseline"}
+
+
+def test_every_input_of_the_action_is_declared_and_used() -> None:
+    text = (FOLDER / "action.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"inputs\.([\w-]+)", text)) == set(read("action.yml")["inputs"])
+    given = {
+        key for step in read("github-workflow.yml")["jobs"]["gate"]["steps"]
+        if "edgeoe" in str(step.get("uses")) for key in step["with"]
+    }  # fmt: skip
+    assert given <= set(read("action.yml")["inputs"])
+    assert {"new", "target"} <= given
+
+
+def test_no_text_of_a_user_is_pasted_into_a_script() -> None:
+    """Inputs go through the environment, or a branch name could run commands."""
+    for path in FILES:
+        for script in scripts(yaml.safe_load(path.read_text(encoding="utf-8"))):
+            assert "${{" not in script, path.name
