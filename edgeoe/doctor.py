@@ -13,6 +13,9 @@ from edgeoe.versions import versions
 __all__ = ["Finding", "examine"]
 
 
+_EXTRAS = {"compression": "compress", "ONNX Runtime targets": "gate", "OpenVINO targets": "openvino"}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One capability: whether it is here, and what it is or how to get it."""
@@ -24,7 +27,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every capability that edgeoe can use."""
-    return [probe() for probe in (_python, _cpu, _torch, _cuda, _onnxruntime, _tensorrt, _targets)]
+    return [probe() for probe in (_python, _cpu, _torch, _cuda, _onnxruntime, _openvino, _tensorrt, _targets)]
 
 
 def _python() -> Finding:
@@ -55,8 +58,10 @@ def _torch_detail(detail: str) -> str:
 
 
 def _cuda() -> Finding:
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return Finding("CUDA", False, "torch, which would tell, is not installed")
     if not torch.cuda.is_available():
         return Finding("CUDA", False, "no CUDA device or driver: compression runs on the CPU, several times slower")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -68,9 +73,18 @@ def _onnxruntime() -> Finding:
         import onnxruntime
 
         providers = ", ".join(onnxruntime.get_available_providers())
-        return f"onnxruntime {onnxruntime.__version__} with {providers}; edgeoe uses the CPU provider"
+        return f"onnxruntime {onnxruntime.__version__} with {providers}"
 
     return _tried("ONNX Runtime targets", detail)
+
+
+def _openvino() -> Finding:
+    def detail() -> str:
+        import openvino
+
+        return f"openvino {versions('openvino').get('openvino', '')} on {', '.join(openvino.Core().available_devices)}"
+
+    return _tried("OpenVINO targets", detail)
 
 
 def _tensorrt() -> Finding:
@@ -101,5 +115,7 @@ def _targets() -> Finding:
 def _tried(what: str, detail: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, detail())
+    except ModuleNotFoundError as missing:
+        return Finding(what, False, f"{missing.name} is not installed: pip install 'edgeoe[{_EXTRAS[what]}]'")
     except Exception as reason:
         return Finding(what, False, f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}")

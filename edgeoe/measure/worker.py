@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import IO, Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
-from edgeoe.errors import EdgeoeError
+from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.latency import time_calls, warm_up
 from edgeoe.records import target_from_json
 from edgeoe.registry import BACKENDS, resolve
@@ -78,6 +79,16 @@ def _peak_memory_mb() -> float:
         return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
+def _keep_on(cores: Sequence[int]) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        raise BackendError("[runtime] affinity: this system can't keep a process on cores. Remove it.")
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError:
+        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise BackendError(f"[runtime] affinity = {[*cores]}: the cores that can be used here are {usable}.") from None
+
+
 def serve(commands: IO[str], answers: IO[str]) -> None:
     """Answer every line of `commands` until there are no more."""
 
@@ -88,7 +99,7 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
         job = json.loads(commands.readline())
         target = target_from_json(job["target"])
         if target.runtime.affinity is not None:
-            os.sched_setaffinity(0, target.runtime.affinity)
+            _keep_on(target.runtime.affinity)
         backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
         start = perf_counter_ns()
         with backend.open(Path(job["artifact"]), target) as runner:

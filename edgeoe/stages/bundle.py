@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from edgeoe import __version__
 from edgeoe.data.samples import Samples, rarest
+from edgeoe.device import FORMAT
 from edgeoe.errors import ConfigError
 from edgeoe.feasibility import require_buildable
 from edgeoe.files import write_atomic
@@ -35,7 +36,6 @@ from edgeoe.stages.validate import read_test
 
 __all__ = ["BundleRecord", "bundle", "bundle_facts_file", "teacher_file"]
 
-FORMAT = 1
 _LEVEL = 19
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {

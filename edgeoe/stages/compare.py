@@ -17,17 +17,11 @@ import numpy as np
 from edgeoe.backends import Backend
 from edgeoe.errors import ConfigError, RunError
 from edgeoe.files import file_sha256
-from edgeoe.measure.decision import (
-    accuracy_changes,
-    decide_paired,
-    decide_unpaired,
-    fewest_rounds,
-    gate,
-    looks,
-    with_holm,
-)
+from edgeoe.measure.accuracy_change import accuracy_changes
+from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.measure.duel import Round, play_round
 from edgeoe.measure.environment import differing, environment
+from edgeoe.measure.gate import gate, with_holm
 from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
@@ -195,7 +189,7 @@ def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, 
             f"{missing.name}: neither both artifacts nor both results are at hand for {target.name}. "
             f"Measure it: edgeoe validate {missing.name} --target {target.name} --test DIR"
         )
-    differs = list(_differences(base.result, new.result))
+    differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbed(side))]
     changes = () if differs else tuple(_decide_stored(base.result, new.result, q, settings, alpha) for q in _QUANTITIES)
     accuracy, notes = _accuracy(base, new, settings)
     return Comparison(
@@ -205,9 +199,9 @@ def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, 
         how="stored",
         latency=changes,
         accuracy=accuracy,
-        notes=(*notes, *(f"{side.name}: {why}" for side in (base, new) for why in _disturbed(side))),
+        notes=notes,
         outcome="inconclusive",
-        reason=f"measured under other conditions: {'; '.join(differs)}" if differs else "",
+        reason=f"the stored latencies can't be compared: {'; '.join(differs)}" if differs else "",
         environment=new.result.environment,
     )
 
@@ -227,8 +221,8 @@ def _differences(base: Result, new: Result) -> Iterator[str]:
             yield f"{field} was {was} and is {now}"
 
 
-def _disturbed(side: Side) -> tuple[str, ...]:
-    return side.result.speed.disturbed if side.result else ()
+def _disturbed(side: Side) -> list[str]:
+    return [f"{side.name} was disturbed: {why}" for why in (side.result.speed.disturbed if side.result else ())]
 
 
 def _decide_stored(

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgeoe.measure.decision import (
-    accuracy_changes,
-    decide_paired,
-    decide_unpaired,
-    fewest_rounds,
-    gate,
-    holm,
-    looks,
-    with_holm,
-)
+from edgeoe.measure.accuracy_change import accuracy_changes
+from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
+from edgeoe.measure.gate import gate, holm, with_holm
 from edgeoe.records import AccuracyChange, Change, Estimate, LatencyChange
 
 Decide = Callable[..., LatencyChange]

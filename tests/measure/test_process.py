@@ -1,0 +1,107 @@
+"""A fresh process loads an artifact, answers, and is gone; what goes wrong in it is one line here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_up import QUICK
+
+from edgeoe.errors import BackendError
+from edgeoe.measure.process import Process
+from edgeoe.records import RuntimeSettings, Target
+from edgeoe.targets import load_target
+
+
+@pytest.fixture
+def target() -> Target:
+    return replace(load_target("host-cpu"), measure=QUICK)
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_it_answers_until_it_is_left(exported: Path, target: Target) -> None:
+    with Process(exported / "student.onnx", target) as process:
+        pid = process._child.pid
+        assert process.loaded()["load_ms"] > 0
+        assert process.loaded()["first_ms"] > 0
+        assert process.ask("warm_up", least_seconds=0, most_seconds=0) == {"seconds": 0.0, "steady": True}
+        assert len(process.ask("time", seconds=0, calls=7)["calls_ns"]) == 7
+        assert len(process.ask("burst", calls=5)["calls_ns"]) == 5
+        assert process.ask("throughput", batch=3, seconds=0.0)["images_per_second"] > 0
+        assert 10 < process.ask("peak_memory")["peak_memory_mb"] < 2000
+        assert alive(pid)
+    assert not alive(pid)
+
+
+def test_two_may_be_loaded_at_once(exported: Path, target: Target) -> None:
+    with Process(exported / "student.onnx", target) as one, Process(exported / "student.onnx", target) as two:
+        assert one._child.pid != two._child.pid
+        assert one.loaded()
+        assert two.loaded()
+
+
+def test_what_the_backend_refuses_is_told_as_the_backend_tells_it(tmp_path: Path, target: Target) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no graph")
+    with (
+        Process(tmp_path / "a.onnx", target) as process,
+        pytest.raises(BackendError, match=r"a\.onnx: .*can't load it"),
+    ):
+        process.loaded()
+
+
+def test_a_process_that_is_killed_is_told(exported: Path, target: Target) -> None:
+    with Process(exported / "student.onnx", target) as process:
+        process.loaded()
+        os.kill(process._child.pid, signal.SIGKILL)
+        with pytest.raises(BackendError, match=r"student\.onnx: the process that measures it died: killed by signal 9"):
+            process.ask("time", seconds=0, calls=5)
+
+
+def test_a_process_that_fails_tells_its_last_words(exported: Path, target: Target) -> None:
+    with Process(exported / "student.onnx", target) as process, pytest.raises(BackendError, match="no_such_command"):
+        process.ask("no_such_command")
+
+
+def test_it_ends_where_the_block_fails(exported: Path, target: Target) -> None:
+    with pytest.raises(ZeroDivisionError), Process(exported / "student.onnx", target) as process:
+        pid = process._child.pid
+        raise ZeroDivisionError
+    assert not alive(pid)
+
+
+def test_it_is_kept_on_the_cores_that_the_profile_names(exported: Path, target: Target) -> None:
+    core = min(os.sched_getaffinity(0))
+    pinned = replace(target, runtime=RuntimeSettings(affinity=(core,)))
+    with Process(exported / "student.onnx", pinned) as process:
+        process.loaded()
+        assert os.sched_getaffinity(process._child.pid) == {core}
+
+
+def test_a_core_that_is_not_here_is_refused_in_one_line(exported: Path, target: Target) -> None:
+    elsewhere = replace(target, runtime=RuntimeSettings(affinity=(4000,)))
+    with Process(exported / "student.onnx", elsewhere) as process, pytest.raises(BackendError, match="affinity"):
+        process.loaded()
+
+
+def test_what_libraries_print_does_not_get_between(
+    exported: Path, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nprint('a greeting', file=sys.stderr)\n")
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(
+        "import os, sys\n"
+        "os.write(1, b'printed by a library\\n')\n"
+        "sys.path.remove(os.path.dirname(os.path.dirname(__file__)))\n"
+        "del sys.modules['onnxruntime']\n"
+        "import onnxruntime\n"
+        "sys.modules[__name__] = onnxruntime\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Process(exported / "student.onnx", target) as process:
+        assert process.loaded()["load_ms"] > 0
