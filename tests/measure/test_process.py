@@ -69,10 +69,10 @@ def test_a_process_that_fails_tells_its_last_words(exported: Path, target: Targe
 
 
 def test_it_ends_where_the_block_fails(exported: Path, target: Target) -> None:
-    with pytest.raises(ZeroDivisionError), Process(exported / "student.onnx", target) as process:
-        pid = process._child.pid
+    process = Process(exported / "student.onnx", target)
+    with pytest.raises(ZeroDivisionError), process:
         raise ZeroDivisionError
-    assert not alive(pid)
+    assert not alive(process._child.pid)
 
 
 def test_it_is_kept_on_the_cores_that_the_profile_names(exported: Path, target: Target) -> None:

@@ -64,7 +64,7 @@ def test_a_round_has_as_many_calls_of_each_side(exported: Path, target: Target) 
 def test_a_rounds_ratio_is_that_within_turns() -> None:
     """The machine is twice as slow in every other turn; new is 10 % slower always, and its last turn was disturbed."""
     base = tuple((2.0, 2.0) if turn % 2 else (1.0, 1.0) for turn in range(7))
-    new = tuple(tuple(1.1 * ms for ms in row) for row in base[:-1]) + ((9.0, 9.0),)
+    new = (*(tuple(1.1 * ms for ms in row) for row in base[:-1]), (9.0, 9.0))
     was, now = Round(base, new).p50()
     assert (was, now / was) == (1.0, pytest.approx(1.1))
     assert Round(base, new).p99() == (2.0, 9.0)
