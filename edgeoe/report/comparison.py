@@ -33,8 +33,8 @@ def show_comparison(comparison: Comparison) -> None:
     for row in comparison.accuracy:
         told = f"[{_COLOUR[row.change]}]{row.change}[/]"
         out.print(f"  {told:<12} {escape(row.subject)}: {escape(accuracy_text(row))}", soft_wrap=True)
-    reasons = [change.reason for change in comparison.latency] + [row.reason for row in comparison.accuracy]
-    reasons = [reason for reason in reasons if reason]
+    reasons = [f"{change.quantity}: {change.reason}" for change in comparison.latency if change.reason]
+    reasons += [f"{row.subject}: {row.reason}" for row in comparison.accuracy if row.reason]
     for text in (*reasons, *comparison.notes):
         out.print(f"  [dim]{escape(text)}[/]", soft_wrap=True)
     why = f": {escape(comparison.reason)}" if comparison.reason and not (reasons and rows) else ""
