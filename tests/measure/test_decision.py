@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -13,10 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
-from edgeoe.measure.gate import gate, holm, with_holm
-from edgeoe.records import AccuracyChange, Change, Estimate, LatencyChange
+from edgeoe.records import Estimate, LatencyChange
 
 Decide = Callable[..., LatencyChange]
 DECIDE = pytest.mark.parametrize("decide", [decide_paired, decide_unpaired])
@@ -29,27 +26,6 @@ TIMES = st.integers(2, 30).flatmap(
 def rounds(n: int, *, ratio: float, noise: float, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     rng = np.random.default_rng(seed)
     return rng.lognormal(1, noise, n), ratio * rng.lognormal(1, noise, n)
-
-
-def latency(
-    change: Change = "unchanged", quantity: str = "p50", p_value: float = 0.5, reason: str = ""
-) -> LatencyChange:
-    made = decide_paired(*rounds(20, ratio=1.1, noise=0.01), quantity="p50", tolerance=0.03)
-    return dataclasses.replace(made, quantity=quantity, change=change, p_value=p_value, reason=reason)
-
-
-def accuracy(change: Change = "unchanged", subject: str = "top-1", reason: str = "") -> AccuracyChange:
-    return AccuracyChange(
-        subject=subject,
-        images=500,
-        only_base=20,
-        only_new=0,
-        difference=Estimate(-0.04, -0.06, -0.026),
-        p_value=1e-6,
-        tolerance=0.01,
-        change=change,
-        reason=reason,
-    )
 
 
 @DECIDE
@@ -223,169 +199,6 @@ def test_looks_begin_with_the_fewest_and_end_with_the_most(few_most: tuple[int, 
 def test_looks_that_cannot_be_are_refused(fewest: int, most: int) -> None:
     with pytest.raises(ValueError, match=f"Got {fewest} and {most}"):
         looks(fewest, most)
-
-
-def test_holm_adjusts_as_published() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # R: p.adjust(p, "holm")
-    assert holm([]) == []
-    assert holm([0.7]) == [0.7]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
-    for (p, a), (q, b) in itertools.product(zip(p_values, adjusted, strict=True), repeat=2):
-        assert p <= a <= min(1.0, len(p_values) * p)  # between the raw one and Bonferroni's
-        assert p > q or a <= b
-    least = min(p_values)
-    assert min(adjusted) == pytest.approx(min(1.0, len(p_values) * least))
-    for alpha in (0.01, 0.1):  # Holm's own words: go up the sorted ones, stop at the first above alpha / what is left
-        ordered = sorted(p_values)
-        stops = next((i for i, p in enumerate(ordered) if (len(ordered) - i) * p >= alpha), len(ordered))
-        assert sum(a < alpha for a in adjusted) == stops
-
-
-def test_one_target_of_many_needs_more_than_its_own_alpha() -> None:
-    changes = [latency("regressed", p_value=0.00195), latency("regressed", p_value=1e-5), latency("unchanged")]
-    held = with_holm(changes, 0.002)
-    assert [change.change for change in held] == ["inconclusive", "regressed", "unchanged"]
-    assert "p = 0.0019 is 0.0039 among 3 comparisons, not below 0.002" in held[0].reason
-    assert held[1:] == changes[1:]
-    assert held[0].p_value == 0.00195
-    assert with_holm(changes[:1], 0.002) == changes[:1]
-    assert with_holm([], 0.002) == []
-
-
-@pytest.mark.parametrize(
-    ("p50", "p99", "top1", "rare", "outcome"),
-    [
-        ("unchanged", "unchanged", "unchanged", "unchanged", "passed"),
-        ("improved", "improved", "improved", "improved", "passed"),
-        ("unchanged", "inconclusive", "unchanged", "inconclusive", "passed"),
-        ("inconclusive", "unchanged", "unchanged", "unchanged", "inconclusive"),
-        ("unchanged", "unchanged", "inconclusive", "unchanged", "inconclusive"),
-        ("regressed", "unchanged", "inconclusive", "unchanged", "failed"),
-        ("inconclusive", "regressed", "unchanged", "unchanged", "failed"),
-        ("improved", "unchanged", "regressed", "unchanged", "failed"),
-        ("improved", "unchanged", "improved", "regressed", "failed"),
-    ],
-)
-def test_a_gate_fails_by_any_regression_and_waits_for_p50_and_top1(
-    p50: Change, p99: Change, top1: Change, rare: Change, outcome: str
-) -> None:
-    found, reason = gate(
-        [latency(p50, "p50", reason="p50 unclear"), latency(p99, "p99", reason="p99 unclear")],
-        [accuracy(top1, reason="top unclear"), accuracy(rare, "zebra", reason="zebra unclear")],
-    )
-    assert found == outcome
-    for change, told in ((p99, "p99 inconclusive: p99 unclear"), (rare, "zebra inconclusive: zebra unclear")):
-        if change == "inconclusive" and outcome == "passed":
-            assert told in reason
-
-
-def test_a_gate_tells_by_how_much() -> None:
-    outcome, reason = gate([latency("regressed")], [accuracy("regressed", "zebra")])
-    assert outcome == "failed"
-    assert "p50 regressed: new takes 1.1" in reason
-    assert "zebra regressed: -4 points (-6 to -2.6), allowed -1" in reason
-
-
-def test_a_gate_with_nothing_to_go_by_does_not_pass() -> None:
-    assert gate([], []) == ("inconclusive", "nothing was compared")
-
-
-def predictions(n: int, *, lost: int, gained: int, wrong: int = 0) -> tuple[NDArray[np.int64], ...]:
-    """base, new and labels of n images of two classes in turn, of which new alone gets `gained` right."""
-    labels = np.arange(n) % 2
-    base, new = labels.copy(), labels.copy()
-    new[:lost] = 2
-    base[lost : lost + gained] = 2
-    base[lost + gained :][:wrong] = new[lost + gained :][:wrong] = 2
-    return base, new, labels
-
-
-def compare(*predicted: NDArray[np.int64], rare: tuple[int, ...] = (), tolerance: float = 0.01) -> list[AccuracyChange]:
-    kept = {"classes": ("ant", "bee", "cow"), "rare": rare, "tolerance": tolerance, "class_tolerance": 0.05}
-    return list(accuracy_changes(*predicted, **kept))
-
-
-@pytest.mark.parametrize(
-    ("n", "lost", "gained", "change"),
-    [
-        (1000, 40, 2, "regressed"),  # sure, and 3.8 points
-        (1000, 2, 40, "improved"),
-        (20000, 60, 10, "unchanged"),  # sure, and at most 0.33 points
-        (1000, 0, 0, "unchanged"),
-        (300, 0, 0, "inconclusive"),  # nothing differs, but 1.3 points could
-        (1000, 10, 0, "inconclusive"),  # sure, 1.0 points, up to 1.8
-        (100, 5, 0, "inconclusive"),  # 5 points, p = 0.06
-        (1000, 0, 9, "unchanged"),  # sure, yet less than what would count
-    ],
-)
-def test_a_change_of_top1_is_told_by_test_and_interval(n: int, lost: int, gained: int, change: str) -> None:
-    (row,) = compare(*predictions(n, lost=lost, gained=gained, wrong=n // 20))
-    assert (row.subject, row.images, row.only_base, row.only_new) == ("top-1", n, lost, gained)
-    assert row.difference.value == pytest.approx((gained - lost) / n)
-    assert row.change == change
-    assert ("not enough test images" in row.reason) == (change == "inconclusive")
-
-
-def test_too_few_images_are_told_what_they_leave_open() -> None:
-    (row,) = compare(*predictions(300, lost=0, gained=0))
-    assert row.reason == "not enough test images to tell: 300 images, the loss may be as much as 1.3 points, allowed 1"
-
-
-def test_mcnemars_p_value_is_exact() -> None:
-    (row,) = compare(*predictions(500, lost=7, gained=1))
-    assert row.p_value == pytest.approx(2 * (1 + 8) / 2**8)
-
-
-def test_rare_classes_follow_top1_and_those_without_images_are_left_out() -> None:
-    base, new, labels = predictions(200, lost=0, gained=0)
-    new[labels == 1] = 2
-    rows = compare(base, new, labels, rare=(2, 1, 0))
-    assert [(row.subject, row.images, row.tolerance) for row in rows] == [
-        ("top-1", 200, 0.01),
-        ("bee", 100, 0.05),
-        ("ant", 100, 0.05),
-    ]
-    assert [row.change for row in rows] == ["regressed", "regressed", "unchanged"]
-
-
-def test_a_class_among_many_needs_more_than_its_own_alpha() -> None:
-    base, new, labels = predictions(200, lost=0, gained=0)
-    new[:16:2] = 2  # 8 of the 100 ants: p = 0.0078, twice that with a row for top-1 as sure
-    rows = compare(base, new, labels, rare=(0,))
-    assert [row.p_value for row in rows] == pytest.approx([2 / 2**8] * 2)
-    assert [row.change for row in rows] == ["inconclusive"] * 2
-    assert [row.change for row in compare(base, new, labels)] == ["regressed"]
-
-
-@given(st.integers(30, 400), st.integers(0, 15), st.integers(0, 15))
-def test_swapping_the_two_swaps_what_they_lost(n: int, lost: int, gained: int) -> None:
-    base, new, labels = predictions(n, lost=lost, gained=gained)
-    for there, back in zip(
-        compare(base, new, labels, rare=(0, 1)), compare(new, base, labels, rare=(0, 1)), strict=True
-    ):
-        assert (there.only_base, there.only_new) == (back.only_new, back.only_base)
-        assert there.p_value == back.p_value
-        assert there.difference == Estimate(-back.difference.value, -back.difference.high, -back.difference.low)
-        assert (there.change == "regressed") == (back.change == "improved")
-
-
-def test_predictions_that_do_not_fit_are_refused() -> None:
-    base, new, labels = predictions(30, lost=1, gained=0)
-    for rows in (
-        (base[:-1], new, labels),
-        (base, new[:-1], labels),
-        (base[:0], new[:0], labels[:0]),
-        (base[None],) * 3,
-    ):
-        with pytest.raises(ValueError, match="one class for each"):
-            compare(*rows)
-    for tolerance in (-0.01, 1.5, np.nan):
-        with pytest.raises(ValueError, match="tolerance"):
-            compare(base, new, labels, tolerance=tolerance)
 
 
 # What decisions are worth: seeded simulations. What was found stands beside.
