@@ -31,7 +31,8 @@ def bindings() -> Any:
     except ImportError as reason:
         raise BackendError(
             f"TensorRT is not installed here ({reason}). On a Jetson it comes with JetPack: apt-get install "
-            "python3-libnvinfer, and a venv made with --system-site-packages. Elsewhere: pip install 'tensorrt>=10.3'"
+            "python3-libnvinfer, and a venv made with --system-site-packages. Elsewhere: pip install 'tensorrt>=10.3'. "
+            "From a machine that is not the device: edgeoe bundle RUN --target TARGET."
         ) from None
     version: str = trt.__version__
     if tuple(map(int, version.split(".")[:2])) < _OLDEST:
