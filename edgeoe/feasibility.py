@@ -97,8 +97,7 @@ def _runtime(target: Target) -> Iterator[Complaint]:
     if runtime.affinity is not None and len(set(runtime.affinity)) < runtime.threads:
         message = f"affinity has {len(set(runtime.affinity))} cores for threads = {runtime.threads}."
         yield Complaint("runtime", "affinity", message)
-    on_cpu = target.backend == "openvino" or runtime.provider in ("cpu", "openvino")
-    if target.backend != "tensorrt" and on_cpu and runtime.unit == "cpu" and target.precision == "fp16":
+    if target.on_cpu and target.precision == "fp16":
         message = f"{target.backend} computes fp16 graphs in fp32 on a CPU. Choose fp32 or int8."
         yield Complaint("", "precision", f"precision: {message}")
 

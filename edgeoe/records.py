@@ -172,6 +172,12 @@ class Target:
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: Budget = field(default_factory=Budget)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU does the work, not an accelerator."""
+        runtime = self.runtime
+        return self.backend != "tensorrt" and runtime.provider in ("cpu", "openvino") and runtime.unit == "cpu"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressRecord:

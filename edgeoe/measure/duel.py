@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from edgeoe.measure.process import Process
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.records import Target
 
-__all__ = ["Round", "play_round"]
+__all__ = ["Round", "play_round", "shared_core"]
 
 _BURST_SECONDS, _BURST_CALLS = 0.01, 3  # a turn takes about so long, and at least so many calls
 _ROUND_SECONDS, _ROUND_CALLS = 0.25, 20  # what each side is timed for in a round, at least
@@ -45,11 +47,14 @@ class Round:
         return self.base_ms, self.new_ms
 
 
-def play_round(base: Path, new: Path, target: Target, *, base_first: bool) -> Round:
+def play_round(base: Path, new: Path, target: Target, number: int) -> Round:
     """Load both in fresh processes and let them take turns, ABBA ABBA, while the other waits.
 
-    base_first: which is loaded first and begins; to be alternated from round to round.
+    number: of the round, from 0. Who is loaded first and begins alternates, and the core that both share goes round.
     """
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
+    target = shared_core(target, number, usable)
+    base_first = number % 2 == 0
     settings = target.measure
     order = (base, new) if base_first else (new, base)
     with ExitStack() as running:
@@ -69,6 +74,20 @@ def play_round(base: Path, new: Path, target: Target, *, base_first: bool) -> Ro
             taken[two].append(second + third)
     sides = tuple(taken[one]), tuple(taken[two])
     return Round(*sides) if base_first else Round(*reversed(sides))
+
+
+def shared_core(target: Target, number: int, usable: Sequence[int]) -> Target:
+    """`target`, kept on one of the `usable` cores in round `number`, where a single thread on a CPU does the work.
+
+    Else the scheduler may leave base on one core and new on another, of which the one may be the slower: ratios of an
+    artifact to itself then vary by 3 to 5 %, and by less than 1 % with both on the same one. More threads are left to
+    the scheduler, which knows what cores share.
+    """
+    cores = target.runtime.affinity or usable
+    if not cores or not target.on_cpu or target.runtime.threads > 1:
+        return target
+    core = cores[number // 2 % len(cores)]  # two rounds on each, as who begins alternates
+    return replace(target, runtime=replace(target.runtime, affinity=(core,)))
 
 
 def _burst(process: Process, calls: int) -> tuple[float, ...]:

@@ -149,7 +149,7 @@ def _interleaved(
     due = looks(fewest_rounds(alpha), settings.most_rounds)
     with progress(f"Comparing on {target.name}", due[-1]) as advance:
         for number in count(1):
-            rounds.append(play_round(base.artifact, new.artifact, target, base_first=number % 2 == 1))
+            rounds.append(play_round(base.artifact, new.artifact, target, number - 1))
             advance()
             late = monotonic() - start > settings.most_seconds
             if number in due or late:

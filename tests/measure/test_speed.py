@@ -10,7 +10,6 @@ import pytest
 from made_up import QUICK, speed
 
 from edgeoe.errors import BackendError
-from edgeoe.measure.duel import Round, play_round
 from edgeoe.measure.speed import SpeedSamples, measure_speed
 from edgeoe.records import Target, to_json
 from edgeoe.targets import load_target
@@ -49,22 +48,3 @@ def test_an_artifact_that_is_none_is_refused(tmp_path: Path, target: Target) -> 
 def test_samples_travel_as_json() -> None:
     own = speed(throughput_ips={1: (1.0,), 8: (2.0,)}, disturbed=("x",))
     assert SpeedSamples.from_json(json.loads(json.dumps(to_json(own)))) == own
-
-
-def test_a_round_has_as_many_calls_of_each_side(exported: Path, target: Target) -> None:
-    graph = exported / "student.onnx"
-    for base_first in (True, False):
-        played = play_round(graph, graph, target, base_first=base_first)
-        assert len(played.base_ms) == len(played.new_ms) >= 1
-        assert {len(row) for row in played.base_ms} == {len(row) for row in played.new_ms}
-        assert sum(map(len, played.base_ms)) >= 20
-        assert min(played.p50() + played.p99()) > 0
-
-
-def test_a_rounds_ratio_is_that_within_turns() -> None:
-    """The machine is twice as slow in every other turn; new is 10 % slower always, and its last turn was disturbed."""
-    base = tuple((2.0, 2.0) if turn % 2 else (1.0, 1.0) for turn in range(7))
-    new = (*(tuple(1.1 * ms for ms in row) for row in base[:-1]), (9.0, 9.0))
-    was, now = Round(base, new).p50()
-    assert (was, now / was) == (1.0, pytest.approx(1.1))
-    assert Round(base, new).p99() == (2.0, 9.0)

@@ -33,14 +33,14 @@ def target() -> Target:
 
 
 @pytest.fixture
-def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
-    """`duel(ratio, noise)`: rounds in which new takes `ratio` times as long; the list says who began each."""
+def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """`duel(ratio, noise)`: rounds in which new takes `ratio` times as long; the list has the number of each."""
 
-    def make(ratio: float, noise: float = 0.01) -> list[bool]:
-        rng, began = np.random.default_rng(0), []
+    def make(ratio: float, noise: float = 0.01) -> list[int]:
+        rng, played = np.random.default_rng(0), []
 
-        def play_round(base: Path, new: Path, target: Target, *, base_first: bool) -> Round:
-            began.append(base_first)
+        def play_round(base: Path, new: Path, target: Target, number: int) -> Round:
+            played.append(number)
             machine = np.exp(rng.normal(0, 0.3))  # whatever else goes on, it disturbs both
             base_ms, new_ms = (
                 factor * machine * np.exp(rng.normal(0, noise) + rng.normal(0, 0.02, 100)) for factor in (1.0, ratio)
@@ -48,7 +48,7 @@ def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[bool]]:
             return Round((tuple(base_ms),), (tuple(new_ms),))
 
         monkeypatch.setattr(stage, "play_round", play_round)
-        return began
+        return played
 
     return make
 
@@ -69,37 +69,37 @@ def two(artifact: Path, **results: Any) -> tuple[Side, Side]:
     ],
 )
 def test_a_clear_answer_comes_after_the_fewest_rounds(
-    ratio: float, change: str, outcome: str, target: Target, duel: Callable[..., list[bool]]
+    ratio: float, change: str, outcome: str, target: Target, duel: Callable[..., list[int]]
 ) -> None:
-    began = duel(ratio)
+    played = duel(ratio)
     (made,) = compare([(target, *two(Path("x.onnx")))], SETTINGS)
     assert (made.how, made.latency[0].change, made.outcome) == ("interleaved", change, outcome)
     assert made.latency[0].ratio.value == pytest.approx(ratio, rel=0.02)
-    assert began == [True, False] * 5, "who is loaded first takes turns"
+    assert played == list(range(10))
 
 
 def test_an_unclear_answer_goes_on_to_a_bound_and_is_then_inconclusive(
-    target: Target, duel: Callable[..., list[bool]]
+    target: Target, duel: Callable[..., list[int]]
 ) -> None:
-    began = duel(1.03)
+    played = duel(1.03)
     (made,) = compare([(target, *two(Path("x.onnx")))], replace(SETTINGS, most_rounds=20))
-    assert (made.latency[0].change, made.outcome, len(began)) == ("inconclusive", "inconclusive", 20)
+    assert (made.latency[0].change, made.outcome, len(played)) == ("inconclusive", "inconclusive", 20)
     assert "more rounds" in made.latency[0].reason
 
 
-def test_the_time_is_bounded_too(target: Target, duel: Callable[..., list[bool]]) -> None:
-    began = duel(1.0)
+def test_the_time_is_bounded_too(target: Target, duel: Callable[..., list[int]]) -> None:
+    played = duel(1.0)
     (made,) = compare([(target, *two(Path("x.onnx")))], replace(SETTINGS, most_seconds=0.0))
-    assert len(began) == 1
+    assert len(played) == 1
     assert made.outcome == "inconclusive"
 
 
-def test_more_targets_need_more_certainty(target: Target, duel: Callable[..., list[bool]]) -> None:
-    began = duel(1.10)
+def test_more_targets_need_more_certainty(target: Target, duel: Callable[..., list[int]]) -> None:
+    played = duel(1.10)
     other = replace(target, name="other")
     first, second = compare([(one, *two(Path("x.onnx"))) for one in (target, other)], SETTINGS)
     assert (first.outcome, second.outcome) == ("failed", "failed")
-    assert len(began) == 22, "2 / 2**11 is the first that Holm over two targets can accept"
+    assert len(played) == 22, "2 / 2**11 is the first that Holm over two targets can accept"
 
 
 def test_real_processes_take_turns(target: Target, exported: Path) -> None:
@@ -178,7 +178,7 @@ def test_with_neither_artifact_nor_result_there_is_nothing_to_compare(target: Ta
 
 
 def test_predictions_on_the_same_images_are_paired(
-    target: Target, duel: Callable[..., list[bool]], tmp_path: Path
+    target: Target, duel: Callable[..., list[int]], tmp_path: Path
 ) -> None:
     duel(1.0)
     path = tmp_path / "model.onnx"
@@ -193,7 +193,7 @@ def test_predictions_on_the_same_images_are_paired(
 
 
 def test_predictions_of_other_images_or_artifacts_are_not(
-    target: Target, duel: Callable[..., list[bool]], tmp_path: Path
+    target: Target, duel: Callable[..., list[int]], tmp_path: Path
 ) -> None:
     duel(1.0)
     path = tmp_path / "model.onnx"
