@@ -79,9 +79,9 @@ def play_round(base: Path, new: Path, target: Target, number: int) -> Round:
 def shared_core(target: Target, number: int, usable: Sequence[int]) -> Target:
     """`target`, kept on one of the `usable` cores in round `number`, where a single thread on a CPU does the work.
 
-    Else the scheduler may leave base on one core and new on another, of which the one may be the slower: ratios of an
-    artifact to itself then vary by 3 to 5 %, and by less than 1 % with both on the same one. More threads are left to
-    the scheduler, which knows what cores share.
+    Else the scheduler may leave base on one core and new on another, of which the one may be the slower: a round's
+    ratio of an artifact to itself then has a standard deviation of 3 to 8 %, and of 0.4 to 0.9 % on the same core. More
+    threads are left to the scheduler, which knows what cores share.
     """
     cores = target.runtime.affinity or usable
     if not cores or not target.on_cpu or target.runtime.threads > 1:
