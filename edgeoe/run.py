@@ -10,6 +10,7 @@
       golden.safetensors     the probe's images as the network takes them, and the student's logits
       targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
                              result.json (raw samples, predictions), validation.json; bundle.json
+      report.html            all of it for people
 
 A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is
 written last: it is there only if the stage finished.
@@ -102,6 +103,10 @@ class Run:
     def describe(self, **facts: Any) -> None:
         """Add `facts` (versions, seed, environment) to the manifest."""
         self._write_json("manifest.json", {**self._manifest(), **facts})
+
+    def described(self) -> dict[str, Any]:
+        """What `describe` added."""
+        return {key: fact for key, fact in self._manifest().items() if key not in ("format", "files")}
 
     def forget(self, *names: str) -> None:
         """Remove files, their records first, because what they were made from is about to change."""

@@ -12,7 +12,20 @@ import warnings
 
 import typer
 
-from edgeoe.cli import bundle, compare, compress, demo, deploy, doctor, inspect, methods, samples, stages, targets
+from edgeoe.cli import (
+    bundle,
+    compare,
+    compress,
+    demo,
+    deploy,
+    doctor,
+    inspect,
+    methods,
+    reports,
+    samples,
+    stages,
+    targets,
+)
 from edgeoe.errors import EdgeoeError
 
 __all__ = ["app", "main"]
@@ -34,6 +47,7 @@ app.command("deploy")(deploy.command)
 app.command("bundle")(bundle.bundle_command)
 app.command("collect")(bundle.collect_command)
 app.command("compare")(compare.compare_command)
+app.command("report")(reports.report_command)
 app.add_typer(compare.baseline_app, name="baseline")
 app.add_typer(targets.app, name="targets")
 app.command("methods")(methods.command)
@@ -45,6 +59,7 @@ _EXTRAS = {  # packages that a lean installation lacks, and the extra that bring
     **dict.fromkeys(("onnxruntime", "scipy"), "gate"),
     **dict.fromkeys(
         (
+            "jinja2",
             "lightning_fabric",
             "onnx",
             "onnxconverter_common",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_verdict_reports
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_page, write_verdict_reports
 from edgeoe.cli.stages import TargetOption
 
 __all__ = ["bundle_command", "collect_command"]
@@ -86,6 +86,7 @@ def collect_command(
     write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
     show_measurement(profile.name, record["classes"], measurement)
     show_verdict(profile.name, verdict)
+    write_page(opened)
     if verdict.outcome == "passed":
         next_step(f"edgeoe baseline save {run} --target {profile.name} --name main")
     else:

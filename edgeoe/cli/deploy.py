@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
 from edgeoe.settings import CompressSettings
 
@@ -62,6 +63,7 @@ def command(
             "targets": records,
         },
     )
+    write_page(run)
     built = run.read_record(f"targets/{profiles[0].name}/engine.json", made_by="build")
     next_step(
         f"copy {out}/{built['artifact']} to the device" if not worst else f"edgeoe targets show {profiles[0].name}"

@@ -1,4 +1,4 @@
-"""What a command writes for machines and pull requests: JUnit XML, Markdown, GitHub's annotations."""
+"""What a command writes beside its answer: the page of a run, JUnit XML, Markdown, GitHub's annotations."""
 
 from __future__ import annotations
 
@@ -8,21 +8,42 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeoe.cli.options import RunArgument
 from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
 from edgeoe.records import Comparison, Verdict
+from edgeoe.run import Run
 
 __all__ = [
     "GithubOption",
     "JunitOption",
     "MarkdownOption",
+    "report_command",
     "write_comparison_reports",
+    "write_page",
     "write_verdict_reports",
 ]
 
 JunitOption = Annotated[Path | None, typer.Option(help="Write JUnit XML here.", show_default=False)]
 MarkdownOption = Annotated[Path | None, typer.Option(help="Write a table for a pull request here.", show_default=False)]
 GithubOption = Annotated[bool, typer.Option("--github", help="Annotations and step summary of GitHub Actions.")]
+
+
+def report_command(run: RunArgument) -> int:
+    """Write all that is known of a run as one page, RUN/report.html; validate, collect and deploy do so themselves.
+
+    Example: [bold]edgeoe report runs/a[/]
+    """
+    write_page(Run.open(run))
+    return 0
+
+
+def write_page(run: Run) -> None:
+    """Write the page of `run`, and say where."""
+    from edgeoe.report.html import write_report
+    from edgeoe.report.terminal import out
+
+    out.print(f"report: {write_report(run)}", soft_wrap=True)
 
 
 def write_verdict_reports(

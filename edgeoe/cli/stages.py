@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_verdict_reports
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_page, write_verdict_reports
 from edgeoe.errors import ConfigError
 from edgeoe.records import CalibrationMethod, Precision
 
@@ -165,6 +165,7 @@ def validate_command(
     write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
     show_measurement(profile.name, record["classes"], measurement)
     show_verdict(profile.name, verdict)
+    write_page(opened)
     if verdict.outcome == "passed":
         artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
         next_step(f"copy {run}/{artifact} to the device")

@@ -44,7 +44,7 @@ PROMISED = {  # the keys of each result record
 }  # fmt: skip
 COMMANDS = [
     "inspect", "compress", "export", "build", "validate", "deploy", "bundle", "collect", "compare", "methods",
-    "samples", "doctor", "demo", "targets list", "targets show", "targets check",
+    "report", "samples", "doctor", "demo", "targets list", "targets show", "targets check",
     "baseline save", "baseline list", "baseline show",
 ]  # fmt: skip
 PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -135,6 +135,7 @@ def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Pa
     assert records["validate"]["latency_ms"]["n"] >= 20
     assert len(records["validate"]["recall_per_class"]) == 3
     assert records["validate"]["verdict"] == "passed"
+    assert "<!doctype html>" in Path("a/report.html").read_text(encoding="utf-8")
 
 
 def test_the_teacher_itself_may_be_the_student(edgeoe: Edgeoe) -> None:
