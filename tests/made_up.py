@@ -1,8 +1,10 @@
-"""Results that nobody measured, for tests of what is made of results; and settings that measure in no time."""
+"""Results that nobody measured, files of machines that are none, and settings that measure in no time."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,12 @@ def result(*, wrong: int = 10, images: int = 100, **changes: Any) -> Result:
         settings={"threads": 1},
     )
     return replace(made, **changes)
+
+
+def write_files(root: Path, files: Mapping[str, str]) -> Path:
+    """Write {name: text} under `root`: that folder."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root

@@ -1,4 +1,4 @@
-"""Facts on the machine that a latency depends on, and those in which two machines differ.
+"""Facts on the machine that a latency depends on.
 
 Read from /proc, /sys and /etc, and of nvidia-smi and nvpmodel where they are; whatever can't be read is left out. It
 needs the standard library alone, because it runs on the devices too.
@@ -6,63 +6,30 @@ needs the standard library alone, because it runs on the devices too.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "FINGERPRINT",
-    "ask_nvidia_smi",
-    "cgroup_folders",
-    "cpu_flags",
-    "cpu_model",
-    "differing",
-    "environment",
-    "load_1min",
-    "read_int",
-    "read_text",
-    "usable_cores",
-]
-
-_ROOT = Path("/")
-
-FINGERPRINT: tuple[str, ...] = (
-    "machine",
-    "board",
-    "cpu",
-    "cpu_flags",
-    "cores",
-    "cpu_limit",
-    "governor",
-    "energy_preference",
-    "cpu_max_mhz",
-    "turbo",
-    "power_mode",
-    "jetson_clocks",
-    "gpu",
-    "driver",
-    "gpu_max_mhz",
-    "gpu_power_limit_w",
+from edgeoe.measure.system import (
+    ROOT,
+    ask_nvidia_smi,
+    cgroup_folders,
+    is_there,
+    load_1min,
+    parse_int,
+    read_int,
+    read_text,
+    run_program,
+    usable_cores,
 )
-"""Facts that must be equal for two latencies to be comparable, beside the versions of the runtime.
 
-Not `system`: distributions patch their kernels every few weeks, which changes the inference of a network by far less
-than what a gate tolerates, and would void every baseline; that of another system shows in `machine` (x86_64 of Linux is
-AMD64 on Windows). Not `memory_mb`, `memory_limit_mb`: a model that fits runs as fast in more. Not `load_1min`: noise.py
-watches what others do.
-"""
+__all__ = ["cpu_flags", "cpu_model", "environment"]
 
-# Of `versions`: what makes or starts an artifact, but computes nothing of a call.
-_NOT_IN_A_CALL = frozenset({"edgeoe", "onnx", "python"})
 _FLAGS_OF_KERNELS = re.compile(r"avx.*|amx.*|fma4?|f16c|ssse3|sse4_[12]|asimd.*|fphp|neon|i8mm|bf16|sve.*|sme(?!p).*")
 _CORES = "sys/devices/system/cpu"
 _NO_LIMIT = 1 << 60  # bytes; v1 writes "no limit" as 2^63 less a page
-_COMMAND_SECONDS = 5.0
 
 # Linux on Arm gives the numbers only. Source: Arm's MIDR_EL1 registers, as lscpu (util-linux) lists them.
 _ARM_CORES = {
@@ -74,7 +41,7 @@ _ARM_CORES = {
 }  # fmt: skip
 
 
-def environment(*, root: Path = _ROOT) -> dict[str, Any]:
+def environment(*, root: Path = ROOT) -> dict[str, Any]:
     """Facts on this machine, as JSON can hold them. A key that is absent is unknown, or there is no such thing here.
 
     cpu, machine, system: names. cpu_flags: those that choose kernels, sorted. cores: that this process may use.
@@ -108,25 +75,7 @@ def environment(*, root: Path = _ROOT) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if value is not None and value not in ("", [])}
 
 
-def differing(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(field, base's, new's) of what forbids to compare latencies of two environments; None is unknown.
-
-    The fields are those of `FINGERPRINT`, then, where both environments have `versions`, all packages and libraries in
-    them that take part in a call: not Python, edgeoe or onnx. What one side knows and the other does not is different.
-    """
-    found = _unequal(FINGERPRINT, base, new)
-    was, now = base.get("versions"), new.get("versions")
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        told = {field for field, _, _ in found}
-        found += _unequal(sorted({*was, *now} - _NOT_IN_A_CALL - told), was, now)
-    return found
-
-
-def _unequal(fields: Sequence[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    return [(field, base.get(field), new.get(field)) for field in fields if base.get(field) != new.get(field)]
-
-
-def cpu_model(*, root: Path = _ROOT) -> str:
+def cpu_model(*, root: Path = ROOT) -> str:
     """The processor's name; on Arm that of its cores. Source: /proc/cpuinfo."""
     parts = sorted(set(zip(_cpuinfo(root, "CPU implementer"), _cpuinfo(root, "CPU part"), strict=False)))
     arm = [_ARM_CORES.get(part) or f"{maker}:{part}" if maker == "0x41" else f"{maker}:{part}" for maker, part in parts]
@@ -134,115 +83,10 @@ def cpu_model(*, root: Path = _ROOT) -> str:
     return (names[0] if names else "") or " + ".join(arm) or platform.processor() or platform.machine()
 
 
-def cpu_flags(*, root: Path = _ROOT) -> frozenset[str]:
+def cpu_flags(*, root: Path = ROOT) -> frozenset[str]:
     """The processor's instruction-set flags; empty where the system does not list them. Source: /proc/cpuinfo."""
     listed = _cpuinfo(root, "flags") or _cpuinfo(root, "Features")
     return frozenset(listed[0].split()) if listed else frozenset()
-
-
-def usable_cores() -> tuple[int, ...]:
-    """The numbers of the cores that this process may run on, ascending. Source: sched_getaffinity(2)."""
-    return tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
-
-
-def load_1min(*, root: Path = _ROOT) -> float | None:
-    """Processes that ran or waited for a core, on average of the last minute. Source: /proc/loadavg."""
-    told = re.match(r"\d{1,9}\.\d+(?= )", read_text(root / "proc/loadavg"))
-    if told:
-        return float(told[0])
-    return round(os.getloadavg()[0], 2) if root == _ROOT and hasattr(os, "getloadavg") else None
-
-
-def read_text(path: Path) -> str:
-    """What the file holds, without the ends' blanks and zero bytes; empty if it can't be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
-    except (OSError, ValueError):  # a ValueError for a path with a zero byte, made of what another file holds
-        return ""
-
-
-def read_int(path: Path) -> int | None:
-    """The number that the file holds alone; None if it can't be read or holds something else."""
-    return _int(read_text(path))
-
-
-def cgroup_folders(root: Path, controller: str) -> tuple[Path, ...]:
-    """Folders of the control groups that this process is in, v2's and v1's of `controller`, innermost first.
-
-    A limit holds if any of them has it. In a container, its own group is mounted where the outermost would be.
-    Sources: cgroups(7), /proc/self/cgroup.
-    """
-    mount = root / "sys/fs/cgroup"
-    lines = read_text(root / "proc/self/cgroup").splitlines() or ["0::/", f"1:{controller}:/"]
-    found = []
-    for line in lines:
-        number, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if number == "0" and not controllers:
-            mounts = [mount, mount / "unified"]  # the second where v1 is in use beside it
-        elif controller in controllers.split(","):
-            mounts = [one for one in (mount / controllers, mount / controller) if _is_there(one)][:1]
-        else:
-            continue
-        parts = [part for part in path.split("/") if part]
-        if ".." in parts:  # outside of what is mounted here
-            parts = []
-        found += [one.joinpath(*parts[:depth]) for one in mounts for depth in range(len(parts), -1, -1)]
-    return tuple(found)
-
-
-def ask_nvidia_smi(*fields: str) -> tuple[str, ...]:
-    """What nvidia-smi answers to each of `fields` for one GPU, without units; an answer that it lacks is empty.
-
-    The GPU is the first of CUDA_VISIBLE_DEVICES, else the first that it lists. Empty where there is no nvidia-smi or
-    no GPU, where it takes more than 5 s, or does not know a field. Source: nvidia-smi --help-query-gpu.
-    """
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    known = chosen.isdecimal() or chosen.startswith("GPU-")
-    if not chosen or chosen == "-1":  # hidden from CUDA
-        return ()
-    told = _output(
-        "nvidia-smi",
-        f"--query-gpu={','.join(fields)}",
-        "--format=csv,noheader,nounits",
-        *([f"--id={chosen}"] if known else []),  # not that of a MIG slice
-    )
-    answers = [part.strip() for part in told.partition("\n")[0].split(",")]
-    if not told or len(answers) != len(fields):
-        return ()
-    return tuple("" if answer == "N/A" or answer.startswith("[") else answer for answer in answers)
-
-
-def _int(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # its folder can't be looked into
-        return False
-
-
-def _output(program: str, *arguments: str) -> str:
-    """What the program prints; empty if it is not there, fails or takes too long."""
-    path = shutil.which(program)
-    if path is None:
-        return ""
-    try:
-        done = subprocess.run(  # noqa: S603 - a program of the system, asked for facts
-            [path, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "" if done.returncode else done.stdout.decode(errors="replace").strip()
 
 
 def _cpuinfo(root: Path, key: str) -> list[str]:
@@ -280,7 +124,7 @@ def _cpu_limit(root: Path) -> float | None:
     for folder in cgroup_folders(root, "cpu"):
         v2 = read_text(folder / "cpu.max").split()
         v1 = [read_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-        for quota, period in ([_int(one) for one in both] for both in (v2, v1) if len(both) == 2):
+        for quota, period in ([parse_int(one) for one in both] for both in (v2, v1) if len(both) == 2):
             if quota and period and quota > 0 and period > 0:  # else "max" or -1
                 limits.append(quota / period)
     return round(min(limits), 3) if limits else None
@@ -305,7 +149,7 @@ def _container(root: Path) -> str:
     if "microsoft" in read_text(root / "proc/sys/kernel/osrelease").lower():
         return "wsl"
     for name, kind in ((".dockerenv", "docker"), ("run/.containerenv", "podman")):
-        if _is_there(root / name):
+        if is_there(root / name):
             return kind
     return read_text(root / "run/systemd/container")
 
@@ -330,7 +174,7 @@ def _power_mode(root: Path) -> str:
     number = on[1].lstrip("0") if on else None
     if number in names:
         return names[number]
-    told = re.search(r"NV Power Mode:\s*(\S+)", _output("nvpmodel", "-q"))
+    told = re.search(r"NV Power Mode:\s*(\S+)", run_program("nvpmodel", "-q"))
     return told[1] if told else "" if number is None else number or "0"
 
 
@@ -369,7 +213,7 @@ def _gpu(root: Path) -> dict[str, Any]:
     return {
         "gpu": name,
         "driver": driver or (loaded[0] if loaded else ""),
-        "gpu_max_mhz": _int(most_mhz),
+        "gpu_max_mhz": parse_int(most_mhz),
         "gpu_power_limit_w": float(power) if re.fullmatch(r"\d+(\.\d+)?", power) else None,
         "gpu_persistence": {"Enabled": True, "Disabled": False}.get(persistence),
     }

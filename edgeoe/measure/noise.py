@@ -16,7 +16,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any
 
-from edgeoe.measure.environment import (
+from edgeoe.measure.system import (
     ask_nvidia_smi,
     cgroup_folders,
     load_1min,

@@ -20,7 +20,8 @@ from edgeoe.files import file_sha256
 from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.measure.duel import Round, play_round
-from edgeoe.measure.environment import differing, environment
+from edgeoe.measure.environment import environment
+from edgeoe.measure.fingerprint import differing
 from edgeoe.measure.gate import gate, with_holm
 from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.statistics import nearest_rank

@@ -1,29 +1,21 @@
-"""Facts of made-up machines; what can't be read is unknown; two machines differ in what a latency depends on."""
+"""Facts of made-up machines; what can't be read is unknown."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from made_up import write_files
 
-from edgeoe.measure.environment import (
-    FINGERPRINT,
-    ask_nvidia_smi,
-    cgroup_folders,
-    cpu_flags,
-    cpu_model,
-    differing,
-    environment,
-    usable_cores,
-)
+from edgeoe.measure.environment import cpu_flags, cpu_model, environment
+from edgeoe.measure.fingerprint import FINGERPRINT
+from edgeoe.measure.system import usable_cores
 
+pytestmark = pytest.mark.usefixtures("programs")
 CORES = "sys/devices/system/cpu"
 LAPTOP = {
     "proc/cpuinfo": "".join(
@@ -83,33 +75,8 @@ RASPBERRY = {
 SMI = "NVIDIA GeForce RTX 4070, 560.35.03, 3105, 200.00, Enabled"
 
 
-def make(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
-
-
-@pytest.fixture(autouse=True)
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Four cores and no programs, but those that this makes."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("edgeoe.measure.environment.usable_cores", lambda: (0, 1, 2, 3))
-
-    def program(name: str, script: str) -> None:
-        path = folder / name
-        path.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-        path.chmod(0o755)
-
-    return program
-
-
 def test_a_laptop(tmp_path: Path) -> None:
-    told = environment(root=make(tmp_path, LAPTOP))
+    told = environment(root=write_files(tmp_path, LAPTOP))
     assert told == {
         "cpu": "13th Gen Intel(R) Core(TM) i7-1360P",
         "cpu_flags": ["avx", "avx2", "avx_vnni", "fma", "sse4_2"],
@@ -127,7 +94,7 @@ def test_a_laptop(tmp_path: Path) -> None:
 
 
 def test_a_jetson(tmp_path: Path) -> None:
-    told = environment(root=make(tmp_path, JETSON))
+    told = environment(root=write_files(tmp_path, JETSON))
     assert told["board"] == "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super"
     assert told["power_mode"] == "MAXN_SUPER"
     assert told["jetson_clocks"] is True
@@ -138,7 +105,7 @@ def test_a_jetson(tmp_path: Path) -> None:
 
 
 def test_a_raspberry_pi(tmp_path: Path) -> None:
-    told = environment(root=make(tmp_path, RASPBERRY))
+    told = environment(root=write_files(tmp_path, RASPBERRY))
     assert told["board"] == "Raspberry Pi 5 Model B Rev 1.0"
     assert told["cpu"] == "Cortex-A76"
     assert told["governor"] == "ondemand"
@@ -168,7 +135,7 @@ def _every_file(text: str) -> dict[str, str]:
     "text", ["", "\n", "nonsense", "0x12", "-1", ":::\n::", "\0", "0::/a\0b", "9" * 5000, "pmode:"]
 )
 def test_malformed_files_are_unknown_and_no_error(text: str, tmp_path: Path) -> None:
-    told = environment(root=make(tmp_path, _every_file(text)))
+    told = environment(root=write_files(tmp_path, _every_file(text)))
     assert told["cores"] == 4
     assert told.keys().isdisjoint({"cpu_limit", "memory_limit_mb", "memory_mb", "power_mode", "cpu_flags"})
     assert told.keys().isdisjoint({"load_1min", "cpu_max_mhz"})
@@ -193,12 +160,12 @@ def test_bytes_that_are_no_text_and_folders_in_a_files_place_are_unknown(tmp_pat
     ],
 )
 def test_turbo(files: dict[str, str], turbo: bool | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, files)).get("turbo") is turbo
+    assert environment(root=write_files(tmp_path, files)).get("turbo") is turbo
 
 
 def test_governors_of_all_cores_that_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("schedutil", "performance", "performance", "powersave")
-    make(tmp_path, {f"{CORES}/cpu{core}/cpufreq/scaling_governor": name for core, name in enumerate(names)})
+    write_files(tmp_path, {f"{CORES}/cpu{core}/cpufreq/scaling_governor": name for core, name in enumerate(names)})
     assert environment(root=tmp_path)["governor"] == "performance, powersave, schedutil"
     monkeypatch.setattr("edgeoe.measure.environment.usable_cores", lambda: (1, 2))
     assert environment(root=tmp_path)["governor"] == "performance"
@@ -217,11 +184,11 @@ def test_governors_of_all_cores_that_can_be_used(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_a_cpu_has_a_name(listed: str, name: str, tmp_path: Path) -> None:
-    assert cpu_model(root=make(tmp_path, {"proc/cpuinfo": listed})) == name
+    assert cpu_model(root=write_files(tmp_path, {"proc/cpuinfo": listed})) == name
 
 
 def test_flags_are_those_of_the_first_core(tmp_path: Path) -> None:
-    root = make(tmp_path, {"proc/cpuinfo": "flags : avx avx2\n\nflags : avx\n"})
+    root = write_files(tmp_path, {"proc/cpuinfo": "flags : avx avx2\n\nflags : avx\n"})
     assert cpu_flags(root=root) == {"avx", "avx2"}
     assert cpu_flags(root=tmp_path / "nothing") == frozenset()
 
@@ -253,7 +220,7 @@ V2, V1 = "sys/fs/cgroup", "sys/fs/cgroup/cpu,cpuacct"
     ],
 )
 def test_the_quota_of_a_container(files: dict[str, str], limit: float | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, files)).get("cpu_limit") == limit
+    assert environment(root=write_files(tmp_path, files)).get("cpu_limit") == limit
 
 
 @pytest.mark.parametrize(
@@ -267,13 +234,7 @@ def test_the_quota_of_a_container(files: dict[str, str], limit: float | None, tm
     ],
 )
 def test_the_memory_of_a_container(files: dict[str, str], limit_mb: int | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, files)).get("memory_limit_mb") == limit_mb
-
-
-def test_control_groups_are_told_innermost_first(tmp_path: Path) -> None:
-    root = make(tmp_path, {"proc/self/cgroup": "0::/a/b\n7:cpu:/c\n", f"{V2}/cpu/tasks": ""})
-    found = [str(folder.relative_to(root / V2)) for folder in cgroup_folders(root, "cpu")]
-    assert found == ["a/b", "a", ".", "unified/a/b", "unified/a", "unified", "cpu/c", "cpu"]
+    assert environment(root=write_files(tmp_path, files)).get("memory_limit_mb") == limit_mb
 
 
 @pytest.mark.parametrize(
@@ -287,7 +248,7 @@ def test_control_groups_are_told_innermost_first(tmp_path: Path) -> None:
     ],
 )
 def test_the_kind_of_container(files: dict[str, str], kind: str | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, files)).get("container") == kind
+    assert environment(root=write_files(tmp_path, files)).get("container") == kind
 
 
 @pytest.mark.parametrize(
@@ -301,13 +262,13 @@ def test_the_kind_of_container(files: dict[str, str], kind: str | None, tmp_path
     ],
 )
 def test_the_power_mode_is_named(changes: dict[str, str], mode: str | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, {**JETSON, **changes})).get("power_mode") == mode
+    assert environment(root=write_files(tmp_path, {**JETSON, **changes})).get("power_mode") == mode
 
 
 def test_where_no_file_tells_the_power_mode_nvpmodel_does(tmp_path: Path, programs: Callable[..., None]) -> None:
     programs("nvpmodel", 'test "$1" = -q && echo "NV Power Mode: MAXN" && echo 0')
     unknown = {"var/lib/nvpmodel/status": "", "etc/nvpmodel.conf": ""}
-    assert environment(root=make(tmp_path, {**JETSON, **unknown}))["power_mode"] == "MAXN"
+    assert environment(root=write_files(tmp_path, {**JETSON, **unknown}))["power_mode"] == "MAXN"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +281,7 @@ def test_where_no_file_tells_the_power_mode_nvpmodel_does(tmp_path: Path, progra
     ],
 )
 def test_jetson_clocks(changes: dict[str, str], fixed: bool | None, tmp_path: Path) -> None:
-    assert environment(root=make(tmp_path, {**JETSON, **changes})).get("jetson_clocks") is fixed
+    assert environment(root=write_files(tmp_path, {**JETSON, **changes})).get("jetson_clocks") is fixed
 
 
 @pytest.mark.parametrize(
@@ -335,12 +296,12 @@ def test_jetson_clocks(changes: dict[str, str], fixed: bool | None, tmp_path: Pa
 )
 def test_the_gpus_clock_is_found_on_every_jetson(folder: str, tmp_path: Path) -> None:
     files = {name: text for name, text in JETSON.items() if "devfreq" not in name}
-    root = make(tmp_path, {**files, f"{folder}/min_freq": "1", f"{folder}/max_freq": "2"})
+    root = write_files(tmp_path, {**files, f"{folder}/min_freq": "1", f"{folder}/max_freq": "2"})
     assert environment(root=root)["jetson_clocks"] is False
 
 
 def test_a_board_that_names_itself_otherwise_is_a_jetson_by_its_chip(tmp_path: Path) -> None:
-    root = make(tmp_path, {**JETSON, "proc/device-tree/model": "NVIDIA Orin Nano Developer Kit\0"})
+    root = write_files(tmp_path, {**JETSON, "proc/device-tree/model": "NVIDIA Orin Nano Developer Kit\0"})
     assert environment(root=root)["power_mode"] == "MAXN_SUPER"
 
 
@@ -382,110 +343,7 @@ def test_an_nvidia_smi_that_fails_tells_nothing(script: str, tmp_path: Path, pro
     assert environment(root=tmp_path).keys().isdisjoint({"gpu", "driver"})
 
 
-def test_an_nvidia_smi_that_hangs_is_left(
-    tmp_path: Path, programs: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs("nvidia-smi", "exec /bin/sleep 60")
-    monkeypatch.setattr("edgeoe.measure.environment._COMMAND_SECONDS", 0.1)
-    assert "gpu" not in environment(root=tmp_path)
-
-
-def test_a_file_of_that_name_that_is_no_program_tells_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "programs/nvidia-smi"
-    path.write_bytes(b"\x7fELF nothing")
-    path.chmod(0o755)
-    assert ask_nvidia_smi("name") == ()
-
-
-@pytest.mark.parametrize(
-    ("visible", "asked"),
-    [("1,0", "--id=1"), ("GPU-8a6f", "--id=GPU-8a6f"), ("MIG-12/3/0", ""), ("", None), ("-1", None), (None, "--id=0")],
-)
-def test_the_gpu_is_the_one_that_cuda_sees_first(
-    visible: str | None,
-    asked: str | None,
-    tmp_path: Path,
-    programs: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    programs("nvidia-smi", 'echo "asked $3"')
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert ask_nvidia_smi("name") == (() if asked is None else (f"asked {asked}".strip(),))
-
-
-# differing
-
-ENVIRONMENTS = st.fixed_dictionaries(
-    {},
-    optional={
-        **{field: st.sampled_from(["a", "b", None, 1, ["avx"]]) for field in FINGERPRINT},
-        "load_1min": st.floats(0, 9),
-        "system": st.text(max_size=2),
-        "versions": st.dictionaries(
-            st.sampled_from(["python", "edgeoe", "onnx", "onnxruntime", "openvino", "tensorrt", "cuda", "driver"]),
-            st.sampled_from(["1", "2"]),
-        ),
-    },
-)
-
-
-@given(ENVIRONMENTS)
-def test_nothing_differs_from_itself(one: dict[str, Any]) -> None:
-    assert differing(one, json.loads(json.dumps(one))) == []
-
-
-@given(ENVIRONMENTS, ENVIRONMENTS)
-def test_the_other_way_round_the_same_fields_differ(one: dict[str, Any], two: dict[str, Any]) -> None:
-    assert differing(two, one) == [(field, now, was) for field, was, now in differing(one, two)]
-
-
-@given(ENVIRONMENTS, ENVIRONMENTS)
-def test_every_difference_is_one_told_once(one: dict[str, Any], two: dict[str, Any]) -> None:
-    found = differing(one, two)
-    assert all(was != now for _, was, now in found)
-    assert len({field for field, _, _ in found}) == len(found)
-
-
-@given(ENVIRONMENTS, st.sampled_from(FINGERPRINT))
-def test_each_field_of_the_fingerprint_counts(one: dict[str, Any], field: str) -> None:
-    assert differing(one, {**one, field: "another"}) == [(field, one.get(field), "another")]
-    assert differing({**one, field: "another"}, {**one, field: None}) == [(field, "another", None)]
-
-
-@given(ENVIRONMENTS, st.dictionaries(st.sampled_from(["load_1min", "memory_mb", "system"]), st.integers()))
-def test_nothing_else_does(one: dict[str, Any], changes: dict[str, int]) -> None:
-    assert differing(one, {**one, **changes}) == []
-
-
-def test_unknown_on_one_side_differs_and_on_both_does_not() -> None:
-    assert differing({"governor": "performance"}, {}) == [("governor", "performance", None)]
-    assert differing({"governor": None}, {}) == []
-
-
-@pytest.mark.parametrize(
-    ("base", "new", "differs"),
-    [
-        ({"onnxruntime": "1.30"}, {"onnxruntime": "1.31"}, [("onnxruntime", "1.30", "1.31")]),
-        ({"tensorrt": "10.3", "cuda": "12.6"}, {"tensorrt": "10.16", "cuda": "13.2"},
-         [("cuda", "12.6", "13.2"), ("tensorrt", "10.3", "10.16")]),
-        ({"openvino": "2025.1"}, {}, [("openvino", "2025.1", None)]),
-        ({"python": "3.10", "edgeoe": "1", "onnx": "1.18"}, {"python": "3.12", "edgeoe": "2", "onnx": "1.19"}, []),
-        ({"onnxruntime": "1.30"}, None, []),
-    ],
-)  # fmt: skip
-def test_versions_of_what_runs_count(
-    base: dict[str, str], new: dict[str, str] | None, differs: list[tuple[str, Any, Any]]
-) -> None:
-    assert differing({"versions": base}, {"versions": new} if new is not None else {}) == differs
-
-
-def test_a_driver_that_is_told_twice_differs_once() -> None:
-    base, new = ({"driver": number, "versions": {"driver": number}} for number in ("550", "560"))
-    assert differing(base, new) == [("driver", "550", "560")]
-
-
 def test_the_fingerprint_is_of_facts_that_are_told(tmp_path: Path, programs: Callable[..., None]) -> None:
     programs("nvidia-smi", f'echo "{SMI}"')
-    told = environment(root=make(tmp_path, {**LAPTOP, **JETSON, f"{V2}/cpu.max": "100000 100000"}))
+    told = environment(root=write_files(tmp_path, {**LAPTOP, **JETSON, f"{V2}/cpu.max": "100000 100000"}))
     assert set(FINGERPRINT) <= set(told)

@@ -11,20 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from made_up import write_files
 
 from edgeoe.measure.noise import Watch
 
 CORES = "sys/devices/system/cpu"
 TICKS = os.sysconf("SC_CLK_TCK")
 PI = "sys/devices/platform/soc/soc:firmware/get_throttled"
-
-
-def make(root: Path, files: Mapping[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return root
 
 
 def stat(*cores: Mapping[str, float]) -> str:
@@ -63,9 +56,9 @@ def now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Now:
 
 def watch(root: Path, now: Now, before: Mapping[str, str], after: Mapping[str, str], *, seconds: float = 10) -> Watch:
     """Watch two cores while the files change."""
-    with Watch(cores=(0, 1), root=make(root, before)) as watched:
+    with Watch(cores=(0, 1), root=write_files(root, before)) as watched:
         now.pass_by(seconds)
-        make(root, after)
+        write_files(root, after)
     return watched
 
 
@@ -93,9 +86,9 @@ def test_what_others_used_is_what_was_used_less_ones_own(
     start: list[dict[str, float]] = [{"user": 50, "idle": 500, "steal": 1}, {"system": 20}]
     both = zip(start, used, strict=True)
     end = [{**one, **{kind: one.get(kind, 0) + more[kind] for kind in more}} for one, more in both]
-    with Watch(cores=(0, 1), root=make(tmp_path, {"proc/stat": stat(*start)})) as watched:
+    with Watch(cores=(0, 1), root=write_files(tmp_path, {"proc/stat": stat(*start)})) as watched:
         now.pass_by(10, own=own, children=children)
-        make(tmp_path, {"proc/stat": stat(*end)})
+        write_files(tmp_path, {"proc/stat": stat(*end)})
     assert watched.facts()["foreign_load"] == pytest.approx(foreign, abs=0.001)
 
 
@@ -113,9 +106,9 @@ def test_what_others_used_is_what_was_used_less_ones_own(
 def test_only_the_watched_cores_count(
     cores: tuple[int, ...] | None, foreign: float, steal: float, tmp_path: Path, now: Now
 ) -> None:
-    with Watch(cores=cores, root=make(tmp_path, {"proc/stat": stat({}, {}, {})})) as watched:
+    with Watch(cores=cores, root=write_files(tmp_path, {"proc/stat": stat({}, {}, {})})) as watched:
         now.pass_by(10)
-        make(tmp_path, {"proc/stat": stat({"user": 5}, {"user": 6, "steal": 3}, {"user": 10})})
+        write_files(tmp_path, {"proc/stat": stat({"user": 5}, {"user": 6, "steal": 3}, {"user": 10})})
     assert watched.facts()["foreign_load"] == pytest.approx(foreign)
     assert watched.facts()["steal"] == pytest.approx(steal)
 
@@ -170,7 +163,7 @@ def test_malformed_files_are_unknown_and_no_error(text: str, tmp_path: Path, now
         f"{CORES}/cpu0/thermal_throttle/core_throttle_count", f"{CORES}/cpu0/topology/physical_package_id",
         f"{CORES}/cpu0/cpufreq/scaling_cur_freq",
     ]  # fmt: skip
-    root = make(tmp_path, dict.fromkeys(names, text))
+    root = write_files(tmp_path, dict.fromkeys(names, text))
     with Watch(cores=(0, 1), root=root) as watched:
         now.pass_by(10)
     assert "foreign_load" not in watched.facts()
@@ -283,7 +276,7 @@ def smi(tmp_path: Path, now: Now) -> Smi:
         asks = "*counters*" if counters_us else f"--query-gpu={fields}"
         told = ", ".join([mask, *map(str, counters_us)])
         script = f'case "$1" in {asks}) echo "{told}"; exit {code};; esac; echo "not a valid field to query."; exit 2'
-        path = make(tmp_path, {"programs/nvidia-smi": f"#!/bin/sh\n{script}\n"}) / "programs/nvidia-smi"
+        path = write_files(tmp_path, {"programs/nvidia-smi": f"#!/bin/sh\n{script}\n"}) / "programs/nvidia-smi"
         path.chmod(0o755)
 
     return answer
