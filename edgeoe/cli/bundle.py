@@ -18,7 +18,13 @@ def bundle_command(
     run: RunArgument,
     target: TargetOption,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Archive to write: .tar.zst, .tar.gz or .tar.", show_default=False)
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Archive to write: .tar.zst (its tar must know zstd), .tar.gz or .tar.",
+            show_default=False,
+        ),
     ],
     test: Annotated[
         Path | None,
@@ -48,7 +54,10 @@ def bundle_command(
         soft_wrap=True,
     )
     if not record.test_images:
-        console.print("[dim]without --test the device measures no accuracy, only agreement on the golden images[/]")
+        console.print(
+            "[dim]without --test the device measures no accuracy, only agreement on the golden images[/]",
+            soft_wrap=True,
+        )
     folder = f"edgeoe-{profile.name}"
     console.print(f"on the device: tar -xf {out.name} && python3 {folder}/run.py --out validation.json", soft_wrap=True)
     next_step(f"edgeoe collect {run} validation.json")
