@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 Outcome = Literal["passed", "failed", "inconclusive"]
-Change = Literal["regressed", "improved", "unchanged", "inconclusive"]
+Change = Literal["regressed", "improved", "no worse", "inconclusive"]
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]

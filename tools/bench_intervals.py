@@ -119,14 +119,14 @@ def compare(logs: NDArray[np.float64], *, tolerance: float) -> LatencyChange:
 
 def decisions(rng: np.random.Generator, trials: int) -> Iterable[str]:
     yield f"sequential, at most {ROUNDS} rounds"
-    yield "tolerance   true ratio   noise   regressed  improved  unchanged  inconclusive   rounds    held"
+    yield "tolerance   true ratio   noise   regressed  improved   no worse  inconclusive   rounds    held"
     for tolerance, ratios in ((0.03, (1.0, 1.02, 1.03, 1.05, 1.10)), (0.0, (1.0, 1.02))):
         for ratio in ratios:
             for noise in (0.01, 0.02, 0.04):
                 logs = np.log(ratio) + noise * rng.normal(size=(trials, ROUNDS))
                 ends = [compare(row, tolerance=tolerance) for row in logs]
                 count = Counter(end.change for end in ends)
-                shares = [count[change] / trials for change in ("regressed", "improved", "unchanged", "inconclusive")]
+                shares = [count[change] / trials for change in ("regressed", "improved", "no worse", "inconclusive")]
                 yield (
                     f"{tolerance:9.0%} {ratio:12.2f} {noise:7.0%} {shares[0]:11.3f} {shares[1]:9.3f} {shares[2]:10.3f}"
                     f" {shares[3]:13.3f} {np.mean([end.n for end in ends]):8.1f} {held([e.ratio for e in ends], ratio)}"

@@ -33,8 +33,8 @@ def accuracy_changes(
     `holm` over the rows. With the tolerance t, of a class's row class_tolerance:
     Regressed: p_adj < alpha and d < -t: a loss is sure, and more than t is the best guess.
     Improved: p_adj < alpha and d > t.
-    Unchanged: otherwise, if the interval lies above -t: at most a loss that is allowed, be it a sure one.
-    Inconclusive: all else. With t = 0 nothing is ever unchanged, as no number of images shows that no loss is possible.
+    No worse: otherwise, if the interval lies above -t: at most a loss that is allowed, be it a sure one.
+    Inconclusive: all else. With t = 0 nothing is ever no worse, as no number of images shows that no loss is possible.
     Raises ValueError if the lengths differ or are 0, or if a tolerance isn't in [0, 1]. Source: McNemar, 1947.
     """
     check_alpha(alpha)
@@ -80,7 +80,7 @@ def _accuracy_verdict(difference: Estimate, *, tolerance: float, sure: bool) -> 
         return "regressed"
     if sure and difference.value > tolerance:
         return "improved"
-    return "unchanged" if difference.low > -tolerance else "inconclusive"
+    return "no worse" if difference.low > -tolerance else "inconclusive"
 
 
 def _mcnemar(only_base: int, only_new: int) -> float:

@@ -1,7 +1,7 @@
 """Two sets of latencies -> what changed: pure functions on numbers.
 
 Neither an interval alone nor a test alone makes a change: the one says how much, the other how sure. What is neither
-changed nor shown to be unchanged is inconclusive, with a reason that says what would tell.
+changed nor shown to be no worse is inconclusive, with a reason that says what would tell.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def decide_paired(
     base_ms, new_ms: (n,) one value a round; r are the n logarithms of new / base. The ratio is that of the median r,
     its interval a bootstrap over rounds.
     Regressed: the interval lies above 1 + tolerance, and the exact Wilcoxon signed-rank test of r has p < alpha.
-    Improved: the interval lies below 1 / (1 + tolerance), and p < alpha. Unchanged: the interval lies within the two.
+    Improved: the interval lies below 1 / (1 + tolerance), and p < alpha. No worse: otherwise, if the interval lies
+    below 1 + tolerance: at most a slow-down that is allowed, and perhaps an improvement.
     Inconclusive: all else, and always with fewer than fewest_rounds(alpha). alpha is for one look of several at growing
     n, and for one target: see looks and with_holm.
     Rounds with a ratio of exactly 1 don't count in the test (Wilcoxon's rule); where others tie, scipy permutes, or
@@ -123,11 +124,11 @@ def looks(fewest: int, most: int) -> list[int]:
 
 
 def _latency_verdict(low: float, high: float, *, allowed: float, sure: bool) -> Change:
-    if -allowed <= low and high <= allowed:
-        return "unchanged"
     if sure and low > allowed:
         return "regressed"
-    return "improved" if sure and high < -allowed else "inconclusive"
+    if sure and high < -allowed:
+        return "improved"
+    return "no worse" if high <= allowed else "inconclusive"
 
 
 def _latency_change(
@@ -152,9 +153,9 @@ def _latency_change(
     change = "inconclusive" if few else _latency_verdict(low, high, allowed=allowed, sure=p_value < alpha)
     reason = few
     if change == "inconclusive" and not few:
-        apart = low > allowed or high < -allowed
-        missing = f"p = {p_value:.2g} is not below {alpha:g}" if apart else f"allowed {1 + tolerance:g}"
-        reason = f"{ratio_text(ratio)}, {missing}: more {more} {'' if apart else 'or a quieter machine '}would tell"
+        beyond = low > allowed
+        missing = f"p = {p_value:.2g} is not below {alpha:g}" if beyond else f"allowed {1 + tolerance:g}"
+        reason = f"{ratio_text(ratio)}, {missing}: more {more} {'' if beyond else 'or a quieter machine '}would tell"
     return LatencyChange(
         quantity=quantity,
         base_ms=float(np.median(base)),

@@ -26,20 +26,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def with_holm(changes: Sequence[LatencyChange], alpha: float = 0.002) -> list[LatencyChange]:
     """`changes` of several targets, of which none is called changed for there being many.
 
-    A regressed or improved one whose p-value adjusted by `holm` isn't below alpha becomes inconclusive; p_value stays
-    what its own test found. To have the rounds for it, measure k targets with fewest_rounds(alpha / k).
+    A regressed one whose p-value adjusted by `holm` isn't below alpha becomes inconclusive, an improved one no worse;
+    p_value stays what its own test found. To have the rounds for it, measure k targets with fewest_rounds(alpha / k).
     """
     return [
-        dataclasses.replace(
-            change,
-            change="inconclusive",
-            reason=f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {p:.2g} among {len(changes)} "
-            f"comparisons, not below {alpha:g}: more rounds would tell",
-        )
-        if change.change in ("regressed", "improved") and p >= alpha
-        else change
+        change if p < alpha else _unsure(change, f"{p:.2g} among {len(changes)} comparisons, not below {alpha:g}")
         for change, p in zip(changes, holm([change.p_value for change in changes]), strict=True)
     ]
+
+
+def _unsure(change: LatencyChange, adjusted: str) -> LatencyChange:
+    if change.change == "improved":
+        return dataclasses.replace(change, change="no worse")
+    if change.change != "regressed":
+        return change
+    told = f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {adjusted}: more rounds would tell"
+    return dataclasses.replace(change, change="inconclusive", reason=told)
 
 
 def gate(latency: Sequence[LatencyChange], accuracy: Sequence[AccuracyChange]) -> tuple[Outcome, str]:

@@ -10,7 +10,7 @@ from edgeoe.report.wording import accuracy_text, change_in_percent
 
 __all__ = ["show_comparison"]
 
-_COLOUR: dict[Change, str] = {"regressed": "red", "improved": "green", "unchanged": "green", "inconclusive": "yellow"}
+_COLOUR: dict[Change, str] = {"regressed": "red", "improved": "green", "no worse": "green", "inconclusive": "yellow"}
 
 
 def show_comparison(comparison: Comparison) -> None:

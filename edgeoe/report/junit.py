@@ -18,7 +18,7 @@ __all__ = ["junit_of_comparisons", "junit_of_verdict"]
 _OUTCOMES: dict[Change, Outcome] = {
     "regressed": "failed",
     "improved": "passed",
-    "unchanged": "passed",
+    "no worse": "passed",
     "inconclusive": "inconclusive",
 }
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 can't hold

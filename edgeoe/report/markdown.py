@@ -14,7 +14,7 @@ MARKER = "<!-- edgeoe -->"  # by which a bot finds the comment that it is to upd
 _SIGNS: dict[Change | Outcome, str] = {
     "regressed": "❌ regressed",
     "improved": "🚀 improved",
-    "unchanged": "✅ unchanged",
+    "no worse": "✅ no worse",
     "inconclusive": "❔ inconclusive",
     "failed": "❌ failed",
     "passed": "✅ passed",

@@ -13,7 +13,7 @@ from edgeoe.records import AccuracyChange, Change, Estimate, LatencyChange
 
 
 def latency(
-    change: Change = "unchanged", quantity: str = "p50", p_value: float = 0.5, reason: str = ""
+    change: Change = "no worse", quantity: str = "p50", p_value: float = 0.5, reason: str = ""
 ) -> LatencyChange:
     return LatencyChange(
         quantity=quantity,
@@ -28,7 +28,7 @@ def latency(
     )
 
 
-def accuracy(change: Change = "unchanged", subject: str = "top-1", reason: str = "") -> AccuracyChange:
+def accuracy(change: Change = "no worse", subject: str = "top-1", reason: str = "") -> AccuracyChange:
     return AccuracyChange(
         subject=subject,
         images=500,
@@ -63,11 +63,12 @@ def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
 
 
 def test_one_target_of_many_needs_more_than_its_own_alpha() -> None:
-    changes = [latency("regressed", p_value=0.00195), latency("regressed", p_value=1e-5), latency("unchanged")]
+    changes = [latency("regressed", p_value=0.00195), latency("regressed", p_value=1e-5), latency("no worse")]
+    changes.append(latency("improved", p_value=0.00195))
     held = with_holm(changes, 0.002)
-    assert [change.change for change in held] == ["inconclusive", "regressed", "unchanged"]
-    assert "p = 0.0019 is 0.0039 among 3 comparisons, not below 0.002" in held[0].reason
-    assert held[1:] == changes[1:]
+    assert [change.change for change in held] == ["inconclusive", "regressed", "no worse", "no worse"]
+    assert "p = 0.0019 is 0.0058 among 4 comparisons, not below 0.002" in held[0].reason
+    assert held[1:3] == changes[1:3]
     assert held[0].p_value == 0.00195
     assert with_holm(changes[:1], 0.002) == changes[:1]
     assert with_holm([], 0.002) == []
@@ -76,15 +77,15 @@ def test_one_target_of_many_needs_more_than_its_own_alpha() -> None:
 @pytest.mark.parametrize(
     ("p50", "p99", "top1", "rare", "outcome"),
     [
-        ("unchanged", "unchanged", "unchanged", "unchanged", "passed"),
+        ("no worse", "no worse", "no worse", "no worse", "passed"),
         ("improved", "improved", "improved", "improved", "passed"),
-        ("unchanged", "inconclusive", "unchanged", "inconclusive", "passed"),
-        ("inconclusive", "unchanged", "unchanged", "unchanged", "inconclusive"),
-        ("unchanged", "unchanged", "inconclusive", "unchanged", "inconclusive"),
-        ("regressed", "unchanged", "inconclusive", "unchanged", "failed"),
-        ("inconclusive", "regressed", "unchanged", "unchanged", "failed"),
-        ("improved", "unchanged", "regressed", "unchanged", "failed"),
-        ("improved", "unchanged", "improved", "regressed", "failed"),
+        ("no worse", "inconclusive", "no worse", "inconclusive", "passed"),
+        ("inconclusive", "no worse", "no worse", "no worse", "inconclusive"),
+        ("no worse", "no worse", "inconclusive", "no worse", "inconclusive"),
+        ("regressed", "no worse", "inconclusive", "no worse", "failed"),
+        ("inconclusive", "regressed", "no worse", "no worse", "failed"),
+        ("improved", "no worse", "regressed", "no worse", "failed"),
+        ("improved", "no worse", "improved", "regressed", "failed"),
     ],
 )
 def test_a_gate_fails_by_any_regression_and_waits_for_p50_and_top1(
