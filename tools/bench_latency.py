@@ -10,6 +10,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from edgeoe.measure.speed import measure_speed
@@ -19,8 +20,10 @@ from edgeoe.run import Run
 from edgeoe.targets import load_target
 
 LOOP = """
-import sys, time, numpy as np, onnxruntime as ort
+import os, sys, time, numpy as np, onnxruntime as ort
 model, threads, spinning, seconds = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+if sys.argv[5:]:
+    os.sched_setaffinity(0, map(int, sys.argv[5:]))
 options = ort.SessionOptions()
 options.intra_op_num_threads = threads
 options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
@@ -43,7 +46,8 @@ def bare(model: Path, target: Target) -> float:
     taken: list[float] = []
     for _ in range(settings.processes):
         seconds = str(settings.min_seconds / settings.processes)
-        command = [sys.executable, "-c", LOOP, str(model), str(target.runtime.threads), spinning, seconds]
+        arguments = [str(model), str(target.runtime.threads), spinning, seconds]
+        command = [sys.executable, "-c", LOOP, *arguments, *map(str, target.runtime.affinity or ())]
         taken += map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     return statistics.median(taken) * 1e3
 
@@ -52,9 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="a run that was built for --target")
     parser.add_argument("--target", default="host-cpu")
+    parser.add_argument("--core", type=int, help="keep both on this core, instead of where the profile says")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     target, run = load_target(options.target), Run.open(options.run)
+    if options.core is not None:
+        target = replace(target, runtime=replace(target.runtime, affinity=(options.core,)))
     model = run.file(f"targets/{target.name}/model.onnx", made_by=f"build {run.path} --target {target.name}")
     ratios = []
     for _ in range(options.rounds):
