@@ -172,8 +172,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     header += ("interval holds it", "rounds", "seconds", *rules)
     print(f"| {' | '.join(header)} |")
     print("|" + "---|" * len(header))
-    keys = sorted({(row["percent"], row["load"]) for row in rows} | {(row["percent"], None) for row in rows}, key=str)
-    for percent, loaded in keys:
+    keys = {(row["percent"], loaded) for row in rows for loaded in (row["load"], None)}
+    for percent, loaded in sorted(keys, key=lambda key: (key[0], str(key[1]))):
         own = [row for row in rows if row["percent"] == percent and loaded in (None, row["load"])]
         calls = [
             share([row["p50"] == "regressed" for row in own]),
