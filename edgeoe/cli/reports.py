@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from edgeoe.cli.options import RunArgument
 from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
 from edgeoe.records import Comparison, Verdict
-from edgeoe.run import Run
+
+if TYPE_CHECKING:
+    from edgeoe.run import Run
 
 __all__ = [
     "GithubOption",
@@ -34,6 +36,8 @@ def report_command(run: RunArgument) -> int:
 
     Example: [bold]edgeoe report runs/a[/]
     """
+    from edgeoe.run import Run
+
     write_page(Run.open(run))
     return 0
 

@@ -302,6 +302,7 @@ def test_an_interruption_is_exit_code_130_and_leaves_nothing(
     edgeoe: Edgeoe, place: Path, monkeypatch: pytest.MonkeyPatch, where: str, options: list[str], kind: signal.Signals
 ) -> None:
     reached = []
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without it
 
     def interrupt(*_: object, **__: object) -> None:
         reached.append(len(list(place.glob(".a.*.partial"))))
@@ -309,7 +310,10 @@ def test_an_interruption_is_exit_code_130_and_leaves_nothing(
 
     monkeypatch.setattr(where, interrupt)
     before = sorted(place.rglob("*"))
-    code, _, err = edgeoe("compress", "--out", "a", "--json", "a.json", *options)
+    try:
+        code, _, err = edgeoe("compress", "--out", "a", "--json", "a.json", *options)
+    finally:
+        signal.signal(signal.SIGINT, was)
     assert code == INTERRUPTED
     assert err.splitlines()[-1] == "interrupted: nothing half-written was left."
     assert reached == [1], "there was something to remove"
