@@ -25,6 +25,22 @@ QUICK = MeasureSettings(  # two processes, no warm-up, and any noise is allowed
     max_foreign_load=1e6,
 )
 
+QUICK_PROFILE = """\
+backend = "onnxruntime"
+description = "a quick look"
+
+[measure]
+processes = 2
+warmup_seconds = 0
+warmup_max_seconds = 0
+min_seconds = 0.02
+min_iterations = 20
+max_variation = 1e6             # a busy machine is no failure
+max_foreign_load = 1e6
+
+[budget]
+"""
+
 
 def speed(*, ms: float = 2.0, seed: int = 0, spread: float = 0.01, processes: int = 8, **changes: Any) -> SpeedSamples:
     """Eight processes of 100 calls around `ms`, each with an effect of its own."""

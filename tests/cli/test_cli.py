@@ -11,27 +11,13 @@ from typing import Any, NoReturn
 
 import pytest
 import tomli_w
+from made_up import QUICK_PROFILE
 
 from edgeoe.errors import RunError
 from edgeoe.settings import CompressSettings
 from edgeoe.targets import find_target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
-QUICK = """\
-backend = "onnxruntime"
-description = "a quick look"
-
-[measure]
-processes = 2
-warmup_seconds = 0
-warmup_max_seconds = 0
-min_seconds = 0.02
-min_iterations = 20
-max_variation = 1e6             # a busy machine is no failure
-max_foreign_load = 1e6
-
-[budget]
-"""
 PROMISED = {  # the keys of each result record
     "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "student"},
     "export": {"path", "precision", "opset", "max_rel_error", "agreement"},
@@ -53,7 +39,7 @@ PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 def write_target(name: str, budget: str = "") -> None:
     """./targets/<name>.toml, a profile that measures quickly, with these lines as its budget."""
     Path("targets").mkdir(exist_ok=True)
-    Path(f"targets/{name}.toml").write_text(f"{QUICK}{budget}\n", encoding="utf-8")
+    Path(f"targets/{name}.toml").write_text(f"{QUICK_PROFILE}{budget}\n", encoding="utf-8")
 
 
 def write_config(settings: CompressSettings, *, command: str = "compress") -> None:

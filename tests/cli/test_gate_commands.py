@@ -11,24 +11,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_up import result
+from made_up import QUICK_PROFILE, result
 
 from edgeoe.files import file_sha256
 from edgeoe.measure.result import write_result
 
 Edgeoe = Callable[..., tuple[int, str, str]]
-QUICK = """\
-backend = "onnxruntime"
-
-[measure]
-processes = 2
-warmup_seconds = 0
-warmup_max_seconds = 0
-min_seconds = 0.02
-min_iterations = 20
-max_variation = 1e6             # a busy machine is no failure
-max_foreign_load = 1e6
-"""
 LOOSE = ("--tolerance", "99%", "--p99-tolerance", "99%", "--accuracy-tolerance", "0.5", "--class-tolerance", "0.9")
 
 
@@ -37,7 +25,7 @@ def measured(exported: Path, edgeoe: Edgeoe, pictures: Path, monkeypatch: pytest
     """The working folder, with ./run built and validated for the target quick."""
     monkeypatch.chdir(exported.parent)
     Path("targets").mkdir()
-    Path("targets/quick.toml").write_text(QUICK)
+    Path("targets/quick.toml").write_text(QUICK_PROFILE)
     assert edgeoe("build", "run", "--target", "quick")[0] == 0
     assert edgeoe("validate", "run", "--target", "quick", "--test", pictures / "test")[0] == 0
     return exported.parent

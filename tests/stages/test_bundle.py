@@ -74,6 +74,16 @@ def made(exported: Path, target: Target, pictures: Path, tmp_path: Path) -> tupl
     return run, out, bundle(run, target, out=out, test=pictures / "test")
 
 
+@pytest.fixture
+def measured(
+    made: tuple[Run, Path, BundleRecord], tmp_path: Path, device: Callable[..., subprocess.CompletedProcess[str]]
+) -> tuple[Run, Path]:
+    """A run, and the result that its bundle wrote on the device."""
+    folder = unpacked(made[1], tmp_path / "unpacked")
+    device(folder)
+    return made[0], folder.parent / "validation.json"
+
+
 def test_the_same_run_gives_the_same_bytes(
     made: tuple[Run, Path, BundleRecord], target: Target, pictures: Path, tmp_path: Path
 ) -> None:
@@ -175,32 +185,20 @@ def test_a_changed_file_is_refused_on_the_device(
 
 
 def test_a_result_of_an_earlier_bundle_is_not_collected(
-    made: tuple[Run, Path, BundleRecord],
-    target: Target,
-    tmp_path: Path,
-    device: Callable[..., subprocess.CompletedProcess[str]],
+    measured: tuple[Run, Path], target: Target, tmp_path: Path
 ) -> None:
-    run, out, _ = made
-    folder = unpacked(out, tmp_path / "unpacked")
-    device(folder)
+    run, result = measured
     bundle(run, target, out=tmp_path / "later.tar.zst")
     with pytest.raises(RunError, match=r"not from the bundle that .* made last for host-cpu"):
-        collect(run, folder.parent / "validation.json")
+        collect(run, result)
 
 
-def test_another_profiles_budget_may_judge(
-    made: tuple[Run, Path, BundleRecord],
-    target: Target,
-    tmp_path: Path,
-    device: Callable[..., subprocess.CompletedProcess[str]],
-) -> None:
-    run, out, _ = made
-    folder = unpacked(out, tmp_path / "unpacked")
-    device(folder)
+def test_another_profiles_budget_may_judge(measured: tuple[Run, Path], target: Target) -> None:
+    run, result = measured
     strict = replace(target, budget=Budget(size_mb=1e-6))
-    assert collect(run, folder.parent / "validation.json", target=strict)[2].outcome == "failed"
+    assert collect(run, result, target=strict)[2].outcome == "failed"
     with pytest.raises(RunError, match="a result for host-cpu, not for t4"):
-        collect(run, folder.parent / "validation.json", target=replace(target, name="t4"))
+        collect(run, result, target=replace(target, name="t4"))
 
 
 def test_a_tensorrt_bundle_brings_its_backend_and_the_calibration(exported: Path, tmp_path: Path) -> None:
