@@ -21,10 +21,10 @@ from edgeoe.backends import Backend, Runner
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import EdgeoeError, RunError
 from edgeoe.files import file_sha256
-from edgeoe.measure.environment import environment
+from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.measure.result import Result, write_result
-from edgeoe.measure.speed import measure_speed
+from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress
 from edgeoe.records import target_from_json
 from edgeoe.registry import BACKENDS, resolve
@@ -44,22 +44,17 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     artifact = out.with_name(f"model{backend.suffix}")
     settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
-    with backend.open(artifact, target) as runner:
-        agreement = _golden_agreement(bundle, runner)
-        predictions = _predictions(bundle, runner, facts["preprocess"], progress)
-    result = Result(
-        target=target,
-        artifact=artifact.name,
-        artifact_sha256=file_sha256(artifact),
-        size_bytes=artifact.stat().st_size,
-        classes=tuple(facts["classes"]),
-        rare=tuple(facts["rare"]),
-        golden_agreement=agreement,
-        predictions=predictions,
-        environment={**environment(), "versions": backend.versions()},
-        speed=measure_speed(artifact, target, progress=progress),
+    result = measure_artifact(
+        artifact,
+        target,
+        backend,
+        golden={part: np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits")},
+        predictions=lambda runner: _predictions(bundle, runner, facts["preprocess"], progress),
+        classes=facts["classes"],
+        rare=facts["rare"],
         settings=settings,
         bundle_sha256=file_sha256(bundle / "bundle.json"),
+        progress=progress,
     )
     write_result(out, result)
     return result
@@ -78,11 +73,6 @@ def _read_facts(bundle: Path) -> dict[str, Any]:
         if not path.is_file() or file_sha256(path) != sha256:
             raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
     return facts
-
-
-def _golden_agreement(bundle: Path, runner: Runner) -> float:
-    images, logits = (np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits"))
-    return float((runner.infer(images).argmax(1) == logits.argmax(1)).mean())
 
 
 def _predictions(bundle: Path, runner: Runner, preprocess: Mapping[str, Any], progress: Progress) -> Predictions | None:
@@ -129,13 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _summary(result: Result, out: Path) -> str:
-    calls = np.sort(np.concatenate([np.asarray(part) for part in result.speed.calls_ms]))
+    calls = np.concatenate([np.asarray(part) for part in result.speed.calls_ms])
     seen = result.predictions
     lines = [
         f"{result.target.name}: {result.artifact}, {result.size_bytes / 1e6:.3f} MB",
         f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
         *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
-        f"median {calls[(len(calls) - 1) // 2]:.3f} ms of {len(calls)} calls in {len(result.speed.calls_ms)} processes",
+        f"median {nearest_rank(calls, 0.50):.3f} ms of {len(calls)} calls in {len(result.speed.calls_ms)} processes",
         *(f"noise: {reason}" for reason in result.speed.disturbed),
         f"{out}: take it back to the run, and: edgeoe collect RUN {out.name}",
     ]

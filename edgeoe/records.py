@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,6 +43,7 @@ __all__ = [
     "Verdict",
     "target_from_json",
     "to_json",
+    "worst",
 ]
 
 Outcome = Literal["passed", "failed", "inconclusive"]
@@ -399,19 +401,21 @@ class Check:
     reason: str = ""
 
 
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """Failed if one is, else inconclusive if one is, else passed."""
+    found = set(outcomes)
+    return "failed" if "failed" in found else "inconclusive" if "inconclusive" in found else "passed"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All checks; failed if one failed, else inconclusive if one is, else passed."""
+    """All checks, and the worst of their outcomes."""
 
     checks: tuple[Check, ...]
 
     @property
     def outcome(self) -> Outcome:
-        outcomes = {check.outcome for check in self.checks}
-        for worst in ("failed", "inconclusive"):
-            if worst in outcomes:
-                return worst
-        return "passed"
+        return worst(check.outcome for check in self.checks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,13 +103,13 @@ class _Runner:
 
 def _properties(target: Target) -> dict[str, str]:
     """How the model is compiled. The precision hint keeps OpenVINO from bfloat16, which some processors would get."""
-    made = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    made = {"PERFORMANCE_HINT": "LATENCY"}
     made["INFERENCE_PRECISION_HINT"] = "f16" if target.precision == "fp16" else "f32"
     if target.runtime.unit == "cpu":
         made["INFERENCE_NUM_THREADS"] = str(target.runtime.threads)
         made["ENABLE_CPU_PINNING"] = "NO"  # `affinity` says where the process runs
-    if target.runtime.unit == "npu":
-        del made["NUM_STREAMS"]
+    if target.runtime.unit != "npu":
+        made["NUM_STREAMS"] = "1"
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_page, write_verdict_reports
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
 from edgeoe.cli.stages import TargetOption
 
 __all__ = ["bundle_command", "collect_command"]
@@ -84,18 +84,12 @@ def collect_command(
     Example: [bold]edgeoe collect runs/a validation.json[/]
     """
     from edgeoe.pipeline import collect
-    from edgeoe.report.terminal import show_measurement, show_verdict
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
     opened = Run.open(run)
     profile, measurement, verdict = collect(opened, result, target=load_target(target) if target else None)
-    record = opened.read_record(f"targets/{profile.name}/validation.json", made_by="collect")
-    write_json(json, record)
-    write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
-    show_measurement(profile.name, record["classes"], measurement)
-    show_verdict(profile.name, verdict)
-    write_page(opened)
+    tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
     if verdict.outcome == "passed":
         next_step(f"edgeoe baseline save {run} --target {profile.name} --name main")
     else:

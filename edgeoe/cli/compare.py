@@ -11,6 +11,7 @@ from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, 
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_comparison_reports
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import ConfigError
+from edgeoe.records import worst
 
 if TYPE_CHECKING:
     from edgeoe.stages.baseline import Baseline
@@ -77,8 +78,7 @@ def compare_command(
     write_comparison_reports(comparisons, junit=junit, markdown=markdown, github=github)
     for comparison in comparisons:
         show_comparison(comparison)
-    codes = {EXIT_CODES[comparison.outcome] for comparison in comparisons}
-    return 1 if 1 in codes else max(codes)
+    return EXIT_CODES[worst(comparison.outcome for comparison in comparisons)]
 
 
 @baseline_app.command("save")

@@ -10,6 +10,7 @@ import typer
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, takes_settings, write_json
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
+from edgeoe.records import worst
 from edgeoe.settings import CompressSettings
 
 __all__ = ["command"]
@@ -42,7 +43,7 @@ def command(
 
     profiles, chosen = [load_target(name) for name in target], checked_exporter(exporter)
     find_test(test, find_samples(settings.samples, settings.list).classes)  # before an hour of compressing
-    records, worst = {}, 0
+    records, outcomes = {}, []
     for profile, measurement, verdict in deploy(
         settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, progress=bar
     ):
@@ -50,8 +51,7 @@ def command(
         records[profile.name] = record
         show_measurement(profile.name, record["classes"], measurement)
         show_verdict(profile.name, verdict)
-        code = EXIT_CODES[verdict.outcome]
-        worst = 1 if 1 in (code, worst) else max(code, worst)
+        outcomes.append(verdict.outcome)
     if not records:  # one of torchrun's other processes
         return 0
     run = Run(out)
@@ -65,7 +65,8 @@ def command(
     )
     write_page(run)
     built = run.read_record(f"targets/{profiles[0].name}/engine.json", made_by="build")
+    code = EXIT_CODES[worst(outcomes)]
     next_step(
-        f"copy {out}/{built['artifact']} to the device" if not worst else f"edgeoe targets show {profiles[0].name}"
+        f"copy {out}/{built['artifact']} to the device" if not code else f"edgeoe targets show {profiles[0].name}"
     )
-    return worst
+    return code

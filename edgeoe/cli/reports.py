@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import RunArgument
+from edgeoe.cli.options import RunArgument, write_json
 from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
-from edgeoe.records import Comparison, Verdict
+from edgeoe.records import Comparison, Measurement, Verdict
 
 if TYPE_CHECKING:
     from edgeoe.run import Run
@@ -21,9 +21,9 @@ __all__ = [
     "JunitOption",
     "MarkdownOption",
     "report_command",
+    "tell_verdict",
     "write_comparison_reports",
     "write_page",
-    "write_verdict_reports",
 ]
 
 JunitOption = Annotated[Path | None, typer.Option(help="Write JUnit XML here.", show_default=False)]
@@ -50,28 +50,33 @@ def write_page(run: Run) -> None:
     out.print(f"report: {write_report(run)}", soft_wrap=True)
 
 
-def write_verdict_reports(
+def tell_verdict(
+    run: Run,
     target: str,
-    record: Mapping[str, Any],
+    measurement: Measurement,
     verdict: Verdict,
     *,
+    json: Path | None,
     junit: Path | None,
     markdown: Path | None,
     github: bool,
 ) -> None:
-    """Write what was asked for of a verdict. record: the result record of `validate`."""
+    """Write what was asked for of a verdict that `run` holds, show it, and write the run's page."""
     from edgeoe.report.github import annotate_verdict
     from edgeoe.report.junit import junit_of_verdict
     from edgeoe.report.markdown import markdown_of_verdict
+    from edgeoe.report.terminal import show_measurement, show_verdict
 
-    if junit is not None:
-        _write("--junit", junit, junit_of_verdict(target, record, verdict))
-    if markdown is not None or github:
-        table = markdown_of_verdict(target, record, verdict)
-        if markdown is not None:
-            _write("--markdown", markdown, table)
-        if github:
-            annotate_verdict(target, verdict, summary=table)
+    record = run.read_record(f"targets/{target}/validation.json", made_by="validate")
+    table = markdown_of_verdict(target, record, verdict)
+    write_json(json, record)
+    _write("--junit", junit, junit_of_verdict(target, record, verdict))
+    _write("--markdown", markdown, table)
+    if github:
+        annotate_verdict(target, verdict, summary=table)
+    show_measurement(target, record["classes"], measurement)
+    show_verdict(target, verdict)
+    write_page(run)
 
 
 def write_comparison_reports(
@@ -82,17 +87,16 @@ def write_comparison_reports(
     from edgeoe.report.junit import junit_of_comparisons
     from edgeoe.report.markdown import markdown_of_comparisons
 
-    if junit is not None:
-        _write("--junit", junit, junit_of_comparisons(comparisons))
-    if markdown is not None or github:
-        table = markdown_of_comparisons(comparisons)
-        if markdown is not None:
-            _write("--markdown", markdown, table)
-        if github:
-            annotate_comparisons(comparisons, summary=table)
+    table = markdown_of_comparisons(comparisons)
+    _write("--junit", junit, junit_of_comparisons(comparisons))
+    _write("--markdown", markdown, table)
+    if github:
+        annotate_comparisons(comparisons, summary=table)
 
 
-def _write(option: str, path: Path, text: str) -> None:
+def _write(option: str, path: Path | None, text: str) -> None:
+    if path is None:
+        return
     try:
         write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as reason:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_page, write_verdict_reports
+from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
 from edgeoe.errors import ConfigError
 from edgeoe.records import CalibrationMethod, Precision
 
@@ -154,18 +154,13 @@ def validate_command(
     Example: [bold]edgeoe validate runs/a --target host-cpu --test test/ --json out.json[/]
     """
     from edgeoe.pipeline import validate
-    from edgeoe.report.terminal import bar, show_measurement, show_verdict
+    from edgeoe.report.terminal import bar
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
     profile, opened = load_target(target), Run.open(run)
     measurement, verdict = validate(opened, profile, test=test, progress=bar)
-    record = opened.read_record(f"targets/{profile.name}/validation.json", made_by="validate")
-    write_json(json, record)
-    write_verdict_reports(profile.name, record, verdict, junit=junit, markdown=markdown, github=github)
-    show_measurement(profile.name, record["classes"], measurement)
-    show_verdict(profile.name, verdict)
-    write_page(opened)
+    tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
     if verdict.outcome == "passed":
         artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
         next_step(f"copy {run}/{artifact} to the device")

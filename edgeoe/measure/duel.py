@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeoe.measure.process import Process
 from edgeoe.measure.statistics import nearest_rank
+from edgeoe.measure.system import usable_cores
 from edgeoe.records import Target
 
 __all__ = ["Round", "play_round", "shared_core"]
@@ -52,7 +53,7 @@ def play_round(base: Path, new: Path, target: Target, number: int) -> Round:
 
     number: of the round, from 0. Who is loaded first and begins alternates, and the core that both share goes round.
     """
-    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else ()
+    usable = usable_cores() if hasattr(os, "sched_setaffinity") else ()
     target = shared_core(target, number, usable)
     base_first = number % 2 == 0
     settings = target.measure

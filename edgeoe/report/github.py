@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from edgeoe.records import Change, Comparison, Outcome, Verdict
+from edgeoe.records import Change, Comparison, Outcome, Verdict, worst
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["annotate_comparisons", "annotate_verdict"]
@@ -56,9 +56,7 @@ def _property(text: str) -> str:
 
 
 def _write_page(outcomes: Iterable[Outcome], summary: str) -> None:
-    found = set(outcomes)
-    worst = next((kind for kind in ("failed", "inconclusive") if kind in found), "passed")
-    for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", f"outcome={worst}\n")):
+    for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", f"outcome={worst(outcomes)}\n")):
         place = os.environ.get(variable)
         if place:
             with Path(place).open("a", encoding="utf-8") as stream:

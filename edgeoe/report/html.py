@@ -14,12 +14,10 @@ from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import Accuracy, Check, Estimate, Outcome, Speed, Verdict
+from edgeoe.records import Accuracy, Check, Estimate, Outcome, Speed, Verdict, worst
 from edgeoe.run import Run
 
 __all__ = ["Axis", "report_page", "write_report"]
-
-_WORST: tuple[Outcome, ...] = ("failed", "inconclusive", "passed")
 
 
 def write_report(run: Run) -> Path:
@@ -39,7 +37,6 @@ def report_page(run: Run) -> str:
     exported = run.read_record("export.json", made_by="export") if (run.path / "export.json").is_file() else None
     validated = sorted(path.parent.name for path in run.path.glob("targets/*/validation.json"))
     targets = [_target(run, name, made["counts"]) for name in validated]
-    outcomes = {target.outcome for target in targets}
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,7 +47,7 @@ def report_page(run: Run) -> str:
     templates.filters["figure"] = figure
     return templates.get_template("page.html").render(
         name=run.path.resolve().name,
-        outcome=next((outcome for outcome in _WORST if outcome in outcomes), None),
+        outcome=worst(target.outcome for target in targets) if targets else None,
         made=made,
         few=_Few(tuple(zip(made["classes"], made["counts"], strict=True))),
         exported=exported,

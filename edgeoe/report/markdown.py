@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeoe.records import Change, Comparison, Outcome, Verdict
+from edgeoe.records import Change, Comparison, Outcome, Verdict, worst
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["MARKER", "markdown_of_comparisons", "markdown_of_verdict"]
@@ -24,8 +24,8 @@ _HEADER = ("target", "quantity", "base", "new", "change [95 %]", "allowed", "p",
 
 def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
     """All targets in one table."""
-    worst = _worst([one.outcome for one in comparisons])
-    lines = [MARKER, f"**edgeoe: {_SIGNS[worst]}** on {', '.join(_safe(one.target) for one in comparisons)}", ""]
+    outcome = worst(one.outcome for one in comparisons)
+    lines = [MARKER, f"**edgeoe: {_SIGNS[outcome]}** on {', '.join(_safe(one.target) for one in comparisons)}", ""]
     lines += _table(_HEADER, [row for one in comparisons for row in _rows(one)])
     for one in comparisons:
         lines += [f"- {_safe(one.target)}: {_safe(text)}" for text in (one.reason, *one.notes) if text]
@@ -78,10 +78,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _environment(environment: Mapping[str, Any]) -> list[str]:
     told = [f"{_safe(str(key))} {_safe(str(value))}" for key, value in environment.items() if key != "cpu_flags"]
     return ["", "; ".join(told) + "."] if told else []
-
-
-def _worst(outcomes: Sequence[Outcome]) -> Outcome:
-    return next((kind for kind in ("failed", "inconclusive") if kind in outcomes), "passed")
 
 
 def _safe(text: str) -> str:

@@ -8,7 +8,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records import Artifact, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
-from edgeoe.stages.lower import graph_file
+from edgeoe.stages.lower import graph_file, graph_made_by
 
 __all__ = ["build"]
 
@@ -19,9 +19,9 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     Raises TargetError if the profile asks for what can't be.
     """
     require_buildable(target)
-    extra = "" if target.precision == "fp32" else f" --precision {target.precision}"
-    run.file("export.json", made_by=f"export {run.path}{extra}")
-    graph = run.file(graph_file(target), made_by=f"export {run.path}{extra}")
+    made_by = graph_made_by(run, target)
+    run.file("export.json", made_by=made_by)
+    graph = run.file(graph_file(target), made_by=made_by)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     folder = f"targets/{target.name}"
     run.forget(*(f"{folder}/{name}" for name in ("validation.json", "result.json", "engine.json")))

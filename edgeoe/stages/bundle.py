@@ -30,7 +30,7 @@ from edgeoe.records import Target, to_json
 from edgeoe.registry import BACKENDS
 from edgeoe.run import Run
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file
+from edgeoe.stages.lower import graph_file, graph_made_by
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 
@@ -117,8 +117,7 @@ def _packer(out: Path) -> Callable[[bytes], bytes]:
 
 
 def _files(run: Run, target: Target, samples: Samples | None) -> Iterator[tuple[str, bytes]]:
-    extra = "" if target.precision == "fp32" else f" --precision {target.precision}"
-    made_by = f"export {run.path}{extra}"
+    made_by = graph_made_by(run, target)
     yield "model.onnx", run.file(graph_file(target), made_by=made_by).read_bytes()
     for name, array in run.read_tensors("golden.safetensors", made_by=made_by).items():
         yield f"golden-{name}.npy", _npy(array)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -75,17 +74,52 @@ def compare(
     measured of them earlier, on like devices. Raises RunError where neither can be done.
     """
     alpha = _ALPHA / len(sides)  # to stop by; with_holm then takes back what is too strict
-    compared = []
-    for target, base, new in sides:
-        if base.artifact and new.artifact and not stored:
-            made = _interleaved(target, base, new, settings, alpha, progress)
-        else:
-            made = _from_stored(target, base, new, settings, alpha)
-        compared.append(made)
-    p50s = [part for made in compared for part in made.latency if part.quantity == "p50"]
-    p99s = [part for made in compared for part in made.latency if part.quantity == "p99"]
+    seen = [
+        _interleaved(target, base, new, settings, alpha, progress)
+        if base.artifact and new.artifact and not stored
+        else _from_stored(target, base, new, settings, alpha)
+        for target, base, new in sides
+    ]
+    p50s = [change for one in seen for change in one.changes if change.quantity == "p50"]
+    p99s = [change for one in seen for change in one.changes if change.quantity == "p99"]
     held = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
-    return [_gated(replace(made, latency=next(held)) if made.latency else made) for made in compared]
+    return [
+        _comparison(*side, replace(one, changes=next(held)) if one.changes else one, settings)
+        for side, one in zip(sides, seen, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Latency:
+    """What became of the latency on one target. reason: why nobody can tell, where there are no changes."""
+
+    how: Literal["interleaved", "stored"]
+    changes: tuple[LatencyChange, ...]
+    environment: dict[str, Any]
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settings: GateSettings) -> Comparison:
+    accuracy, notes = _accuracy(base, new, settings)
+    outcome, reason = gate(latency.changes, accuracy)
+    if latency.reason and outcome == "failed":  # accuracy can be compared where latency can't
+        reason = f"{reason}; {latency.reason}"
+    elif latency.reason:
+        outcome, reason = "inconclusive", latency.reason
+    return Comparison(
+        target=target.name,
+        base=base.name,
+        new=new.name,
+        how=latency.how,
+        latency=latency.changes,
+        accuracy=accuracy,
+        outcome=outcome,
+        reason=reason,
+        notes=notes,
+        seconds=latency.seconds,
+        environment=latency.environment,
+    )
 
 
 def find_side(text: str, target: Target, store: Store) -> Side:
@@ -142,31 +176,25 @@ def _backend(target: Target) -> Backend:
 
 def _interleaved(
     target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, progress: Progress
-) -> Comparison:
+) -> _Latency:
     assert base.artifact is not None  # noqa: S101 - its caller looked
     assert new.artifact is not None  # noqa: S101
-    start, rounds = monotonic(), []
+    start = monotonic()
+    rounds: list[Round] = []
     changes: tuple[LatencyChange, ...] = ()
     due = looks(fewest_rounds(alpha), settings.most_rounds)
     with progress(f"Comparing on {target.name}", due[-1]) as advance:
-        for number in count(1):
-            rounds.append(play_round(base.artifact, new.artifact, target, number - 1))
+        while True:
+            rounds.append(play_round(base.artifact, new.artifact, target, len(rounds)))
             advance()
             late = monotonic() - start > settings.most_seconds
-            if number in due or late:
+            if len(rounds) in due or late:
                 changes = tuple(_decide(rounds, quantity, settings, alpha) for quantity in _QUANTITIES)
-                if late or number == due[-1] or changes[0].change != "inconclusive":
+                if late or len(rounds) == due[-1] or changes[0].change != "inconclusive":
                     break
-    accuracy, notes = _accuracy(base, new, settings)
-    return Comparison(
-        target=target.name,
-        base=base.name,
-        new=new.name,
+    return _Latency(
         how="interleaved",
-        latency=changes,
-        accuracy=accuracy,
-        notes=notes,
-        outcome="inconclusive",
+        changes=changes,
         seconds=monotonic() - start,
         environment={**environment(), "versions": _backend(target).versions()},
     )
@@ -183,7 +211,7 @@ def _tolerance(quantity: _Quantity, settings: GateSettings) -> float:
     return settings.tolerance if quantity == "p50" else settings.p99_tolerance
 
 
-def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, alpha: float) -> Comparison:
+def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, alpha: float) -> _Latency:
     if not base.result or not new.result:
         missing = new if base.result else base
         raise RunError(
@@ -192,16 +220,9 @@ def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, 
         )
     differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbed(side))]
     changes = () if differs else tuple(_decide_stored(base.result, new.result, q, settings, alpha) for q in _QUANTITIES)
-    accuracy, notes = _accuracy(base, new, settings)
-    return Comparison(
-        target=target.name,
-        base=base.name,
-        new=new.name,
+    return _Latency(
         how="stored",
-        latency=changes,
-        accuracy=accuracy,
-        notes=notes,
-        outcome="inconclusive",
+        changes=changes,
         reason=f"the stored latencies can't be compared: {'; '.join(differs)}" if differs else "",
         environment=new.result.environment,
     )
@@ -263,12 +284,3 @@ def _accuracy(base: Side, new: Side, settings: GateSettings) -> tuple[tuple[Accu
         class_tolerance=settings.class_tolerance,
     )
     return changes, ()
-
-
-def _gated(made: Comparison) -> Comparison:
-    outcome, reason = gate(made.latency, made.accuracy)
-    if not made.reason:
-        return replace(made, outcome=outcome, reason=reason)
-    if outcome == "failed":  # accuracy can be compared where latency can't
-        return replace(made, outcome=outcome, reason=f"{reason}; {made.reason}")
-    return replace(made, outcome="inconclusive")

@@ -20,7 +20,7 @@ from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost, Target
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 
-__all__ = ["Int8Settings", "graph_file", "recipe_for", "write_fp16", "write_int8"]
+__all__ = ["Int8Settings", "graph_file", "graph_made_by", "recipe_for", "write_fp16", "write_int8"]
 
 FP16_TOLERANCE = 0.02  # of max |difference| / max |logit|
 MIN_AGREEMENT = 0.9  # of an int8 graph with the fp32 graph: fewer is a broken calibration
@@ -43,6 +43,11 @@ def recipe_for(target: Target) -> Recipe:
     if target.backend == "tensorrt" or target.runtime.provider == "tensorrt":
         return "int8-trt"
     return "int8-cpu-7bit" if target.device.int8_dot is False else "int8-cpu"
+
+
+def graph_made_by(run: Run, target: Target) -> str:
+    """The command that writes graph_file(target), for messages."""
+    return f"export {run.path}" + ("" if target.precision == "fp32" else f" --precision {target.precision}")
 
 
 def graph_file(target: Target) -> str:

@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeoe.backends import Backend
+from edgeoe.backends import Backend, Runner
 from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError
 from edgeoe.measure.accuracy import accuracy_from_predictions
-from edgeoe.measure.environment import environment
+from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.judge import judge
 from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.measure.result import Result, write_result
-from edgeoe.measure.speed import measure_speed
 from edgeoe.measure.statistics import paired_difference
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
@@ -37,27 +36,26 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
     golden = run.read_tensors("golden.safetensors", made_by=f"export {run.path}")
     samples = read_test(run, test, progress=progress)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    with backend.open(path, target) as runner:
-        logits = runner.infer(golden["images"])
-        predictions = predict(
+
+    def predictions(runner: Runner) -> Predictions:
+        return predict(
             lambda pixels: runner.infer(samples.images.preprocess.normalise(pixels)),
             samples.images.rows,
             samples.labels,
             progress=progress,
         )
+
     facts = run_facts(run)
-    result = Result(
-        target=target,
-        artifact=path.name,
-        artifact_sha256=artifact.sha256,
-        size_bytes=artifact.size_bytes,
+    result = measure_artifact(
+        path,
+        target,
+        backend,
+        golden=golden,
+        predictions=predictions,
         classes=facts.classes,
         rare=rarest(np.asarray(facts.counts)),
-        golden_agreement=float((logits.argmax(1) == golden["logits"].argmax(1)).mean()),
-        predictions=predictions,
-        environment={**environment(), "versions": backend.versions()},
-        speed=measure_speed(path, target, progress=progress),
         settings=artifact.settings,
+        progress=progress,
     )
     teacher = None if target.budget.max_drop is None else teacher_predictions(run, samples, progress=progress)
     return conclude(run, target, result, teacher)
