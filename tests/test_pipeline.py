@@ -11,18 +11,16 @@ from edgeoe.records import Budget
 from edgeoe.settings import CompressSettings
 from edgeoe.targets import load_target
 
-MANY = replace(QUICK, min_iterations=600)  # fewer leave p99 without an end
-
 
 def test_deploy_leads_from_a_teacher_to_a_verdict(settings: CompressSettings, pictures: Path, tmp_path: Path) -> None:
-    target = replace(load_target("host-cpu"), measure=MANY, budget=Budget(p99_ms=1000, top1=0.0))
+    target = replace(load_target("host-cpu"), measure=QUICK, budget=Budget(size_mb=100, top1=0.0))
     out = tmp_path / "run"
     (one,) = deploy(settings, out=out, targets=[target], test=pictures / "test")
     _, measurement, verdict = one
     assert verdict.outcome == "passed"
-    assert [check.name for check in verdict.checks] == ["golden_agreement", "p99_ms", "top1"]
+    assert [check.name for check in verdict.checks] == ["golden_agreement", "size_mb", "top1"]
     assert measurement.golden_agreement == 1.0
-    assert measurement.speed.latency.n >= MANY.min_iterations
+    assert measurement.speed.latency.n >= QUICK.min_iterations
     record = json.loads((out / "compress.json").read_text())
     assert abs(record["macs_kept"] - 0.5) <= 0.01
     assert not list(tmp_path.glob(".*")), "temporary folders are left"

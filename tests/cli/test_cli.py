@@ -134,26 +134,26 @@ def test_deploy_exits_with_the_worst_verdict(
     edgeoe: Edgeoe, exported: Path, settings: CompressSettings, pictures: Path
 ) -> None:
     write_config(replace(settings, seed=1), command="deploy")
-    write_target("slow", "p50_ms = 1e-6")
+    write_target("small", "size_mb = 1e-6")
     made = (exported / "student/weights.safetensors").stat().st_mtime_ns
     code, out, err = edgeoe(
-        "deploy", "--out", "run", "--target", "slow", "--target", "quick", "--test", pictures / "test", "--json", "a"
+        "deploy", "--out", "run", "--target", "small", "--target", "quick", "--test", pictures / "test", "--json", "a"
     )
     assert code == FAILED, err
-    assert "slow: failed\n" in out
+    assert "small: failed\n" in out
     assert "quick: passed\n" in out
     record = read_json("a")
     assert PROMISED["compress"] <= set(record["compress"])
     assert PROMISED["export"] <= set(record["export"])
-    assert {name: one["verdict"] for name, one in record["targets"].items()} == {"slow": "failed", "quick": "passed"}
+    assert {name: one["verdict"] for name, one in record["targets"].items()} == {"small": "failed", "quick": "passed"}
     assert (exported / "student/weights.safetensors").stat().st_mtime_ns == made
 
 
 def test_a_broken_budget_is_exit_code_1(edgeoe: Edgeoe, built: Path, pictures: Path) -> None:
-    write_target("quick", "p50_ms = 1e-6")
+    write_target("quick", "size_mb = 1e-6")
     code, out, _ = edgeoe("validate", "run", "--target", "quick", "--test", pictures / "test", "--json", "v.json")
     assert code == FAILED
-    assert re.search(r"failed +p50_ms .*, at most 1e-06\nquick: failed\n", out)
+    assert re.search(r"failed +size_mb .*, at most 1e-06\nquick: failed\n", out)
     assert read_json("v.json")["verdict"] == "failed"
 
 

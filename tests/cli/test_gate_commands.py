@@ -70,6 +70,7 @@ def test_stored_results_need_no_artifact_and_can_fail(edgeoe: Edgeoe, measured: 
     Path("slow").mkdir()
     own = json.loads((measured / "run/targets/quick/result.json").read_text())
     own["speed"]["calls_ms"] = [[1.0 + 0.001 * call + 0.01 * process for call in range(50)] for process in range(8)]
+    own["speed"]["disturbed"] = []  # whatever this machine did meanwhile
     Path("fast.json").write_text(json.dumps(own))
     own["speed"]["calls_ms"] = [[2 * call for call in calls] for calls in own["speed"]["calls_ms"]]
     Path("slow/slow.json").write_text(json.dumps(own))
