@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
+_GOALS = ("keep_macs", "keep_params", "keep_blocks")  # of which a student has one
 _PATHS = ("weights", "samples", "list", "ood", "out", "run", "test", "json", "junit", "markdown", "store", "folder")
 
 
@@ -82,7 +83,10 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
     parameters = sorted([*options, *own], key=lambda p: p.default is not inspect.Parameter.empty)
 
     def with_settings(**values: Any) -> int:
-        config = _config(values["context"], values["config"])
+        context = values["context"]
+        config = _config(context, values["config"])
+        if any(_is_typed(context, name) for name in _GOALS):  # the file's other goal, if any, gives way
+            values |= {name: None for name in _GOALS if not _is_typed(context, name)}
         if values["weights"] is not None:
             values["weights"] = weights_from_text(values["weights"])
         settings = CompressSettings(
@@ -96,6 +100,12 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
     with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_settings.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_settings
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    """Whether that option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _option(field: dataclasses.Field[Any], hint: Any) -> Any:

@@ -23,7 +23,7 @@ from edgeoe.records import Artifact, Estimate, Measurement, Target, Verdict, to_
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file
+from edgeoe.stages.lower import graph_file, graph_made_by
 from edgeoe.stages.teacher import teacher_predictions
 
 __all__ = ["built_artifact", "conclude", "read_test", "validate", "validate_record"]
@@ -65,7 +65,7 @@ def built_artifact(run: Run, target: Target) -> Artifact:
     """The record of what `build` made for `target`. Raises RunError if the graph has changed since."""
     made_by = f"build {run.path} --target {target.name}"
     artifact = Artifact(**run.read_record(f"targets/{target.name}/engine.json", made_by=made_by))
-    graph = run.file(graph_file(target), made_by=f"export {run.path}")
+    graph = run.file(graph_file(target), made_by=graph_made_by(run, target))
     if artifact.graph_sha256 != file_sha256(graph):
         raise RunError(f"{run.path / artifact.artifact}: built from another graph. Build again: edgeoe {made_by}")
     return artifact

@@ -320,6 +320,16 @@ def test_the_command_line_wins_over_edgeoe_toml(
     assert seen == [replace(settings, seed=7, flip=False, keep_macs=0.25, list=Path("few.txt"))]
 
 
+def test_a_goal_on_the_command_line_takes_the_place_of_the_files(
+    edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings
+) -> None:
+    write_config(replace(settings, keep_macs=0.4))
+    edgeoe("compress", "--out", "a", "--keep-params", 0.7)
+    assert seen == [replace(settings, keep_params=0.7)]
+    code, _, err = edgeoe("compress", "--out", "a", "--keep-params", 0.7, "--keep-macs", 0.3)
+    assert (code, complaint(err)) == (USER_ERROR, "--keep-macs and --keep-params: give one of them.")
+
+
 def test_another_file_may_be_named_and_its_paths_are_its_own(
     edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings, place: Path
 ) -> None:
