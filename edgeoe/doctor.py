@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeoe.errors import BackendError, EdgeoeError
+from edgeoe.errors import BackendError, EdgeoeError, first_line
 from edgeoe.measure.environment import cpu_flags, cpu_model, environment
 from edgeoe.targets import find_targets, load_target
 from edgeoe.versions import versions
@@ -118,4 +118,4 @@ def _tried(what: str, detail: Callable[[], str]) -> Finding:
     except ModuleNotFoundError as missing:
         return Finding(what, False, f"{missing.name} is not installed: pip install 'edgeoe[{_EXTRAS[what]}]'")
     except Exception as reason:
-        return Finding(what, False, f"{type(reason).__name__}: {str(reason).splitlines()[0] if str(reason) else ''}")
+        return Finding(what, False, f"{type(reason).__name__}: {first_line(reason)}")

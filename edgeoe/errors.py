@@ -21,6 +21,7 @@ __all__ = [
     "RunError",
     "TargetError",
     "TeacherError",
+    "first_line",
 ]
 
 
@@ -58,3 +59,8 @@ class ExportError(EdgeoeError):
 
 class BackendError(EdgeoeError):
     """An inference runtime is missing or refuses the artifact."""
+
+
+def first_line(reason: BaseException) -> str:
+    """What somebody else's exception says, for a line of ours; its kind where it says nothing."""
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]

@@ -121,7 +121,9 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
 
     from edgeoe.graph.export import check_parity, onnx_from_student
     from edgeoe.models.checkpoint import load_student, save_student
-    from edgeoe.models.pruning import narrow_groups, prunable_groups, prune_channels
+    from edgeoe.models.groups import narrow_groups
+    from edgeoe.models.prunable import prunable_groups
+    from edgeoe.models.pruning import prune_channels
     from edgeoe.models.teacher import TeacherSource
     from edgeoe.run import Run
     from edgeoe.stages.export import export

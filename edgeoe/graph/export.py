@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError
+from edgeoe.errors import BackendError, ExportError, first_line
 from edgeoe.graph.evaluation import run_graph
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
@@ -63,7 +63,7 @@ def onnx_from_student(
         cause: BaseException = reason
         while cause.__cause__ is not None:  # the exporters wrap what went wrong in advice
             cause = cause.__cause__
-        line = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+        line = first_line(cause).rstrip(".")
         raise ExportError(f"the {exporter} exporter can't read this student: {line}.") from reason
     onnx.helper.set_model_props(
         model,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from edgeoe.methods import About, Bench, Compressed, Stage, View
 from edgeoe.methods.cutting import find_groups, prune
 from edgeoe.methods.kd import distillation
-from edgeoe.models.pruning import Group, drop_channels
+from edgeoe.models.groups import Group
+from edgeoe.models.pruning import drop_channels
 from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.settings import CompressSettings

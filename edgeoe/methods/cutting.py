@@ -9,7 +9,9 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
-from edgeoe.models.pruning import Group, Pruned, narrow_groups, prunable_groups, prune_channels
+from edgeoe.models.groups import Group, narrow_groups
+from edgeoe.models.prunable import prunable_groups
+from edgeoe.models.pruning import Pruned, prune_channels
 from edgeoe.models.reconstruction import measure_costs
 from edgeoe.models.structure import read_structure
 from edgeoe.settings import CompressSettings

@@ -19,13 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
+
+from edgeoe.models.channel_names import Names, leading, narrowed
 
 __all__ = ["Fix", "Slot", "Tied", "decomposed", "read_channels"]
 
@@ -80,80 +79,6 @@ class decomposed(ExitStack):  # noqa: N801 - a context manager that reads as one
         return self
 
 
-class _Names:
-    """Names are whole numbers, kept as doubles since every function moves those. 0 is no name."""
-
-    def __init__(self) -> None:
-        self._root: NDArray[np.int64] = np.zeros(1, np.int64)
-        self.frozen: dict[int, str] = {}
-
-    def new(self, count: int) -> Tensor:
-        start = len(self._root)
-        fresh = np.arange(start, start + count)
-        self._root = np.concatenate([self._root, fresh])
-        return torch.from_numpy(fresh.astype(np.float64))
-
-    def find(self, names: Tensor) -> Tensor:
-        """The same names, written alike where they have been united."""
-        return torch.from_numpy(self._root)[names.long()].double()
-
-    def unite(self, a: Tensor, b: Tensor) -> None:
-        """Each of `a` with its partner in `b`, of the same shape; no name unites with nothing."""
-        left, right = (self._root[t.reshape(-1).long().numpy()] for t in (a, b))
-        real = (left != right) & (left > 0) & (right > 0)
-        if not real.any():
-            return
-        left, right = np.divmod(np.unique(left[real] * len(self._root) + right[real]), len(self._root))
-        nodes, place = np.unique(np.concatenate([left, right]), return_inverse=True)
-        edges = coo_array((np.ones(len(left)), np.split(place, 2)), shape=(len(nodes), len(nodes)))
-        _, component = connected_components(edges, directed=False)
-        _, first = np.unique(component, return_index=True)
-        table = np.arange(len(self._root))
-        table[nodes] = nodes[first[component]]
-        self._root = table[self._root]
-
-    def along(self, names: Tensor, axes: Sequence[int]) -> Tensor:
-        """One name for each place along `axes`: what the others hold there is united."""
-        axes = [axis % names.dim() for axis in axes]
-        kept = [names.shape[axis] for axis in axes]
-        found = self.find(_first(names, axes).reshape(*kept, -1))
-        highest = found.amax(-1)
-        odd = (found != highest[..., None]) & (found != 0)
-        if odd.any():
-            self.unite(highest[..., None].expand_as(found)[odd], found[odd])
-        return highest
-
-    def vary(self, names: Tensor, axes: Iterable[int]) -> bool:
-        """Whether different names stand side by side along `axes`; places without a name don't count."""
-        axes = [axis % names.dim() for axis in axes]
-        if not axes:
-            return False
-        found = self.find(_narrow(names, [a for a in range(names.dim()) if a not in axes]))
-        highest = found.amax(axes, keepdim=True)
-        return bool(((found != highest) & (found != 0)).any())
-
-    def freeze(self, names: Tensor, reason: str) -> None:
-        for name in torch.unique(names).tolist():
-            self.frozen.setdefault(int(name), reason)
-
-    def reasons(self) -> dict[int, str]:
-        return {int(self._root[name]): reason for name, reason in reversed(self.frozen.items()) if name}
-
-
-def _first(names: Tensor, axes: Sequence[int]) -> Tensor:
-    """`names` with `axes` first, at one place of those others along which it was only expanded."""
-    axes = [axis % names.dim() for axis in axes]
-    return _narrow(names, set(range(names.dim())) - set(axes)).movedim(axes, list(range(len(axes))))
-
-
-def _narrow(names: Tensor, axes: Iterable[int]) -> Tensor:
-    """`names` at the first place of those `axes` along which it was only expanded."""
-    for axis in axes:
-        if names.stride(axis) == 0 and names.shape[axis] > 1:
-            names = names.narrow(axis, 0, 1)
-    return names
-
-
 _MOVES = frozenset({
     *("view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "slice", "select"),
     *("squeeze", "unsqueeze", "split", "split_with_sizes", "unbind", "clone", "contiguous", "alias", "detach", "roll"),
@@ -185,7 +110,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Names of everything that one forward pass computes."""
 
     model: nn.Module
-    names: _Names = field(default_factory=_Names)
+    names: Names = field(default_factory=Names)
 
     def __post_init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -361,12 +286,12 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _tie(self, names: Tensor, axes: list[int]) -> None:
         if self.names.vary(names, axes):
-            moved = _first(names, axes)
+            moved = leading(names, axes)
             self._ties.append((moved.reshape(len(moved), math.prod(moved.shape[1 : len(axes)]), -1), False))
 
     def _note_parts(self, parts: Sequence[Tensor], axis: int) -> None:
         if len({part.shape for part in parts}) == 1 and len(parts) > 1:
-            table = torch.stack([_first(part, [axis]).flatten(1) for part in parts])
+            table = torch.stack([leading(part, [axis]).flatten(1) for part in parts])
             if self.names.vary(table, [0]):
                 self._ties.append((table, True))
 
@@ -393,7 +318,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _pair(self, a: Tensor, b: Tensor) -> Tensor:
         both = [axis for axis in range(a.dim()) if a.stride(axis) == b.stride(axis) == 0]
-        small_a, small_b = _narrow(a, both), _narrow(b, both)
+        small_a, small_b = narrowed(a, both), narrowed(b, both)
         self.names.unite(small_a, small_b)
         if bool((small_a != 0).all()):
             return a

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import TeacherError
+from edgeoe.errors import TeacherError, first_line
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
@@ -65,7 +65,7 @@ class TeacherSource:
                 if pretrained
                 else ""
             )
-            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {_one_line(reason)}{hint}") from reason
+            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {first_line(reason)}{hint}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
         return model
@@ -191,7 +191,7 @@ def _from_torch_save(path: Path) -> Any:
             "torch.save(model.state_dict(), 'weights.pt'), or better, safetensors.torch.save_file."
         ) from None
     except Exception as reason:  # the unpickler raises nearly anything over a file that is none of its own
-        what = f"{type(reason).__name__}: {_one_line(reason)}"
+        what = f"{type(reason).__name__}: {first_line(reason)}"
         raise TeacherError(f"--weights {path}: not a file of torch.save: {what}") from None
 
 
@@ -257,7 +257,7 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         logits = teacher(torch.zeros(2, *shape))
     except Exception as reason:
         raise TeacherError(
-            f"the teacher fails on images of {shape} (channels, height, width): {_one_line(reason)}. "
+            f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason)}. "
             "Check size, mean and std under [preprocess]."
         ) from reason
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -266,7 +266,3 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         raise TeacherError(f"the teacher must answer 2 images with logits {expected}. Got {got}.")
     if not math.isfinite(logits.abs().sum().item()):
         raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
-
-
-def _one_line(reason: BaseException) -> str:
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from edgeoe.models.channels import Fix, Tied, decomposed, read_channels
 from edgeoe.models.checkpoint import apply_plan, plan_between
-from edgeoe.models.pruning import Group, prunable_groups, without_channels
+from edgeoe.models.cutting import without_channels
+from edgeoe.models.groups import Group
+from edgeoe.models.prunable import prunable_groups
 
 OUTPUTS = "they are the network's outputs"
 SIDE = 8

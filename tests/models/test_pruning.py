@@ -1,41 +1,19 @@
-"""Channels go, and what is left computes what it should."""
+"""Structured pruning to a share."""
 
 import copy
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from grouped import SHAPE, Attention, Network, Prune, ShapeOf, deep, groups_of, images
+from torch import nn
 
 from edgeoe.errors import PruningError
-from edgeoe.models.channels import Fix
-from edgeoe.models.checkpoint import apply_plan, plan_between
-from edgeoe.models.pruning import (
-    Group,
-    Pruned,
-    _filled,
-    _Verification,
-    count_macs,
-    count_params,
-    drop_blocks,
-    drop_channels,
-    narrow_groups,
-    prunable_groups,
-    prune_channels,
-    without_channels,
-)
-
-SHAPE = (3, 16, 16)
-Network = Callable[[str], nn.Module]
-Prune = Callable[..., Pruned]
-ShapeOf = Callable[[str], tuple[int, int, int]]
-
-
-def images(shape: tuple[int, int, int] = SHAPE) -> Tensor:
-    return torch.randn(4, *shape, generator=torch.Generator().manual_seed(7))
+from edgeoe.models.groups import narrow_groups
+from edgeoe.models.prunable import prunable_groups
+from edgeoe.models.pruning import _filled, count_macs, count_params, drop_blocks, drop_channels, prune_channels
 
 
 def test_count_macs_of_a_convolution() -> None:
@@ -106,75 +84,6 @@ def test_a_zero_padded_shortcut_narrows_both_its_ends_and_keeps_what_meets_paddi
     assert len(student["narrow.0.weight"]) == width < 8
     assert len(student["last.0.weight"]) == width + 8, "the eight channels that meet padding stay"
     assert made.model(images()).isfinite().all()
-
-
-# The law that pruning rests on: removing a channel does what silencing it does. It is checked here without the
-# code under test: after which modules a layer's channels have to be silenced was found by reading the networks.
-
-SILENCED_AFTER: dict[str, dict[str, Any]] = {
-    "chain": {"0.0": ["0.1"], "2.0": ["2.1"], "4.0": ["4.1"]},
-    "residual": {
-        **{name: ["wide.1", "depthwise.1"] for name in ("wide.0", "depthwise.0", "excite.expand")},  # one group
-        "excite.squeeze": ["excite.squeeze"],
-        "down.0": ["down.1"],
-        "stem.0": ["stem.1", "narrow.1", ("last.1", 4)],  # its channels meet the fifth to twelfth of the last
-    },
-    "scaled": {"stem.0": ["stem.1", "outer.1"], "inner.0": ["inner.1"], "outer.0": ["stem.1", "outer.1"]},
-    "torchvision:resnet18": {
-        f"layer{stage}.{block}.conv1": [f"layer{stage}.{block}.bn1"] for stage in range(1, 5) for block in range(2)
-    },
-}
-STREAMS = [  # of resnet18: one sum runs through each of these
-    ["bn1", "layer1.0.bn2", "layer1.1.bn2"],
-    *([f"layer{s}.0.bn2", f"layer{s}.0.downsample.1", f"layer{s}.1.bn2"] for s in (2, 3, 4)),
-]
-for stream in STREAMS:
-    for normalisation in stream:
-        layer = normalisation.replace("bn", "conv").replace("downsample.1", "downsample.0")
-        SILENCED_AFTER["torchvision:resnet18"][layer] = stream
-
-
-def silence(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) -> list[str]:
-    """Let the outputs of `removed` be zeros from now on; the modules where that was done."""
-    places = []
-    for layer, channels in removed.items():
-        for entry in SILENCED_AFTER[name][layer]:
-            place, shift = entry if isinstance(entry, tuple) else (entry, 0)
-            indices = [channel + shift for channel in channels]
-
-            def zeroed(module: nn.Module, x: object, out: Tensor, indices: list[int] = indices) -> Tensor:
-                out = out.clone()
-                out[:, indices] = 0
-                return out
-
-            model.get_submodule(place).register_forward_hook(zeroed)
-            places.append(place)
-    return places
-
-
-@pytest.mark.parametrize("name", list(SILENCED_AFTER))
-def test_removing_channels_does_what_silencing_them_does(
-    name: str, network: Network, pruned: Prune, shape_of: ShapeOf
-) -> None:
-    made, teacher, x = pruned(name), network(name), images(shape_of(name))
-    before = teacher(x)
-    places = silence(teacher, name, made.removed)
-    assert len(places) == len(set(places)) > 0, "no place is silenced twice"
-    expected = teacher(x)
-    assert not torch.allclose(before, expected, rtol=1e-3), "the channels that went did something"
-    assert torch.allclose(made.model(x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
-@pytest.mark.parametrize("name", ["chain", "torchvision:resnet18"])
-def test_what_is_left_are_the_teachers_own_weights(name: str, network: Network, pruned: Prune) -> None:
-    made, teacher = pruned(name), network(name).state_dict()
-    for layer, channels in made.removed.items():
-        weight = teacher[f"{layer}.weight"]
-        left = [row for row in range(len(weight)) if row not in channels]
-        student = made.model.state_dict()[f"{layer}.weight"]
-        assert len(student) == len(left)
-        sums = weight[left].abs().sum((1, 2, 3))
-        assert (student.abs().sum((1, 2, 3)) <= sums + 1e-4).all(), "inputs may have gone, nothing may have come"
 
 
 def test_the_channels_with_the_least_l1_norm_go(network: Network, pruned: Prune) -> None:
@@ -262,54 +171,6 @@ def test_the_same_teacher_is_always_cut_alike(network: Network, pruned: Prune) -
     assert torch.equal(again.model(images()), pruned("residual").model(images()))
 
 
-# Who makes a group's channels, and who reads them
-
-
-def groups_of(model: nn.Module, shape: tuple[int, int, int] = SHAPE) -> dict[str, Group]:
-    return {group.name: group for group in prunable_groups(model, shape=shape)}
-
-
-def each(*channels: int) -> tuple[tuple[int, ...], ...]:
-    return tuple((channel,) for channel in channels)
-
-
-def test_a_group_knows_who_makes_and_who_reads_its_channels(network: Network) -> None:
-    found = {frozenset(group.writers): group for group in groups_of(network("stages")).values()}
-    stream = found[frozenset({"stem.0", "early.0.two.0", "early.1.two.0"})]
-    assert set(stream.writers.values()) == {each(*range(8))}
-    assert dict(stream.readers) == {name: each(*range(8)) for name in ("early.0.one.0", "early.1.one.0", "down.0")}
-    last = found[frozenset({"down.0", "late.0.two.0", "late.1.two.0"})]
-    assert dict(last.readers) == {name: each(*range(16)) for name in ("late.0.one.0", "late.1.one.0", "head")}
-    inner = found[frozenset({"late.1.one.0"})]
-    assert dict(inner.readers) == {"late.1.two.0": each(*range(16))}
-    assert not found[frozenset({"head"})].readers
-
-
-def test_a_map_that_is_flattened_gives_its_reader_many_inputs_a_channel() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-    assert groups_of(model.eval())["0"].readers == {"4": tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(4))}
-
-
-@pytest.mark.parametrize("name", ["stages", "residual", "torchvision:resnet18"])
-def test_what_a_cut_takes_from_each_layer_is_where_the_group_says(
-    name: str, network: Network, pruned: Prune, shape_of: ShapeOf
-) -> None:
-    teacher, made, groups = network(name), pruned(name), groups_of(network(name), shape_of(name))
-    shapes: dict[str, list[int]] = {
-        layer: list(module.weight.shape[:2])
-        for layer, module in teacher.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
-    }
-    for group, channels in made.removed.items():
-        for layer, spread in groups[group].writers.items():
-            shapes[layer][0] -= sum(len(spread[channel]) for channel in channels)
-        for layer, spread in groups[group].readers.items():
-            shapes[layer][1] -= sum(len(spread[channel]) for channel in channels)
-    student = {layer: list(made.model.get_submodule(layer).weight.shape[:2]) for layer in shapes}
-    assert student == shapes
-
-
 # Measured costs
 
 
@@ -390,12 +251,6 @@ def test_where_groups_compete_the_channels_of_least_norm_go_wherever_they_are(ne
     assert max(gone) <= min(left), "which the sixteenth that stays does not hold up here"
 
 
-def test_norms_are_shares_of_their_groups_mean(network: Network) -> None:
-    for group in groups_of(network("stages")).values():
-        assert list(group.norms) == sorted(group.norms)
-        assert sum(group.norms) == pytest.approx(len(group.order), rel=1e-4)
-
-
 @pytest.mark.parametrize("keep", [0.8, 0.4])
 def test_a_share_of_the_parameters_may_be_asked_for(keep: float) -> None:
     torch.manual_seed(0)
@@ -460,215 +315,6 @@ def test_coarse_steps_reach_a_share_by_smaller_ones() -> None:
         assert all(len(made.model[at].weight) % 4 == 0 for at in (0, 2))
 
 
-# What the user wants pruned
-
-
-def narrowed(groups: list[Group], **globs: Any) -> dict[str, str]:
-    return {group.name: group.refused for group in narrow_groups(groups, **globs)}
-
-
-def test_the_first_layer_stays_unless_it_is_named(network: Network) -> None:
-    groups = list(groups_of(network("chain")).values())
-    assert [group.name for group in groups] == ["0.0", "2.0", "4.0", "8"]
-    stays = "the first layer stays as it is unless --include names it"
-    outputs = "they are the network's outputs"
-    assert narrowed(groups) == {"0.0": stays, "2.0": "", "4.0": "", "8": outputs}
-    assert narrowed(groups, exclude=["4.*"]) == {
-        "0.0": stays, "2.0": "", "4.0": "--exclude names it", "8": outputs
-    }  # fmt: skip
-    unnamed = "--include does not name it"
-    assert narrowed(groups, include=["0.*", "8"]) == {"0.0": "", "2.0": unnamed, "4.0": unnamed, "8": outputs}
-    assert narrowed(groups, include=["*"]) == {"0.0": "", "2.0": "", "4.0": "", "8": outputs}
-    assert narrowed(groups, include=["[02].*"], exclude=["2.0"])["2.0"] == "--exclude names it"
-    assert not groups[0].refused, "what is given is not changed"
-
-
-def test_a_group_is_named_by_any_layer_that_makes_its_channels(network: Network) -> None:
-    groups = list(groups_of(network("stages")).values())
-    assert narrowed(groups, include=["early.1.two.0"])["stem.0"] == ""
-    assert narrowed(groups, include=["*"], exclude=["early.1.two.0"])["stem.0"] == "--exclude names it"
-    assert narrowed(groups, include=["nothing"])["down.0"] == "--include does not name it"
-
-
-def test_all_that_the_first_layer_makes_stays() -> None:
-    class Uneven(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.part, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(2, 2, 1), nn.Linear(8, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.stem(x)
-            return self.head(torch.cat([x[:, :2] + self.part(x[:, :2]), x[:, 2:]], 1).mean((2, 3)))
-
-    torch.manual_seed(0)
-    groups = list(groups_of(Uneven().eval()).values())
-    assert {"stem", "stem#2"} <= {group.name for group in groups}
-    assert all(narrowed(groups)[name] for name in ("stem", "stem#2"))
-
-
-def test_what_is_narrowed_stays_whole(network: Network) -> None:
-    teacher = network("stages")
-    groups = narrow_groups(groups_of(teacher).values(), include=["early.*.one.0"])
-    made = prune_channels(teacher, shape=SHAPE, keep=0.85, groups=groups)
-    assert set(made.removed) <= {"early.0.one.0", "early.1.one.0"}
-
-
-# Verification
-
-
-class Counts(nn.Module):
-    """A forward that counts its channels with its own number."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-        self.one, self.two = nn.Conv2d(8, width, 1), nn.Conv2d(width, 8, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, h, w = x.shape
-        return x + self.two(torch.relu(self.one(x)).reshape(b, self.width, h, w))
-
-
-class Rigid(Counts):
-    """The same with a number that nobody can put right."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, h, w = x.shape
-        return x + self.two(torch.relu(self.one(x)).reshape(b, 10, h, w))
-
-
-def deep(*blocks: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
-    ).eval()  # fmt: skip
-
-
-@pytest.fixture
-def tried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The groups of each verification, as they happen."""
-    seen: list[list[str]] = []
-    failure = _Verification._failure
-
-    def spy(self: _Verification, groups: list[Group]) -> str:
-        seen.append([group.name for group in groups])
-        return failure(self, groups)
-
-    monkeypatch.setattr(_Verification, "_failure", spy)
-    return seen
-
-
-def test_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None:
-    class Plain(Counts):
-        def forward(self, x: Tensor) -> Tensor:
-            return x + self.two(torch.relu(self.one(x)))
-
-    model = deep(*(Plain(10) for _ in range(6)))
-    for block in model[1:7]:
-        del block.width
-    found = groups_of(model)
-    assert [name for name, group in found.items() if group.refused] == ["9"]
-    inner = [f"{at}.one" for at in range(1, 7)]
-    assert [sorted(names) for names in tried] == [["0"], inner, ["0", *inner]], "a kind each, then all together"
-
-
-@pytest.mark.parametrize("wrong", [0, 2, 3, 7])
-def test_the_one_of_a_kind_that_can_not_go_is_singled_out(wrong: int, tried: list[list[str]]) -> None:
-    model = deep(*(Rigid(10) if at == wrong else Counts(10) for at in range(8)))
-    found = groups_of(model)
-    assert {name for name, group in found.items() if group.refused} == {f"{wrong + 1}.one", "11"}
-    assert "fails without them" in found[f"{wrong + 1}.one"].refused
-    assert len(tried) < 40
-
-
-def test_a_kind_of_which_none_can_go_is_given_up_early(tried: list[list[str]]) -> None:
-    model = deep(*(Rigid(10) for _ in range(16)))
-    found = groups_of(model)
-    assert all(group.refused for name, group in found.items() if name != "0")
-    assert not found["0"].refused
-    assert len(tried) < 20
-
-
-def test_numbers_that_count_channels_follow_them() -> None:
-    model = deep(Counts(10), Counts(12))
-    found = groups_of(model)
-    assert found["1.one"].fixes == (Fix("1", "width", 1),)
-    assert found["2.one"].fixes == (Fix("2", "width", 1),)
-    student = without_channels(model, found.values(), {"1.one": (3, 4), "2.one": (0, 1, 11)})
-    assert (student[1].width, student[2].width) == (8, 9)
-    assert (model[1].width, model[2].width) == (10, 12)
-    assert student(images()).shape == (4, 3)
-
-
-def test_numbers_in_tuples_follow_them_too() -> None:
-    class Scaled(nn.Module):
-        """As in timm's MetaFormer."""
-
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.shape = (width, 1, 1)
-            self.scale = nn.Parameter(torch.rand(width))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * self.scale.view(self.shape)
-
-    model = deep(nn.Conv2d(8, 10, 1), Scaled(10), nn.Conv2d(10, 8, 1))
-    group = groups_of(model)["1"]
-    assert not group.refused
-    student = without_channels(model, [group], {"1": (3, 4)})
-    assert (student[2].shape, model[2].shape) == ((8, 1, 1), (10, 1, 1))
-    again = copy.deepcopy(model)
-    apply_plan(again, plan_between(model, student))
-    again.load_state_dict(student.state_dict())
-    assert torch.equal(again(images()), student(images()))
-
-
-class Attention(nn.Module):
-    def __init__(self, heads: int, size: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(8, 3 * heads * size), nn.Linear(heads * size, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, h, w = x.shape
-        y = x.flatten(2).mT
-        q, k, v = self.qkv(y).reshape(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        y = self.proj(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))
-        return x + y.mT.reshape(b, -1, h, w)
-
-
-def test_heads_go_and_are_counted() -> None:
-    model = deep(Attention(6, 4))
-    group = groups_of(model)["1.qkv"]
-    assert not group.refused
-    assert group.fixes == (Fix("1", "heads", 1),)
-    assert len(group.order) == 6
-    student = without_channels(model, [group], {"1.qkv": (0, 4)})
-    assert student[1].heads == 4
-    assert student[1].qkv.out_features == 48
-    assert student[1].proj.in_features == 16
-    silenced = copy.deepcopy(model)
-    for head in (0, 4):
-        silenced[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
-    torch.testing.assert_close(student(images()), silenced(images()))
-
-
-def test_a_number_of_the_network_that_is_as_large_as_its_heads_is_not_taken_for_them() -> None:
-    class Patched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.patch = 4
-            self.body = deep(Attention(4, 4))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.body(nn.functional.pixel_unshuffle(x, self.patch).unflatten(1, (3, -1)).mean(2))
-
-    model = Patched().eval()
-    found = groups_of(model)["body.1.qkv"]
-    assert not found.refused
-    assert found.fixes == (Fix("body.1", "heads", 1),)
-
-
 @pytest.mark.parametrize(("multiple", "heads"), [(8, {4, 2}), (16, {4}), (4, {5, 4, 3, 2, 1})])
 def test_heads_go_so_that_their_rows_stay_at_multiples(multiple: int, heads: set[int]) -> None:
     """Six heads of four: queries, keys and values have 4 rows a head each, 12 in all."""
@@ -701,44 +347,6 @@ def test_layers_of_which_one_has_several_rows_for_each_channel_stay_at_multiples
         prune_channels(model, shape=SHAPE, keep=0.75, channel_multiple=8)
 
 
-def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back() -> None:
-    class Caching(nn.Module):
-        """As in timm's LeViT: in eval mode what is computed from parameters alone is computed once."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
-            self.bias, self.bias_cache = nn.Parameter(torch.randn(8)), {}
-
-        def forward(self, x: Tensor) -> Tensor:
-            if "bias" not in self.bias_cache:
-                self.bias_cache["bias"] = self.bias.sigmoid()
-            return self.head((self.stem(x) * self.bias_cache["bias"].view(1, -1, 1, 1)).mean((2, 3)))
-
-    torch.manual_seed(0)
-    model = Caching().eval().requires_grad_(False)
-    model(images())
-    found = groups_of(model)["stem"]
-    assert not found.refused
-    assert without_channels(model, [found], {"stem": (1,)})(images()).shape == (4, 3)
-
-
-def test_a_table_that_is_never_made_again_is_kept() -> None:
-    class Table(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
-            self.means = {"red": torch.tensor(0.5)}
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.head((self.stem(x - self.means["red"])).mean((2, 3)))
-
-    torch.manual_seed(0)
-    model = Table().eval()
-    assert not groups_of(model)["stem"].refused
-    assert list(model.means) == ["red"]
-
-
 # Dropping
 
 
@@ -762,14 +370,6 @@ def test_dropped_channels_may_start_from_other_weights_of_the_same_shape(network
     assert plain.macs_kept == made.macs_kept == count_macs(made.model, SHAPE) / count_macs(teacher, SHAPE)
     assert plain.params_kept == made.params_kept == count_params(made.model) / count_params(teacher)
     assert plain.dropped == made.dropped == ()
-
-
-def test_without_channels_is_a_copy(network: Network) -> None:
-    teacher = network("stages")
-    made = without_channels(teacher, (), {})
-    assert torch.equal(made(images()), teacher(images()))
-    nn.init.zeros_(made.get_submodule("stem.0").weight)
-    assert bool(teacher.get_submodule("stem.0").weight.any())
 
 
 def test_dropped_blocks_hand_on_what_they_are_given(network: Network) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeoe.models import reconstruction
+from edgeoe.models.groups import Group
 from edgeoe.models.observation import Point, look_at
-from edgeoe.models.pruning import Group, prunable_groups
+from edgeoe.models.prunable import prunable_groups
 from edgeoe.models.reconstruction import (
     can_regress,
     columns,
