@@ -99,13 +99,20 @@ def accuracies(rng: np.random.Generator, trials: int) -> Iterable[str]:
         truths = rng.uniform(0, 1, 10 * trials)
         of = [proportion(hits, n) for hits in range(n + 1)]
         yield f"any share {n:18} {held([of[hits] for hits in rng.binomial(n, truths)], truths)}"
-    yield "mean of proportions   images    held   of classes with recalls"
-    for n, recalls in ((40, (0.5, 0.8, 0.95)), (100, (0.9,) * 10), (10, (0.9, 0.95, 0.99)), (30, (0.2, 0.5, 0.99))):
-        of = [proportion(hits, n) for hits in range(n + 1)]
-        means = [
-            mean_of_proportions([of[hits] for hits in row]) for row in rng.binomial(n, recalls, (trials, len(recalls)))
-        ]
-        yield f"{n:28} {held(means, float(np.mean(recalls)))}   {' '.join(map(str, recalls))}"
+    yield "mean of proportions   images    held  truth above  truth below   classes: their recalls"
+    few, many = (0.9,) * 3, (0.9,) * 10
+    for n, recalls in (
+        *((n, few) for n in (5, 10, 40)),
+        *((n, many) for n in (5, 10, 40, 100)),
+        *((10, recalls) for recalls in ((0.97,) * 10, (0.9,) * 100, (0.5, 0.5, 0.5), (0.9, 0.95, 0.99))),
+        *((40, recalls) for recalls in ((0.5, 0.8, 0.95), (0.2, 0.5, 0.99))),
+    ):
+        drawn = rng.binomial(n, recalls, (10 * trials, len(recalls))).tolist()
+        means = [mean_of_proportions(row, [n] * len(row)) for row in drawn]
+        truth = float(np.mean(recalls))
+        above, below = (np.mean([e.high < truth for e in means]), np.mean([e.low > truth for e in means]))
+        told = f"{len(recalls)}: {recalls[0]} to {recalls[-1]}"
+        yield f"{n:28} {held(means, truth)} {above:12.3f} {below:12.3f}   {told}"
 
 
 def compare(logs: NDArray[np.float64], *, tolerance: float) -> LatencyChange:

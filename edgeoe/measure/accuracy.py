@@ -24,12 +24,12 @@ def accuracy_from_predictions(
     images = np.bincount(labels, minlength=classes)
     recall = tuple(proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True))
     known = [part for part in recall if part is not None]
-    rare_known = [part for k in rare if (part := recall[k]) is not None]
+    seen, rare_seen = np.flatnonzero(images), [k for k in rare if images[k]]
     return Accuracy(
         top1=proportion(int(hits.sum()), len(labels)),
         recall_per_class=recall,
-        mean_recall=mean_of_proportions(known),
-        rare_recall=mean_of_proportions(rare_known) if rare_known else None,
+        mean_recall=mean_of_proportions(hits[seen].tolist(), images[seen].tolist()),
+        rare_recall=mean_of_proportions(hits[rare_seen].tolist(), images[rare_seen].tolist()) if rare_seen else None,
         worst_recall=Estimate(*(min(getattr(part, end) for part in known) for end in ("value", "low", "high"))),
         rare_classes=tuple(rare),
         images_per_class=tuple(int(n) for n in images),

@@ -35,16 +35,21 @@ def proportion(hits: int, n: int) -> Estimate:
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
 
 
-def mean_of_proportions(parts: Sequence[Estimate]) -> Estimate:
-    """Mean of independent proportions, its interval recovered from theirs.
+def mean_of_proportions(hits: Sequence[int], n: Sequence[int]) -> Estimate:
+    """Mean of the shares `hits` / `n` of independent groups, all of one weight, with its adjusted Wald interval.
 
-    parts: at least one. Source: the square-and-add rule (MOVER) of Zou and Donner, 2008.
+    n: > 0 in each of at least one group; a single one is a `proportion`. Square-and-add of Wilson intervals was tried
+    too: of a few images a class, its upper end lies below the truth 6 to 15 % of the time where 2.5 % is meant, so that
+    a gate would fail what is good enough; here 2 to 6 %. Source: Price and Bonett, 2004.
     """
-    n = len(parts)
-    mean = sum(part.value for part in parts) / n
-    down = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / n
-    up = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / n
-    return Estimate(mean, max(0.0, mean - down), min(1.0, mean + up))
+    if len(hits) == 1:
+        return proportion(hits[0], n[0])
+    m = len(hits)
+    value = sum(own / of for own, of in zip(hits, n, strict=True)) / m
+    adjusted = [((own + 2 / m) / (of + 4 / m), of + 4 / m) for own, of in zip(hits, n, strict=True)]
+    centre = sum(share for share, _ in adjusted) / m
+    half = _Z / m * math.sqrt(sum(share * (1 - share) / of for share, of in adjusted))
+    return Estimate(value, min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half)))
 
 
 def paired_difference(only_base: int, only_new: int, n: int) -> Estimate:
