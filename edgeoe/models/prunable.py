@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeoe.errors import PruningError, first_line
 from edgeoe.models.channels import Fix, Tied, decomposed, read_channels
-from edgeoe.models.cutting import is_counted, without_caches, without_channels
 from edgeoe.models.groups import Group
+from edgeoe.models.removal import is_counted, without_caches, without_channels
 from edgeoe.progress import Progress, silent
 
 __all__ = ["prunable_groups"]

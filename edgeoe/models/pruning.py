@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeoe.errors import PruningError, first_line
 from edgeoe.models.channels import decomposed
-from edgeoe.models.cutting import without_channels
 from edgeoe.models.groups import Group
 from edgeoe.models.names import by_reason, shortened
 from edgeoe.models.prunable import prunable_groups
+from edgeoe.models.removal import without_channels
 from edgeoe.progress import Progress, silent
 
 __all__ = [

@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import PruningError
 from edgeoe.models.channels import Slot, decomposed
-from edgeoe.models.cutting import without_channels
 from edgeoe.models.groups import Group, narrow_groups
 from edgeoe.models.prunable import prunable_groups
 from edgeoe.models.pruning import count_macs, count_params, drop_blocks
+from edgeoe.models.removal import without_channels
 from edgeoe.models.structure import LAYERS, Block, Structure, read_structure
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent

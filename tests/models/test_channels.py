@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from edgeoe.models.channels import Fix, Tied, decomposed, read_channels
 from edgeoe.models.checkpoint import apply_plan, plan_between
-from edgeoe.models.cutting import without_channels
 from edgeoe.models.groups import Group
 from edgeoe.models.prunable import prunable_groups
+from edgeoe.models.removal import without_channels
 
 OUTPUTS = "they are the network's outputs"
 SIDE = 8

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from edgeoe.models.channels import Fix
 from edgeoe.models.checkpoint import apply_plan, plan_between
-from edgeoe.models.cutting import without_channels
 from edgeoe.models.groups import Group
 from edgeoe.models.prunable import _Verification
+from edgeoe.models.removal import without_channels
 
 
 def each(*channels: int) -> tuple[tuple[int, ...], ...]:

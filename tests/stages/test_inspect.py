@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.cutting import without_channels
 from edgeoe.models.prunable import prunable_groups
 from edgeoe.models.pruning import count_macs, count_params, drop_blocks
+from edgeoe.models.removal import without_channels
 from edgeoe.records import GroupShare, InspectRecord
 from edgeoe.settings import PreprocessSettings
 from edgeoe.stages.inspect import inspect

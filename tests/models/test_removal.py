@@ -7,7 +7,7 @@ import torch
 from grouped import Network, Prune, ShapeOf, groups_of, images
 from torch import Tensor, nn
 
-from edgeoe.models.cutting import without_channels
+from edgeoe.models.removal import without_channels
 
 # The law that pruning rests on: removing a channel does what silencing it does. It is checked here without the
 # code under test: after which modules a layer's channels have to be silenced was found by reading the networks.
