@@ -75,12 +75,13 @@ _EXTRAS = {  # packages that a lean installation lacks, and the extra that bring
         "compress",
     ),
 }
+_ERROR = ("error: ", "red")
 _USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    from edgeoe.report.terminal import err
+    from edgeoe.report.terminal import err, say
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # other packages' deprecations are not the user's to mend
@@ -89,26 +90,25 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False)
     except EdgeoeError as reason:
-        err.print(f"[red]error:[/] {_plain(str(reason))}", soft_wrap=True)
+        say(_ERROR, _one_line(str(reason)), to=err)
         code = 2
     except _USAGE_ERROR as reason:
         message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
         if message:  # none where the help was shown instead
-            err.print(f"[red]error:[/] {_plain(message)}. See --help.", soft_wrap=True)
+            say(_ERROR, f"{_one_line(message)}. See --help.", to=err)
         code = 2
     except ModuleNotFoundError as missing:
         needed = _EXTRAS.get((missing.name or "").partition(".")[0])
         if needed is None:
             raise
-        err.print(f"[red]error:[/] this needs {missing.name}: pip install 'edgeoe\\[{needed}]'", soft_wrap=True)
+        say(_ERROR, f"this needs {missing.name}: pip install 'edgeoe[{needed}]'", to=err)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     if code == 130:  # some versions of typer turn Ctrl-C into this code themselves
-        err.print("[yellow]interrupted[/]: nothing half-written was left.")
+        say(("interrupted", "yellow"), ": nothing half-written was left.", to=err)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _plain(message: str) -> str:
-    """`message` on one line, its brackets no markup."""
-    return " ".join(message.split()).replace("[", r"\[")
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

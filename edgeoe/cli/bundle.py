@@ -40,26 +40,21 @@ def bundle_command(
     Example: [bold]edgeoe bundle runs/a --target jetson-orin-nano -o bundle.tar.zst --test test/[/]
     """
     from edgeoe.pipeline import bundle
-    from edgeoe.report.terminal import bar
-    from edgeoe.report.terminal import out as console
+    from edgeoe.report.terminal import bar, say
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
     profile = load_target(target)
     record = bundle(Run.open(run), profile, out=out, test=test, progress=bar)
     write_json(json, record)
-    console.print(
+    say(
         f"{record.path}: {record.size_bytes / 1e6:.3f} MB, {len(record.files)} files, {record.test_images} test "
-        f"images, sha256 {record.sha256[:12]}",
-        soft_wrap=True,
+        f"images, sha256 {record.sha256[:12]}"
     )
     if not record.test_images:
-        console.print(
-            "[dim]without --test the device measures no accuracy, only agreement on the golden images[/]",
-            soft_wrap=True,
-        )
+        say(("without --test the device measures no accuracy, only agreement on the golden images", "dim"))
     folder = f"edgeoe-{profile.name}"
-    console.print(f"on the device: tar -xf {out.name} && python3 {folder}/run.py --out validation.json", soft_wrap=True)
+    say(f"on the device: tar -xf {out.name} && python3 {folder}/run.py --out validation.json")
     next_step(f"edgeoe collect {run} validation.json")
     return 0
 

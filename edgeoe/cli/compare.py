@@ -94,7 +94,7 @@ def save_command(
 
     Example: [bold]edgeoe baseline save runs/a --target host-cpu --name main[/]
     """
-    from edgeoe.report.terminal import out
+    from edgeoe.report.terminal import say
     from edgeoe.stages.baseline import Store
     from edgeoe.stages.compare import find_side
     from edgeoe.targets import load_target
@@ -106,7 +106,7 @@ def save_command(
     saved = baselines.save(name, side.result, side.artifact)
     write_json(json, _record(saved))
     what = "artifact and result" if saved.artifact else "the result alone: the artifact is not at hand"
-    out.print(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}", soft_wrap=True)
+    say(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}")
     next_step(f"edgeoe compare {name} RUN --target {profile.name}")
     return 0
 
@@ -117,13 +117,13 @@ def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None
 
     Example: [bold]edgeoe baseline list[/]
     """
-    from edgeoe.report.terminal import out, table
+    from edgeoe.report.terminal import out, say, table
     from edgeoe.stages.baseline import Store
 
     records = [_record(saved) for saved in Store(store)]
     write_json(json, records)
     if not records:
-        out.print(f"{store}: no baselines")
+        say(f"{store}: no baselines")
         next_step("edgeoe baseline save RUN --target host-cpu --name main")
         return 0
     header = ("name", "target", "artifact", "MB", "p50 ms", "top-1", "kept")

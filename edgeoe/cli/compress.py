@@ -29,19 +29,17 @@ def command(
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]
     """
     from edgeoe.pipeline import compress
-    from edgeoe.report.terminal import bar, show_left_alone
-    from edgeoe.report.terminal import out as console
+    from edgeoe.report.terminal import bar, say, show_left_alone
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
     if run is None:  # one of torchrun's other processes
         return 0
     record = run.read_record("compress.json", made_by="compress")
     write_json(json, record)
-    console.print(
+    say(
         f"student in {out}: {100 * record['macs_kept']:.1f} % of the MACs, {100 * record['params_kept']:.1f} % of the "
         f"parameters; {record['steps']} steps in {record['seconds']:.0f} s"
-        + ("; random weights" if record["random_weights"] else ""),
-        soft_wrap=True,
+        + ("; random weights" if record["random_weights"] else "")
     )
     plan = run.read_record("student/plan.json", made_by="compress")
     show_left_alone(plan["left_alone"])

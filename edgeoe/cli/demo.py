@@ -32,7 +32,7 @@ def command(
     """
     from edgeoe.demo.line import run_demo
     from edgeoe.report.html import write_report
-    from edgeoe.report.terminal import bar, percent
+    from edgeoe.report.terminal import bar, percent, say
     from edgeoe.report.terminal import out as console
 
     rows: list[dict[str, Any]] = []
@@ -44,12 +44,12 @@ def command(
         rows[-1] |= {"validation": shown.run.read_record("targets/host-cpu/validation.json", made_by="demo")}
         write_report(shown.run)
         accuracy = shown.measurement.accuracy
-        console.print(f"{shown.name}: top-1 {percent(accuracy.top1 if accuracy else None)} \\[95 %]")
+        say(f"{shown.name}: top-1 {percent(accuracy.top1 if accuracy else None)} [95 %]")
     write_json(json, rows)
     console.print(_comparison(rows))
     for row in rows:
-        console.print(f"{row['run']}: report.html, student.onnx, targets/host-cpu/model.onnx", soft_wrap=True)
-    console.print(f"{out}/images: the digits, and the photograph patches that served as OOD", soft_wrap=True)
+        say(f"{row['run']}: report.html, student.onnx, targets/host-cpu/model.onnx")
+    say(f"{out}/images: the digits, and the photograph patches that served as OOD")
     next_step(f"edgeoe validate {out}/student-with-oe --target host-cpu --test {out}/images/test")
     return 0
 

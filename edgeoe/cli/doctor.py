@@ -12,12 +12,14 @@ def command(json: JsonOption = None) -> int:
 
     Example: [bold]edgeoe doctor[/]
     """
+    from rich.text import Text
+
     from edgeoe.doctor import examine
     from edgeoe.report.terminal import out, table
 
     findings = examine()
     write_json(json, findings)
-    mark = {True: "[green]yes[/]", False: "[yellow]no[/]"}
+    mark = {True: Text("yes", "green"), False: Text("no", "yellow")}
     made = table("This machine", ("what", "here", "detail"), [(f.what, mark[f.here], f.detail) for f in findings])
     made.columns[1].justify = made.columns[2].justify = "left"
     out.print(made)

@@ -137,6 +137,6 @@ def write_json(path: Path | None, record: Any) -> None:
 
 def next_step(command: str) -> None:
     """Say what to run next."""
-    from edgeoe.report.terminal import out
+    from edgeoe.report.terminal import say
 
-    out.print(f"next: [bold]{command}[/]", soft_wrap=True)
+    say("next: ", (command, "bold"))

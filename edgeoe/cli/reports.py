@@ -45,9 +45,9 @@ def report_command(run: RunArgument) -> int:
 def write_page(run: Run) -> None:
     """Write the page of `run`, and say where."""
     from edgeoe.report.html import write_report
-    from edgeoe.report.terminal import out
+    from edgeoe.report.terminal import say
 
-    out.print(f"report: {write_report(run)}", soft_wrap=True)
+    say(f"report: {write_report(run)}")
 
 
 def tell_verdict(

@@ -29,7 +29,7 @@ def command(
     """
     from edgeoe.data.inspection import inspect_samples
     from edgeoe.data.samples import find_samples
-    from edgeoe.report.terminal import bar, out, table
+    from edgeoe.report.terminal import bar, out, say, table
 
     found = find_samples(folder, list)
     report = inspect_samples(found, progress=bar)
@@ -42,13 +42,13 @@ def command(
     made = table(f"{sum(report.counts)} images, {len(report.classes)} classes", ("class", "images", ""), rows)
     made.columns[2].justify = "left"
     out.print(made)
-    out.print(f"imbalance ratio (largest class to smallest that has images): {report.imbalance_ratio:g}")
+    say(f"imbalance ratio (largest class to smallest that has images): {report.imbalance_ratio:g}")
     for name in report.empty:
-        out.print(f"[yellow]no images:[/] class {name}")
+        say(("no images:", "yellow"), f" class {name}")
     for path in report.unreadable:
-        out.print(f"[red]unreadable:[/] {path}", soft_wrap=True)
+        say(("unreadable:", "red"), f" {path}")
     for group in report.duplicates:
-        out.print(f"[yellow]same pixels:[/] {', '.join(group)}", soft_wrap=True)
+        say(("same pixels:", "yellow"), f" {', '.join(group)}")
     if report.unreadable:
         next_step(f"remove or replace the unreadable images, then edgeoe samples {folder}")
         return 2

@@ -78,7 +78,7 @@ def export_command(
     Example: [bold]edgeoe export runs/a --precision fp32,fp16,int8 --max-drop 0.01[/]
     """
     from edgeoe.pipeline import export
-    from edgeoe.report.terminal import bar, out, show_layers
+    from edgeoe.report.terminal import bar, say, show_layers
     from edgeoe.run import Run
     from edgeoe.stages.lower import Int8Settings
 
@@ -93,17 +93,15 @@ def export_command(
     )
     record = export(opened, exporter=chosen, precisions=precisions, int8=int8, progress=bar)
     write_json(json, record)
-    out.print(
+    say(
         f"{run / record.path}: opset {record.opset}, {record.exporter} exporter; max relative error "
-        f"{record.max_rel_error:.1e}, same class on {100 * record.agreement:.0f} % of {record.images} images",
-        soft_wrap=True,
+        f"{record.max_rel_error:.1e}, same class on {100 * record.agreement:.0f} % of {record.images} images"
     )
     for graph in record.graphs:
         kept = f"; fp32 still: {', '.join(graph.kept_fp32)}" if graph.kept_fp32 else ""
-        out.print(
+        say(
             f"{run / graph.path}: {graph.size_bytes / 1e6:.3f} MB; same class on {100 * graph.agreement:.1f} % of "
-            f"{graph.images} other images{kept}",
-            soft_wrap=True,
+            f"{graph.images} other images{kept}"
         )
         if graph.layers:
             show_layers(graph)
@@ -122,16 +120,15 @@ def build_command(
     Example: [bold]edgeoe build runs/a --target host-cpu[/]
     """
     from edgeoe.pipeline import build
-    from edgeoe.report.terminal import bar, out
+    from edgeoe.report.terminal import bar, say
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
     record = build(Run.open(run), load_target(target), progress=bar)
     write_json(json, record)
-    out.print(
+    say(
         f"{run / record.artifact}: {record.size_bytes / 1e6:.3f} MB for {record.backend} "
-        f"{record.versions.get(record.backend, '')}, sha256 {record.sha256[:12]}",
-        soft_wrap=True,
+        f"{record.versions.get(record.backend, '')}, sha256 {record.sha256[:12]}"
     )
     next_step(f"edgeoe validate {run} --target {target} --test DIR")
     return 0

@@ -61,7 +61,7 @@ def check_command(
 
     Example: [bold]edgeoe targets check targets/my-device.toml[/]
     """
-    from edgeoe.report.terminal import err, out
+    from edgeoe.report.terminal import err, say
     from edgeoe.targets import check_target, find_targets
 
     records: dict[str, str] = {}
@@ -72,9 +72,9 @@ def check_command(
             found = [str(reason)]
         records[name] = "\n".join(found) or "ok"
         for finding in found:
-            err.print("[red]error:[/]", finding.replace("[", r"\["), soft_wrap=True)
+            say(("error:", "red"), f" {finding}", to=err)
         if not found:
-            out.print(f"[green]ok[/] {name}")
+            say(("ok", "green"), f" {name}")
     write_json(json, records)
     if any(result != "ok" for result in records.values()):
         return 2

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgeoe.models.names import pattern, shortened
 from edgeoe.records import BlockShare, GroupShare, InspectRecord
-from edgeoe.report.terminal import out, show_left_alone, table
+from edgeoe.report.terminal import out, say, show_left_alone, table
 
 __all__ = ["show_inspection"]
 
@@ -21,40 +21,37 @@ def show_inspection(record: InspectRecord) -> None:
     """Print what can go and what that saves, then what must stay and why."""
     weights = ", random weights" if record.random_weights else ""
     size = "x".join(map(str, record.shape))
-    out.print(
-        f"[bold]{record.teacher}[/]{weights}: images of {size}, {record.macs / 1e6:.3f} M MACs, "
-        f"{record.params / 1e6:.3f} M parameters",
-        soft_wrap=True,
-    )
+    figures = f"images of {size}, {record.macs / 1e6:.3f} M MACs, {record.params / 1e6:.3f} M parameters"
+    say((record.teacher, "bold"), f"{weights}: {figures}")
     if record.latency_ms is not None and record.noise_ms is not None:
-        out.print(f"{record.target}, here: {record.latency_ms:.3f} ms, several times within {record.noise_ms:.3f} ms")
+        say(f"{record.target}, here: {record.latency_ms:.3f} ms, several times within {record.noise_ms:.3f} ms")
     groups = [group for group in record.groups if not group.refused]
     if groups:
         out.print(_groups_table(record, groups))
         if any(group.units != group.channels for group in groups):
-            out.print("[dim]units: what goes at once is one of these, a head or a group of a convolution say[/]")
+            say(("units: what goes at once is one of these, a head or a group of a convolution say", "dim"))
     else:
-        out.print("[yellow]no channels can go[/]")
+        say(("no channels can go", "yellow"))
     if record.blocks:
         out.print(_blocks_table(record))
     else:
-        out.print("no residual block can go")
+        say("no residual block can go")
     if record.latency_ms is not None:
-        out.print("[dim]latency -: no more than the measurement's noise[/]")
+        say(("latency -: no more than the measurement's noise", "dim"))
     _show_head(record)
     show_left_alone({group.name: group.refused for group in record.groups if group.refused})
     show_left_alone(dict.fromkeys(record.untraced, "its outputs are the channels of no group"))
-    out.print(f"[dim]looked at in {record.seconds:.0f} s[/]")
+    say((f"looked at in {record.seconds:.0f} s", "dim"))
 
 
 def _show_head(record: InspectRecord) -> None:
     if record.head is None:
-        out.print(f"[yellow]head:[/] {record.unread}", soft_wrap=True)
+        say(("head:", "yellow"), f" {record.unread}")
         return
     read = shortened(group.name for group in record.groups if record.head in group.readers and not group.refused)
     mir = f" (--method mir also keeps what it reads: {read})" if read else ""
-    out.print(f"head: {record.head}{mir}", soft_wrap=True)
-    out.print(f"features: {f'outputs of {record.features}' if record.features else 'inputs of the head'}")
+    say(f"head: {record.head}{mir}")
+    say(f"features: {f'outputs of {record.features}' if record.features else 'inputs of the head'}")
 
 
 def _groups_table(record: InspectRecord, groups: Sequence[GroupShare]) -> Table:

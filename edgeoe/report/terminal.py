@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from math import isfinite
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from edgeoe.models.names import by_reason, shortened
 from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Verdict
@@ -28,6 +28,7 @@ __all__ = [
     "err",
     "out",
     "percent",
+    "say",
     "show_layers",
     "show_left_alone",
     "show_measurement",
@@ -35,16 +36,22 @@ __all__ = [
     "table",
 ]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# A class, a folder or somebody's error may be called [red] or :car:, so text is only text; styles stand beside it.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+
+
+def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
+    """Print `parts`, each text or (text, style), as one line; to stdout unless told."""
+    (to or out).print(Text.assemble(*parts), soft_wrap=True)
 
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """A progress bar with the time left; it leaves a line with the time taken."""
     columns = (
-        TextColumn("{task.description:<24}"),
+        TextColumn("{task.description:<24}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -56,7 +63,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A table whose first column is text and whose others are figures."""
     made = Table(title=title, title_justify="left", title_style="bold")
     for position, name in enumerate(header):
@@ -70,7 +77,7 @@ def percent(estimate: Estimate | None) -> str:
     """A fraction as a percentage with its 95 % interval."""
     if estimate is None:
         return "no test images"
-    return f"{100 * estimate.value:.1f} %  [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]".replace("[", r"\[")
+    return f"{100 * estimate.value:.1f} %  [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
 def milliseconds(estimate: Estimate) -> str:
@@ -81,13 +88,13 @@ def milliseconds(estimate: Estimate) -> str:
 def interval(estimate: Estimate, unit: str, *, digits: int) -> str:
     """A figure with its 95 % interval."""
     high = f"{estimate.high:.{digits}f}" if isfinite(estimate.high) else "?"
-    return rf"{estimate.value:.{digits}f} {unit}  \[{estimate.low:.{digits}f}, {high}]"
+    return f"{estimate.value:.{digits}f} {unit}  [{estimate.low:.{digits}f}, {high}]"
 
 
 def show_left_alone(refused: Mapping[str, str]) -> None:
     """Print what stays as it is, {name: why}: a line for each reason."""
     for reason, names in by_reason(refused).items():
-        out.print(f"  [dim]left alone: {shortened(names)}: {escape(reason)}[/]", soft_wrap=True)
+        say((f"  left alone: {shortened(names)}: {reason}", "dim"))
 
 
 def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
@@ -124,13 +131,11 @@ def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> Non
         ("size", f"{m.size_bytes / 1e6:.3f} MB"),
     ]
     images = sum(m.accuracy.images_per_class) if m.accuracy else 0
-    out.print(table(f"{target}, {images or 'no'} test images", ("", r"measured \[95 %]"), rows))
+    out.print(table(f"{target}, {images or 'no'} test images", ("", "measured [95 %]"), rows))
     for reason in m.speed.noise:
-        out.print(f"[yellow]noise[/]: {escape(reason)}", soft_wrap=True)
+        say(("noise", "yellow"), f": {reason}")
     if m.random_weights:
-        out.print(
-            "[yellow]random weights[/]: the teacher never learned, accuracy and recall say nothing", soft_wrap=True
-        )
+        say(("random weights", "yellow"), ": the teacher never learned, accuracy and recall say nothing")
 
 
 def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, str]]:
@@ -151,8 +156,7 @@ def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, st
 def show_verdict(target: str, verdict: Verdict) -> None:
     """Print each check and the verdict."""
     for check in verdict.checks:
-        colour = COLOUR[check.outcome]
-        out.print(f"  [{colour}]{check.outcome:<12}[/] {escape(check_text(check))}")
+        say("  ", (f"{check.outcome:<12}", COLOUR[check.outcome]), f" {check_text(check)}")
     if len(verdict.checks) == 1:
-        out.print(f"  [dim]no budget in the profile of {target}: only the build itself was judged[/]")
-    out.print(f"{target}: [bold {COLOUR[verdict.outcome]}]{verdict.outcome}[/]")
+        say((f"  no budget in the profile of {target}: only the build itself was judged", "dim"))
+    say(f"{target}: ", (verdict.outcome, f"bold {COLOUR[verdict.outcome]}"))

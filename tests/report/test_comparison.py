@@ -16,7 +16,7 @@ def test_figures_reasons_and_outcome(capsys: pytest.CaptureFixture[str], monkeyp
     shown = capsys.readouterr().out
     assert "2.000 ms" in shown
     assert "+5.1 % [+4.2, +6.0]" in shown
-    assert "no worse top-1: -0.7 points [-1.9, +0.6], 81 lost, 68 won of 2000 images" in shown
+    assert "no worse     top-1: -0.7 points [-1.9, +0.6], 81 lost, 68 won of 2000 images" in shown
     assert "  p99: more rounds would tell\n" in shown
     assert shown.endswith("host-cpu: failed\n")
 

@@ -1,0 +1,58 @@
+"""The terminal: what a user names is text, however it is written."""
+
+import pytest
+from made_up import speed
+
+from edgeoe.measure.judge import judge
+from edgeoe.measure.summary import speed_from_samples
+from edgeoe.records import Accuracy, Budget, Estimate, Measurement
+from edgeoe.report.terminal import bar, err, out, say, show_left_alone, show_measurement, show_verdict, table
+from edgeoe.targets import load_target
+
+ODD = ["[red]", "[/]", ":car:", "runs/[a]", "\\[b]"]
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    for console in (out, err):
+        monkeypatch.setattr(console, "width", 200)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_line_and_a_table_show_text_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(("error:", "red"), f" {name}", to=err)
+    say((name, "bold"), f" and {name}")
+    out.print(table(f"of {name}", ("", name), [(name, "1")]))
+    show_left_alone({name: f"because of {name}"})
+    shown = capsys.readouterr()
+    assert shown.err == f"error: {name}\n"
+    assert shown.out.startswith(f"{name} and {name}\n")
+    assert shown.out.count(name) == 7
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_bar_shows_its_title_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with bar(f"Doing {name}", 1) as advance:
+        advance()
+    assert f"Doing {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_classes_and_targets_keep_their_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    share = Estimate(0.5, 0.4, 0.6)
+    accuracy = Accuracy(
+        top1=share, recall_per_class=(share, None), mean_recall=share, rare_recall=share, worst_recall=share,
+        rare_classes=(0,), images_per_class=(30, 0),
+    )  # fmt: skip
+    samples = speed()
+    measurement = Measurement(
+        artifact_sha256="0", size_bytes=1, golden_agreement=1.0, accuracy=accuracy, drop=None,
+        speed=speed_from_samples(samples, load_target("host-cpu").measure), environment={}, settings={},
+    )  # fmt: skip
+    show_measurement(name, [name, "other"], measurement)
+    show_verdict(name, judge(measurement, Budget()))
+    shown = capsys.readouterr().out
+    assert f"rare recall ({name})" in shown
+    assert f"{name}, 30 test images" in shown
+    assert "50.0 %  [40.0, 60.0]" in shown
+    assert shown.endswith(f"{name}: passed\n")
