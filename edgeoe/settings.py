@@ -135,7 +135,10 @@ class CompressSettings:
     seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
     steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
     batch: Annotated[int, Ge(2)] = _option("Few-sample rows of a batch.", 64)
-    lr: Positive = _option("Learning rate at the start; it falls along a cosine.", 0.02)
+    lr: Positive | None = _option(
+        "Learning rate at the start; it falls along a cosine. Default: 0.05 for mir and practise, 0.02 for kd.",
+        None,
+    )
     temperature: Positive = _option("Of distillation.", 4.0)
     latency_target: str = _option(
         "Profile on whose runtime practise measures the latency that a block costs, here.", "host-cpu"

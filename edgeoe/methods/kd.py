@@ -11,6 +11,8 @@ from edgeoe.settings import CompressSettings
 
 __all__ = ["KD", "distillation"]
 
+LR = 0.02  # at 0.05 logits of few samples tear a student apart
+
 
 def distillation(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """(N,) T^2 KL(teacher || student) of (N, K) logits at `temperature` T.
@@ -44,7 +46,7 @@ class KD:
         stage = Stage(
             name="Distilling",
             distance=distance,
-            lr=self.settings.lr,
+            lr=self.settings.lr or LR,
             max_steps=self.settings.steps,
             label_weight=1.0,
         )

@@ -11,6 +11,8 @@ from edgeoe.settings import CompressSettings
 
 __all__ = ["MiR", "feature_distance", "mimicking"]
 
+LR = 0.05  # the paper takes 0.02, and 2,000 steps
+
 
 def feature_distance(student: View, teacher: View) -> Tensor:
     """(N,) mean squared difference of the features seen, over channels and positions.
@@ -21,17 +23,17 @@ def feature_distance(student: View, teacher: View) -> Tensor:
     return (student.seen[0].float() - teacher.seen[0].float()).square().flatten(1).mean(1)
 
 
-def mimicking(structure: Structure, *, lr: float, steps: int) -> Stage:
+def mimicking(structure: Structure, *, lr: float | None, steps: int) -> Stage:
     """Fit everything but the head to the teacher's features, as they are before pooling.
 
-    The paper takes lr 0.02, momentum 0.9, weight decay 1e-4 and 2,000 steps of 64 images.
+    lr: None is LR. Momentum 0.9 and weight decay 1e-4 as in the paper.
     """
     head = structure.head + "."
     return Stage(
         name="Mimicking features",
         distance=feature_distance,
         watch=(structure.features,),
-        lr=lr,
+        lr=lr or LR,
         max_steps=steps,
         trains=lambda name: not name.startswith(head),
     )

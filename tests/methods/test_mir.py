@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeoe.methods import View
-from edgeoe.methods.mir import MiR, feature_distance, mimicking
+from edgeoe.methods.mir import LR, MiR, feature_distance, mimicking
 from edgeoe.models.observation import Point
 from edgeoe.models.structure import read_structure
 from edgeoe.settings import CompressSettings
@@ -63,6 +63,11 @@ def test_the_head_reads_as_many_channels_as_before(network: Network, still: Any,
     assert torch.equal(made.pruned.model.get_submodule("head").weight, teacher.get_submodule("head").weight)
     (stage,) = bench.fitted
     assert (stage.lr, stage.max_steps) == (0.03, 7)
+
+
+def test_the_learning_rate_is_the_methods_own_unless_it_is_given(network: Network) -> None:
+    structure = read_structure(network("stages"), SHAPE)
+    assert [mimicking(structure, lr=lr, steps=1).lr for lr in (None, 0.02)] == [LR, 0.02]
 
 
 def test_features_of_student_and_teacher_have_one_shape(network: Network, still: Any, asked: CompressSettings) -> None:
