@@ -49,7 +49,7 @@ def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left; it leaves a line with the time taken."""
+    """A progress bar with the time left; it leaves a line with the time taken, full also where work ended early."""
     columns = (
         TextColumn("{task.description:<24}", markup=False),
         BarColumn(bar_width=30),
@@ -61,6 +61,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=err, refresh_per_second=4) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
+        progress.update(task, total=progress.tasks[0].completed)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:

@@ -37,6 +37,20 @@ def test_a_bar_shows_its_title_as_it_is(name: str, capsys: pytest.CaptureFixture
     assert f"Doing {name}" in capsys.readouterr().err
 
 
+def test_a_bar_that_ends_early_is_full(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("Comparing", 40) as advance:
+        for _ in range(10):
+            advance()
+    assert "10/10" in capsys.readouterr().err
+
+
+def test_a_bar_that_is_cut_short_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = bar("Comparing", 40)
+    shown.__enter__()()
+    shown.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert " 1/40" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_classes_and_targets_keep_their_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     share = Estimate(0.5, 0.4, 0.6)
