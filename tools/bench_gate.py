@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +204,10 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="measure how much the networks really differ")
     parser.add_argument("--rounds", type=int, default=300, help="of --check")
+    parser.add_argument("--threads", type=int, default=1, help="of the networks that are compared")
     options = parser.parse_args()
     target = load_target("host-cpu")
+    target = replace(target, runtime=replace(target.runtime, threads=options.threads))
     with tempfile.TemporaryDirectory() as folder:
         if options.check:
             check(Path(folder), target, [0, 2, 3, 5, 10, 20], options.rounds)
