@@ -70,7 +70,7 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
         samples=folders.train,
         list=folders.few,
         ood=folders.ood,
-        method="kd",
+        channel_multiple=8,
         steps=_STUDENT_STEPS,
         seed=seed,
         flip=False,

@@ -22,7 +22,7 @@ def test_the_demo_makes_half_the_network_and_keeps_its_accuracy(tmp_path: Path) 
     assert (plain["oe"], balanced["oe"]) == (False, True)
     top1, without, with_oe = (row.measurement.accuracy.top1.value for row in rows if row.measurement.accuracy)
     assert top1 > 0.95
-    assert min(without, with_oe) > 0.7
+    assert min(without, with_oe) > 0.9
     for row in rows:
         assert (row.run.path / "targets/host-cpu/validation.json").is_file()
 
