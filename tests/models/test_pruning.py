@@ -149,6 +149,13 @@ def test_a_network_of_which_nothing_can_go_says_why(network: Network) -> None:
         prune_channels(network("rigid"), shape=SHAPE, keep=0.5)
 
 
+def test_a_network_that_is_too_small_for_the_multiple_says_so(network: Network) -> None:
+    with pytest.raises(
+        PruningError, match=r"pruned in steps of 64 \(--channel-multiple\)\. .*: too few channels for such a step"
+    ):
+        prune_channels(network("chain"), shape=SHAPE, keep=0.5, channel_multiple=64)
+
+
 def test_a_network_without_layers_says_so(network: Network) -> None:
     with pytest.raises(PruningError, match="No convolution or linear layer was found"):
         prune_channels(network("scalar"), shape=SHAPE, keep=0.5)
