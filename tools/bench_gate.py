@@ -51,20 +51,24 @@ while os.getppid() == parent:
 
 
 def write_chain(path: Path, layers: int) -> Path:
-    """A network of `layers` equal 3x3 convolutions, each with a ReLU, and a mean at the end."""
-    rng = np.random.default_rng(0)
-    nodes, weights, tensor = [], [], "images"
+    """A network of `layers` equal 3x3 convolutions, each with a ReLU, and a mean at the end.
+
+    They share one weight: with weights of their own, a longer chain also finds the caches fuller, and 5 % more layers
+    take 6 % longer.
+    """
+    weight = np.random.default_rng(0).normal(0, 1 / np.sqrt(9 * CHANNELS), (CHANNELS, CHANNELS, 3, 3))
+    nodes, tensor = [], "images"
     for number in range(layers):
-        weight = rng.normal(0, 1 / np.sqrt(9 * CHANNELS), (CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
-        weights.append(numpy_helper.from_array(weight, f"w{number}"))
-        nodes.append(helper.make_node("Conv", [tensor, f"w{number}"], [f"c{number}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Conv", [tensor, "weight"], [f"c{number}"], pads=[1, 1, 1, 1]))
         nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"]))
         tensor = f"r{number}"
     nodes.append(helper.make_node("GlobalAveragePool", [tensor], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["logits"]))
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", CHANNELS, SIDE, SIDE])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CHANNELS])
-    graph = helper.make_graph(nodes, "chain", [images], [logits], weights)
+    graph = helper.make_graph(
+        nodes, "chain", [images], [logits], [numpy_helper.from_array(weight.astype(np.float32), "weight")]
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
 
