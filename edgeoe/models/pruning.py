@@ -91,11 +91,11 @@ def prune_channels(
     groups = tuple(prunable_groups(teacher, shape=shape, progress=progress) if groups is None else groups)
     units = sorted(_units(teacher, groups, channel_multiple, count, compete=compete), key=lambda unit: unit[0])
     if keep < 1 and not units:
-        reasons = by_reason({group.name: group.refused or "too few channels for such a step" for group in groups})
+        narrow = f"too few channels for --channel-multiple {channel_multiple}"
+        reasons = by_reason({group.name: group.refused or narrow for group in groups})
         told = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
-        steps = f" in steps of {channel_multiple} (--channel-multiple)" if channel_multiple > 1 else ""
         raise PruningError(
-            f"no channel of this teacher can be pruned{steps}. {told or 'No convolution or linear layer was found'}."
+            f"no channel of this teacher can be pruned. {told or 'No convolution or linear layer was found'}."
         )
 
     def cut(units: Sequence[_Unit]) -> _Cut:
