@@ -70,7 +70,7 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
         samples=folders.train,
         list=folders.few,
         ood=folders.ood,
-        channel_multiple=8,
+        channel_multiple=8,  # a CPU computes channels by eights
         steps=_STUDENT_STEPS,
         seed=seed,
         flip=False,
