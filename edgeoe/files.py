@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["file_sha256", "write_atomic"]
+__all__ = ["file_sha256", "read_text", "write_atomic"]
 
 
 def file_sha256(path: Path) -> str:
@@ -28,3 +29,12 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as Windows writes them.
+
+    Raises OSError if it can't be read, and ValueError if it is in neither.
+    """
+    data = path.read_bytes()
+    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")

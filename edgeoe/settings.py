@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from edgeoe.class_names import class_names, names_a_file
 from edgeoe.errors import ConfigError
 from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+_GREATEST = 1.5  # mean or standard deviation: those of images scaled to 0..1 lie well below
 Weights = Path | Literal["random"]  # a file, or fresh ones, to try things out
 
 
@@ -48,6 +50,17 @@ class PreprocessSettings:
     std: tuple[Positive, ...] | None = None
     interpolation: Interpolation | None = None
     crop_fraction: Annotated[float, Gt(0), Le(1)] | None = None
+
+    def require_scaled(self) -> None:
+        """Raises ConfigError if `mean` or `std` is that of images with values 0..255."""
+        given = {"mean": self.mean, "std": self.std}
+        if any(abs(value) > _GREATEST for values in given.values() for value in values or ()):
+            lists = {key: list(values) for key, values in given.items() if values is not None}
+            scaled = {key: [float(f"{value / 255:.4g}") for value in values] for key, values in lists.items()}
+            raise ConfigError(
+                f"[preprocess] mean and std are for images scaled to 0..1. Got {_as_text(lists)}, as for images of "
+                f"0..255. Divide by 255: {_as_text(scaled)}."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +128,9 @@ class CompressSettings:
         "Teacher weights: .safetensors, or a saved state dict; random: fresh ones, to try things out.", None
     )
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
+    classes: tuple[str, ...] = _option(
+        "Classes in the order of the teacher's outputs: a file, one a line, or a,b,c; default: alphabetical.", ()
+    )
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] | None = _option(
         "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given.", None
@@ -159,8 +175,10 @@ class CompressSettings:
     def __post_init__(self) -> None:
         from pydantic import TypeAdapter, ValidationError
 
-        for name in ("include", "exclude"):  # a list, where they come from a file
+        for name in ("include", "exclude", "classes"):  # a list, where they come from a file
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.classes:
+            object.__setattr__(self, "classes", class_names(self.classes))
         if self.method not in METHODS:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
         if len(given := [f"--keep-{of}" for of, share in self._goals().items() if share is not None]) > 1:
@@ -173,6 +191,7 @@ class CompressSettings:
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
                 raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.") from None
+        self.preprocess.require_scaled()
 
     def _goals(self) -> dict[Literal["macs", "params", "blocks"], float | None]:
         return {"macs": self.keep_macs, "params": self.keep_params, "blocks": self.keep_blocks}
@@ -194,6 +213,10 @@ class CompressSettings:
         if ".py:" in self.teacher:
             tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
         return tables
+
+
+def _as_text(lists: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in lists.items())
 
 
 def _as_toml(value: Any) -> Any:
@@ -251,6 +274,9 @@ class Config:
 
     def _anchored(self, key: str, value: Any) -> Any:
         """`value` of option `key`, a relative path in it taken from this file's folder."""
+        if key == "classes" and self.path is not None:  # names, or a text that is a file's path or has commas
+            file = isinstance(value, str) and names_a_file(value, folder=self.path.parent)
+            return [str(self.path.parent / value) if file else value] if isinstance(value, str) else value
         if isinstance(value, list):
             return [self._anchored(key, item) for item in value]
         if key == "weights" and value == "random":

@@ -24,7 +24,7 @@ LAYERS = """
     models
     data
     settings  targets  run
-    toml_document
+    toml_document class_names
     registry  feasibility
     errors    progress records files     versions
 """

@@ -119,8 +119,8 @@ SETTINGS = st.builds(
     preprocess=st.builds(
         PreprocessSettings,
         size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
-        mean=channels(st.floats(-10, 10)),
-        std=channels(st.floats(0.01, 10)),
+        mean=channels(st.floats(-1.5, 1.5)),
+        std=channels(st.floats(0.01, 1.5)),
         interpolation=st.sampled_from([None, "nearest", "lanczos"]),
         crop_fraction=st.none() | SHARE,
     ),
@@ -176,6 +176,44 @@ def test_relative_paths_are_taken_from_the_files_own_folder(tmp_path: Path) -> N
         "teacher": str(tmp_path / "model.py:net"),
         "method": "kd",
     }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['["dog", "cat"]', '"dog,cat"', '"classes.txt"', '["classes.txt"]'],
+    ids=["list", "text", "file", "listed file"],
+)
+def test_classes_are_names_or_a_file_beside_the_settings(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep/classes.txt", "dog\ncat\n")
+    path = write(
+        tmp_path / "deep/a.toml", f'[compress]\nteacher = "timm:a"\nsamples = "few"\noe = false\nclasses = {text}\n'
+    )
+    monkeypatch.chdir(tmp_path / "deep" if text.startswith('["classes') else tmp_path)
+    made = read_settings(path)
+    assert made.classes == ("dog", "cat")
+    assert made.to_toml()["compress"]["classes"] == ["dog", "cat"], "a run stands without the file"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
+            "[preprocess] mean and std are for images scaled to 0..1. Got mean = [123.675, 116.28, 103.53], std = "
+            "[58.395, 57.12, 57.375], as for images of 0..255. Divide by 255: mean = [0.485, 0.456, 0.406], std = "
+            "[0.229, 0.224, 0.225].",
+        ),
+        ({"mean": (-127.5,)}, "mean = [-0.5]."),
+        ({"std": (128.0,)}, "std = [0.502]."),
+    ],
+)
+def test_means_of_unscaled_images_are_refused_with_those_of_scaled_ones(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        replace(LEAST, preprocess=PreprocessSettings(**given))
+    assert str(refused.value).endswith(said)
 
 
 def test_random_weights_are_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,28 +10,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
+from edgeoe.data.formats import UNREADABLE, open_image
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import DataError
 from edgeoe.progress import Progress, silent
 
-__all__ = ["SUFFIXES", "UNREADABLE", "Images", "find_images"]
+__all__ = ["Images"]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
 _MEMORY_SHARE = 0.25  # of the free memory, at most, for one list of images
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Every image file below `folder`, sorted. Raises DataError if it is no folder."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder.")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("._")
-    )
 
 
 @contextmanager
@@ -124,9 +111,9 @@ class Images:
         return read
 
     def _open(self, row: int, path: Path) -> None:  # noqa: ARG002 - the same shape as _decode_into's
-        with _naming(path), Image.open(path):
+        with _naming(path), open_image(path):
             pass
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
-        with _naming(path), Image.open(path) as image:
+        with _naming(path), open_image(path) as image:
             return self.preprocess.pixels(image)

@@ -7,10 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from edgeoe.data.images import UNREADABLE
-from edgeoe.data.preprocess import eight_bits
+from edgeoe.data.formats import UNREADABLE, eight_bits, open_image, upright
 from edgeoe.data.samples import SampleFiles
 from edgeoe.progress import Progress, silent
 
@@ -56,8 +53,8 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
 def _pixel_digest(path: Path) -> str | None:
     """A digest of the image's RGB pixels; None if it can't be read."""
     try:
-        with Image.open(path) as image:
-            pixels = eight_bits(image).convert("RGB")
+        with open_image(path) as image:
+            pixels = eight_bits(upright(image)).convert("RGB")
     except UNREADABLE:
         return None
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()

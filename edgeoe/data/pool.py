@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeoe.data.images import Images, find_images
+from edgeoe.data.formats import readable_suffixes
+from edgeoe.data.images import Images
+from edgeoe.data.listing import Listing, list_images
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import DataError
 from edgeoe.progress import Progress, silent
@@ -26,16 +28,22 @@ class Pool:
         return len(self.images)
 
 
-def load_pool(folder: Path, preprocess: Preprocess, *, progress: Progress = silent) -> Pool:
-    """Every readable image below `folder`; how many were not is logged as a warning.
+def load_pool(
+    folder: Path, preprocess: Preprocess, *, listing: Listing | None = None, progress: Progress = silent
+) -> Pool:
+    """Every readable image below `folder`; what was skipped is logged as warnings.
 
-    Raises DataError if `folder` is missing or has no readable image.
+    listing: of `folder`, where it is known already. Raises DataError if `folder` is missing or has no readable image.
     """
-    images = Images(
-        find_images(folder), preprocess, skip_unreadable=True, progress=progress, title="Reading OOD images"
-    )
+    listing = listing or list_images(folder)
+    for skipped in listing.skipped:
+        _log.warning("%s", skipped)
+    images = Images(listing.images, preprocess, skip_unreadable=True, progress=progress, title="Reading OOD images")
     if not len(images):
-        raise DataError(f"{folder}: no readable images for the OOD pool. Give a folder of any pictures.")
+        raise DataError(
+            f"{folder}: no readable images for the OOD pool. Give a folder of any pictures: "
+            f"{', '.join(sorted(readable_suffixes()))}."
+        )
     if images.skipped:
-        _log.warning("left out %d unreadable OOD image(s), the first: %s", len(images.skipped), images.skipped[0])
+        _log.warning("skipped %d unreadable OOD image(s), the first: %s", len(images.skipped), images.skipped[0])
     return Pool(images)

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeoe.data.formats import eight_bits, upright
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import ConfigError
 from edgeoe.settings import Interpolation, PreprocessSettings
 
-__all__ = ["Preprocess", "eight_bits"]
+__all__ = ["Preprocess"]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,20 +22,6 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-def eight_bits(image: Image.Image) -> Image.Image:
-    """`image` with 8 bits a channel: 16-bit greyscale is scaled (Pillow alone would clip it to white).
-
-    Raises ValueError for 32-bit and floating-point images, whose range nobody states.
-    """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no stated range; save it with 8 or 16 bits")
-    if image.mode == "P" and "transparency" in image.info:
-        return image.convert("RGBA")
-    return image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +53,7 @@ class Preprocess:
 
         Raises ConfigError where neither says what is needed, or they don't fit together.
         """
+        settings.require_scaled()
         given = {key: value for key, value in asdict(settings).items() if value is not None}
         if own is None:
             missing = [key for key in ("size", "mean", "std") if key not in given]
@@ -92,8 +80,8 @@ class Preprocess:
         return cls(**values)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """`image` of any size and mode, resized and cropped: (C, H, W) uint8."""
-        image = eight_bits(image).convert("L" if self.channels == 1 else "RGB")
+        """`image` of any size and mode, upright, resized and cropped: (C, H, W) uint8."""
+        image = eight_bits(upright(image)).convert("L" if self.channels == 1 else "RGB")
         height, width = self.size
         scale = max(height / image.height, width / image.width) / self.crop_fraction
         resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.data.images import SUFFIXES, Images, find_images
+from edgeoe.data.formats import readable_suffixes
+from edgeoe.data.images import Images
+from edgeoe.data.listing import Skipped, class_folders, list_images, merged
 from edgeoe.data.preprocess import Preprocess
+from edgeoe.data.sample_list import listed_images
 from edgeoe.errors import DataError
 from edgeoe.progress import Progress, silent
 from edgeoe.registry import nearest
 
 __all__ = ["SampleFiles", "Samples", "find_samples", "find_test", "load_samples", "rarest"]
 
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev"})
+
 
 @dataclass(frozen=True, slots=True)
 class SampleFiles:
-    """Files and labels; labels index `classes`, which are the folders' names in alphabetical order."""
+    """Files and labels; labels index `classes`. skipped: what lies beside them and is not used."""
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def counts_k(self) -> NDArray[np.int64]:
@@ -51,63 +57,84 @@ def rarest(counts_k: NDArray[np.int64], n: int = 3) -> tuple[int, ...]:
     return tuple(int(k) for k in np.argsort(counts_k, kind="stable")[:n])
 
 
-def find_samples(folder: Path, list_file: Path | None = None, *, none_allowed: bool = False) -> SampleFiles:
+def find_samples(
+    folder: Path, list_file: Path | None = None, *, classes: Sequence[str] = (), none_allowed: bool = False
+) -> SampleFiles:
     """The images of a folder per class.
 
-    list_file: text, one path relative to `folder` a line; blank lines and lines that start with # are skipped.
-    none_allowed: the folders, or the list, may be empty, so that only the classes' names are known.
-    Raises DataError for a missing folder, no classes, no images, or a listed path that is not there.
+    list_file: text, one path of an image a line. classes: in the order of the teacher's outputs; one without a folder
+    has no images. Default: the folders' names in alphabetical order. none_allowed: the folders may be empty, so that
+    only the classes' names are known.
+    Raises DataError for a missing folder, fewer than 2 classes, a folder that is none of `classes`, folders that hold
+    the classes' folders in turn, no images, or a line of the list that names no image.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder. It must hold one folder of images per class.")
-    classes = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if len(classes) < 2:
+    folders, skipped = _class_folders(folder, classes, "--samples")
+    unknown = [name for name in folders if classes and name not in classes]
+    if unknown:
         raise DataError(
-            f"{folder}: must hold one folder of images per class, at least 2. Got {len(classes)} folder(s)."
+            f"{folder / unknown[0]}: no class {unknown[0]!r} among the {len(classes)} of --classes. "
+            f"{nearest(unknown[0], classes)}"
         )
+    names = tuple(classes) or tuple(folders)
     if list_file is None:
-        found = [(path, k) for k, name in enumerate(classes) for path in find_images(folder / name)]
-    else:
-        found = _listed(folder, list_file, classes)
-    if not found and not none_allowed:
-        raise DataError(f"{list_file or folder}: no images. Allowed: {', '.join(sorted(SUFFIXES))}.")
-    return SampleFiles(tuple(p for p, _ in found), tuple(k for _, k in found), classes)
-
-
-def _listed(folder: Path, list_file: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    try:
-        lines = list_file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as reason:
-        raise DataError(f"{list_file}: can't be read as a list of paths: {reason}") from None
-    found = {}
-    for number, line in enumerate(lines, start=1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        path, name = folder / entry, Path(entry).parts[0] if Path(entry).parts else entry
-        if ".." in Path(entry).parts:
-            raise DataError(f"{list_file}:{number}: {entry!r} leads out of its class. Write the path without '..'.")
-        if name not in classes:
-            raise DataError(f"{list_file}:{number}: no class {name!r} in {folder}. {nearest(name, classes)}")
-        if not path.is_file() or path.suffix.lower() not in SUFFIXES:
-            raise DataError(
-                f"{list_file}:{number}: {entry!r} is no image in {folder}. Paths are relative to --samples."
-            )
-        found[path] = classes.index(name)
-    return sorted(found.items())
+        return _in_folders(folder, folders, names, skipped, none_allowed=none_allowed)
+    listed = listed_images(list_file, folder, list(folders))
+    return SampleFiles(tuple(listed), tuple(names.index(name) for name in listed.values()), names)
 
 
 def find_test(folder: Path, classes: Sequence[str]) -> SampleFiles:
     """The test images of a folder per class, labelled by the classes of the few samples.
 
-    A class may lack test images. Raises DataError for a folder that is none of `classes`, or no images.
+    A class may lack test images. Raises DataError as find_samples does.
     """
-    found = find_samples(folder)
-    for name in found.classes:
+    folders, skipped = _class_folders(folder, classes, "--test")
+    for name in folders:
         if name not in classes:
             raise DataError(f"{folder / name}: no class {name!r} among the few samples. {nearest(name, classes)}")
-    labels = tuple(classes.index(found.classes[k]) for k in found.labels)
-    return SampleFiles(found.paths, labels, tuple(classes))
+    return _in_folders(folder, folders, tuple(classes), skipped, none_allowed=False)
+
+
+def _class_folders(folder: Path, classes: Sequence[str], option: str) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
+    """The folders of classes in `folder` by name, alphabetically. option: that names the folder, for messages."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder. It must hold one folder of images per class.")
+    folders, skipped = class_folders(folder)
+    for name, path in folders.items():
+        if name not in classes and (len(folders) == 1 or name.lower() in _SPLITS) and (inner := _inner_classes(path)):
+            raise DataError(
+                f"{path}: holds folders of images ({', '.join(inner[:3])}{', ...' if inner[3:] else ''}) and is no "
+                f"class itself. Did you mean {option} {path}?"
+            )
+    if len(folders) < (1 if classes else 2):
+        raise DataError(
+            f"{folder}: must hold one folder of images per class, at least 2. Got {len(folders)} folder(s)."
+        )
+    return folders, skipped
+
+
+def _inner_classes(folder: Path) -> list[str]:
+    """The folders with images in `folder`, if it holds no image itself and at least two of them."""
+    folders, beside = class_folders(folder)
+    holding = [] if beside else [name for name, path in folders.items() if list_images(path).images]
+    return holding if len(holding) > 1 else []
+
+
+def _in_folders(
+    folder: Path,
+    folders: Mapping[str, Path],
+    classes: tuple[str, ...],
+    skipped: tuple[Skipped, ...],
+    *,
+    none_allowed: bool,
+) -> SampleFiles:
+    """Every image of `folders`, folder by folder."""
+    listings = {classes.index(name): list_images(path) for name, path in folders.items()}
+    found = [(path, k) for k, listing in listings.items() for path in listing.images]
+    skipped = merged([*skipped, *(each for listing in listings.values() for each in listing.skipped)])
+    if not found and not none_allowed:
+        also = "".join(f" Note: {each}" for each in skipped)
+        raise DataError(f"{folder}: no images. Allowed: {', '.join(sorted(readable_suffixes()))}.{also}")
+    return SampleFiles(tuple(p for p, _ in found), tuple(k for _, k in found), classes, skipped)
 
 
 def load_samples(

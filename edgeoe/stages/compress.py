@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe.compute import new_fabric
-from edgeoe.data.images import find_images
+from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
@@ -81,7 +81,7 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
     if settings.oe and settings.ood:
-        find_images(settings.ood)  # that they are there is known at once; they are read when a method asks for them
+        list_images(settings.ood)
 
     def new_workbench() -> Workbench:
         samples = load_samples(files, preprocess, progress=progress)

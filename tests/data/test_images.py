@@ -12,7 +12,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgeoe.data.images import SUFFIXES, Images, find_images
+from edgeoe.data.images import Images
+from edgeoe.data.listing import list_images
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import DataError
 
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, pictures: Path) -> Path:
 @pytest.fixture(scope="module")
 def both(pictures: Path) -> tuple[Images, Images]:
     """The same pictures in memory and streamed."""
-    paths = find_images(pictures / "ood")
+    paths = list_images(pictures / "ood").images
     return Images(paths, PREPROCESS), Images(paths, PREPROCESS, memory_bytes=0)
 
 
@@ -57,7 +58,7 @@ def test_rows_come_in_the_order_asked_for(both: tuple[Images, Images]) -> None:
 
 @pytest.mark.parametrize(("spare", "held"), [(0, True), (-1, False)])
 def test_images_are_held_in_memory_where_they_fit(pictures: Path, spare: int, held: bool) -> None:
-    paths = find_images(pictures / "train")
+    paths = list_images(pictures / "train").images
     images = Images(paths, PREPROCESS, memory_bytes=len(paths) * 3 * 10 * 12 + spare)
     assert (images.memory is not None) == held
 
@@ -87,7 +88,7 @@ def test_a_file_that_is_gone_is_refused_by_name(folder: Path) -> None:
 
 
 def test_unreadable_files_may_be_left_out(folder: Path) -> None:
-    images = Images(find_images(folder), PREPROCESS, skip_unreadable=True)
+    images = Images(list_images(folder).images, PREPROCESS, skip_unreadable=True)
     assert [path.name for path in images.paths] == ["a.jpg", "c.jpg", "e.jpg"]
     assert [path.name for path in images.skipped] == ["b.png", "d.jpg"]
     with Image.open(folder / "c.jpg") as image:
@@ -95,7 +96,7 @@ def test_unreadable_files_may_be_left_out(folder: Path) -> None:
 
 
 def test_streamed_files_that_do_not_open_may_be_left_out(folder: Path) -> None:
-    images = Images(find_images(folder), PREPROCESS, skip_unreadable=True, memory_bytes=0)
+    images = Images(list_images(folder).images, PREPROCESS, skip_unreadable=True, memory_bytes=0)
     assert [path.name for path in images.paths] == ["a.jpg", "c.jpg", "d.jpg", "e.jpg"]
     assert [path.name for path in images.skipped] == ["b.png"]
 
@@ -113,25 +114,6 @@ def test_every_file_advances_the_progress(folder: Path, memory_bytes: int | None
         seen.extend([title, total])
         yield lambda: seen.append("one")
 
-    paths = find_images(folder)
+    paths = list_images(folder).images
     Images(paths, PREPROCESS, memory_bytes=memory_bytes, skip_unreadable=True, progress=progress, title="Looking")
     assert seen == ["Looking", 5, *["one"] * 5]
-
-
-def test_images_are_found_by_suffix_at_any_depth_in_order(tmp_path: Path) -> None:
-    (tmp_path / "b/deep").mkdir(parents=True)
-    (tmp_path / "folder.png").mkdir()
-    taken = {f"b/deep/{number}{suffix}" for number, suffix in enumerate(SUFFIXES)} | {"A.JPG", "z.Png"}
-    left = {"notes.txt", "b/archive.zip", "._A.JPG", "b/jpg"}
-    for name in taken | left:
-        (tmp_path / name).touch()
-    found = find_images(tmp_path)
-    assert {path.relative_to(tmp_path).as_posix() for path in found} == taken
-    assert found == sorted(found)
-
-
-@pytest.mark.parametrize("name", ["absent", "file.png"])
-def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file.png").touch()
-    with pytest.raises(DataError, match=rf"{name}: no such folder\.$"):
-        find_images(tmp_path / name)

@@ -1,0 +1,120 @@
+"""Image files below a folder, and what lies there that is not used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeoe.data.formats import readable_suffixes, remedy_for
+from edgeoe.errors import DataError
+
+__all__ = ["Listing", "Skipped", "class_folders", "list_images", "merged"]
+
+_LEFTOVERS = frozenset({"__MACOSX", "@eaDir", ".ipynb_checkpoints", "__pycache__", "lost+found", "$RECYCLE.BIN"})
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Files or folders of one kind that are not used: what they are, how many, the first, and what to do about it."""
+
+    what: str
+    count: int
+    first: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"skipped {self.count} {self.what} (first: {self.first}): {self.remedy}."
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The image files below a folder, sorted, and what was skipped there."""
+
+    images: tuple[Path, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def merged(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
+    """`skipped` with one entry for each kind, their counts added, in the order of the first of each."""
+    kinds: dict[tuple[str, str], Skipped] = {}
+    for each in skipped:
+        known = kinds.get((each.what, each.remedy))
+        count = each.count + (known.count if known else 0)
+        kinds[each.what, each.remedy] = Skipped(each.what, count, known.first if known else each.first, each.remedy)
+    return tuple(kinds.values())
+
+
+def list_images(folder: Path) -> Listing:
+    """Every image file below `folder`, and the images there that can't be read here.
+
+    Hidden folders and what systems leave behind (`__MACOSX`, `@eaDir`, ...) are not entered; links to folders are.
+    Raises DataError if `folder` is no folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder.")
+    images: list[Path] = []
+    skipped: list[Skipped] = []
+    readable = readable_suffixes()
+    for entry in _walk(folder, ()):
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path each would double the time of a walk
+        if entry.is_dir():  # a leftover of some system
+            skipped.append(_leftover(entry.path))
+        elif suffix in readable:
+            images.append(Path(entry.path))
+        elif remedy := remedy_for(suffix):
+            skipped.append(Skipped(f"{suffix} file(s)", 1, entry.path, remedy))
+    return Listing(tuple(images), merged(skipped))
+
+
+def class_folders(folder: Path) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
+    """The folders in `folder`, one per class, by name; and what beside them is not used.
+
+    Raises DataError if `folder` can't be listed.
+    """
+    classes: dict[str, Path] = {}
+    skipped: list[Skipped] = []
+    for entry in _entries(folder):
+        path = Path(entry.path)
+        if entry.is_dir():
+            if entry.name in _LEFTOVERS:
+                skipped.append(_leftover(entry.path))
+            elif not entry.name.startswith("."):
+                classes[entry.name] = path
+        elif path.suffix.lower() in readable_suffixes() or remedy_for(path.suffix.lower()):
+            skipped.append(
+                Skipped("image file(s) beside the class folders", 1, entry.path, "move them into the folder of a class")
+            )
+    return classes, merged(skipped)
+
+
+def _leftover(path: str) -> Skipped:
+    return Skipped("system folder(s)", 1, path, "delete them")
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEntry[str]]:
+    """The files below `folder`, in the order of sorted paths; folders only where they are not entered but told.
+
+    above: device and inode of the folders that this one lies in, so that a link to one of them is not followed.
+    """
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in _entries(folder):
+        if not entry.is_dir():
+            if entry.is_file() and not entry.name.startswith("._"):
+                yield entry
+        elif entry.name in _LEFTOVERS:
+            yield entry
+        elif not entry.name.startswith("."):
+            yield from _walk(Path(entry.path), (*above, here))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as reason:
+        raise DataError(f"{folder}: can't be listed: {reason.strerror}.") from None
