@@ -40,6 +40,7 @@ __all__ = [
     "RuntimeSettings",
     "Speed",
     "Target",
+    "TeacherAgreement",
     "Verdict",
     "target_from_json",
     "to_json",
@@ -182,8 +183,26 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherAgreement:
+    """With how many labels of few samples the teacher agrees, in all and by class.
+
+    of: labelled images that it was asked about, which may be a share of them all. note: what seems wrong; empty if
+    nothing does.
+    """
+
+    right: int
+    of: int
+    right_per_class: tuple[int, ...]
+    of_per_class: tuple[int, ...]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"the teacher agrees with {self.right:,} of {self.of:,} labels"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressRecord:
-    """What `compress` did."""
+    """What `compress` did. teacher_agreement: None for random weights, or without labelled samples."""
 
     method: str
     oe: bool
@@ -202,6 +221,7 @@ class CompressRecord:
     device: str
     precision: str
     random_weights: bool
+    teacher_agreement: TeacherAgreement | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@
       config.toml            every setting, resolved
       manifest.json          sha256 of every file, versions, seed
       compress.json          record of the stage; likewise export.json
+      content.safetensors    hashes of the samples' and OOD images' pixels, to compare test images with
       probe.safetensors      a few real images (uint8) for the parity gate
       student/               plan.json, weights.safetensors, the teacher's own .py file if it came from one
       student.onnx           precision fp32

@@ -41,6 +41,9 @@ def command(
         f"parameters; {record['steps']} steps in {record['seconds']:.0f} s"
         + ("; random weights" if record["random_weights"] else "")
     )
+    agreement = record["teacher_agreement"]
+    if agreement:
+        say(f"the teacher agrees with {agreement['right']:,} of {agreement['of']:,} labels")
     plan = run.read_record("student/plan.json", made_by="compress")
     show_left_alone(plan["left_alone"])
     next_step(f"edgeoe export {out}")

@@ -42,7 +42,8 @@ def command(
     from edgeoe.targets import load_target
 
     profiles, chosen = [load_target(name) for name in target], checked_exporter(exporter)
-    find_test(test, find_samples(settings.samples, settings.list).classes)  # before an hour of compressing
+    few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
+    find_test(test, few.classes)  # before an hour of compressing
     records, outcomes = {}, []
     for profile, measurement, verdict in deploy(
         settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, progress=bar

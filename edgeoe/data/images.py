@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,11 @@ def _free_bytes() -> int:
         return 2**31
 
 
+def _digest(pixels: NDArray[np.uint8]) -> int:
+    """A hash of contiguous `pixels`, which is not 0."""
+    return int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), "little") or 1
+
+
 class Images:
     """Images as uint8 rows (C, H, W).
 
@@ -59,6 +65,7 @@ class Images:
         self.preprocess = preprocess
         self.memory: NDArray[np.uint8] | None = None
         self._threads = ThreadPoolExecutor(thread_name_prefix="decode")
+        self._digests = np.zeros(len(paths), np.uint64)
         need = len(paths) * int(np.prod(preprocess.shape))
         if need <= (_free_bytes() * _MEMORY_SHARE if memory_bytes is None else memory_bytes):
             memory = np.empty((len(paths), *preprocess.shape), np.uint8)
@@ -66,6 +73,7 @@ class Images:
             self.memory = memory[whole]
         else:
             whole = self._each(paths, self._open, skip_unreadable, progress, title)
+        self._digests = self._digests[whole]
         self.paths = tuple(path for path, good in zip(paths, whole, strict=True) if good)
         self.skipped = tuple(path for path, good in zip(paths, whole, strict=True) if not good)
 
@@ -76,7 +84,20 @@ class Images:
         """(n, C, H, W) uint8 of the images at `indices`, in that order."""
         if self.memory is not None:
             return self.memory[np.asarray(indices, np.int64)]
-        return np.stack(list(self._threads.map(self._decode, [self.paths[i] for i in indices])))
+        return np.stack(list(self._threads.map(self._decode_again, indices)))
+
+    def read_all(self, *, progress: Progress = silent, title: str = "Reading images") -> None:
+        """Decode what is streamed and was not read yet, so that all `digests` are known."""
+        unread = np.flatnonzero(self._digests == 0)
+        if len(unread):
+            with progress(title, len(unread)) as advance:
+                for _ in self._threads.map(self._decode_again, unread):
+                    advance()
+
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """(N,) a hash of each image's pixels, as the network takes them; 0 for a streamed image that was not read."""
+        return np.array(self._digests)
 
     def _each(
         self,
@@ -107,8 +128,14 @@ class Images:
     def _decode_into(self, memory: NDArray[np.uint8]) -> Callable[[int, Path], None]:
         def read(row: int, path: Path) -> None:
             memory[row] = self._decode(path)
+            self._digests[row] = _digest(memory[row])
 
         return read
+
+    def _decode_again(self, index: int) -> NDArray[np.uint8]:
+        pixels = self._decode(self.paths[index])
+        self._digests[index] = _digest(pixels)
+        return pixels
 
     def _open(self, row: int, path: Path) -> None:  # noqa: ARG002 - the same shape as _decode_into's
         with _naming(path), open_image(path):

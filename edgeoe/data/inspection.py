@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeoe.data.formats import UNREADABLE, eight_bits, open_image, upright
+from edgeoe.data.listing import Skipped
 from edgeoe.data.samples import SampleFiles
 from edgeoe.progress import Progress, silent
+from edgeoe.records import TeacherAgreement
 
 __all__ = ["SamplesReport", "inspect_samples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesReport:
-    """counts: readable images per class. duplicates: groups of files whose decoded pixels are the same."""
+    """counts: readable images per class. duplicates: groups of files whose decoded pixels are the same.
+
+    skipped: what lies beside them and is not used. teacher_agreement: None unless a teacher was asked.
+    """
 
     classes: tuple[str, ...]
     counts: tuple[int, ...]
@@ -24,6 +29,8 @@ class SamplesReport:
     empty: tuple[str, ...]
     unreadable: tuple[str, ...]
     duplicates: tuple[tuple[str, ...], ...]
+    skipped: tuple[Skipped, ...] = ()
+    teacher_agreement: TeacherAgreement | None = None
 
 
 def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> SamplesReport:
@@ -47,6 +54,7 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
         empty=tuple(name for k, name in enumerate(files.classes) if not counts[k]),
         unreadable=tuple(unreadable),
         duplicates=tuple(tuple(group) for group in same.values() if len(group) > 1),
+        skipped=files.skipped,
     )
 
 

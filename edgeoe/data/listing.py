@@ -32,6 +32,7 @@ class Skipped:
 class Listing:
     """The image files below a folder, sorted, and what was skipped there."""
 
+    folder: Path
     images: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
 
@@ -65,7 +66,7 @@ def list_images(folder: Path) -> Listing:
             images.append(Path(entry.path))
         elif remedy := remedy_for(suffix):
             skipped.append(Skipped(f"{suffix} file(s)", 1, entry.path, remedy))
-    return Listing(tuple(images), merged(skipped))
+    return Listing(folder, tuple(images), merged(skipped))
 
 
 def class_folders(folder: Path) -> tuple[dict[str, Path], tuple[Skipped, ...]]:

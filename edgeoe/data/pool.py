@@ -28,20 +28,18 @@ class Pool:
         return len(self.images)
 
 
-def load_pool(
-    folder: Path, preprocess: Preprocess, *, listing: Listing | None = None, progress: Progress = silent
-) -> Pool:
-    """Every readable image below `folder`; what was skipped is logged as warnings.
+def load_pool(where: Path | Listing, preprocess: Preprocess, *, progress: Progress = silent) -> Pool:
+    """Every readable image below a folder, which may be listed already; what is skipped is logged as warnings.
 
-    listing: of `folder`, where it is known already. Raises DataError if `folder` is missing or has no readable image.
+    Raises DataError if the folder is missing or has no readable image.
     """
-    listing = listing or list_images(folder)
+    listing = where if isinstance(where, Listing) else list_images(where)
     for skipped in listing.skipped:
         _log.warning("%s", skipped)
     images = Images(listing.images, preprocess, skip_unreadable=True, progress=progress, title="Reading OOD images")
     if not len(images):
         raise DataError(
-            f"{folder}: no readable images for the OOD pool. Give a folder of any pictures: "
+            f"{listing.folder}: no readable images for the OOD pool. Give a folder of any pictures: "
             f"{', '.join(sorted(readable_suffixes()))}."
         )
     if images.skipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -31,17 +32,20 @@ from edgeoe.models.pruning import count_params
 from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CompressRecord
+from edgeoe.records import CompressRecord, TeacherAgreement
 from edgeoe.registry import METHODS, resolve
 from edgeoe.run import Run, new_run
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.agreement import check_agreement, require_logits
 from edgeoe.stages.clock import new_clock
+from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.targets import load_target
 from edgeoe.versions import versions
 from edgeoe.workbench import Workbench
 
 __all__ = ["compress"]
 
+_log = logging.getLogger(__name__)
 _PROBE_IMAGES = 32
 _CALIBRATION_IMAGES, _CALIBRATION_BYTES = 256, 2**25
 
@@ -76,16 +80,32 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     started = perf_counter()
     torch.manual_seed(settings.seed)
     source = TeacherSource.parse(settings.teacher)
-    files = find_samples(settings.samples, settings.list, none_allowed=settings.oe)
+    files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
     teacher = load_teacher(source, settings.weights, classes=len(files.classes))
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
-    if settings.oe and settings.ood:
-        list_images(settings.ood)
+    require_logits(teacher, preprocess)
+    # What can be known at once: pictures are read when a method asks for them.
+    listing = list_images(settings.ood) if settings.oe and settings.ood else None
+    for skipped in files.skipped if fabric.is_global_zero else ():
+        _log.warning("%s", skipped)
+    agreement: TeacherAgreement | None = None
 
     def new_workbench() -> Workbench:
+        nonlocal agreement
         samples = load_samples(files, preprocess, progress=progress)
-        pool = load_pool(settings.ood, preprocess, progress=progress) if settings.oe and settings.ood else None
+        if settings.weights != "random":
+            agreement = check_agreement(
+                teacher,
+                samples,
+                device=fabric.device,
+                seed=settings.seed,
+                quiet=not fabric.is_global_zero,
+                progress=progress,
+            )
+        pool = load_pool(listing, preprocess, progress=progress) if listing else None
+        if pool is not None and fabric.is_global_zero:
+            report_samples_in_pool(samples, pool)
         return Workbench(
             teacher,
             samples,
@@ -122,7 +142,8 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
         }
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned.model, source, facts=facts, x=x)
-        record = _record(settings, compressed, fabric, facts, seconds=perf_counter() - started)
+        write_content(run, bench.workbench.samples, bench.workbench.pool)
+        record = _record(settings, compressed, fabric, facts, agreement, seconds=perf_counter() - started)
         _describe(run, settings)
         run.write_record("compress.json", record)
 
@@ -168,6 +189,7 @@ def _record(
     compressed: Compressed,
     fabric: Fabric,
     facts: dict[str, Any],
+    agreement: TeacherAgreement | None,
     *,
     seconds: float,
 ) -> CompressRecord:
@@ -190,6 +212,7 @@ def _record(
         device=str(fabric.device),
         precision=settings.precision,
         random_weights=settings.weights == "random",
+        teacher_agreement=agreement,
     )
 
 

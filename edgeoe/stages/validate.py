@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +25,12 @@ from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 from edgeoe.stages.lower import graph_file, graph_made_by
+from edgeoe.stages.overlap import report_test_overlap
 from edgeoe.stages.teacher import teacher_predictions
 
 __all__ = ["built_artifact", "conclude", "read_test", "validate", "validate_record"]
+
+_log = logging.getLogger(__name__)
 
 
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> tuple[Measurement, Verdict]:
@@ -72,11 +76,14 @@ def built_artifact(run: Run, target: Target) -> Artifact:
 
 
 def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
-    """The test images under `test`, labelled by the run's classes."""
+    """The test images under `test`, labelled by the run's classes; what is skipped, or was trained on, is logged."""
     facts = run_facts(run)
-    return load_samples(
-        find_test(test, facts.classes), facts.preprocess, progress=progress, title="Reading test images"
-    )
+    files = find_test(test, facts.classes)
+    for skipped in files.skipped:
+        _log.warning("%s", skipped)
+    samples = load_samples(files, facts.preprocess, progress=progress, title="Reading test images")
+    report_test_overlap(run, samples, progress=progress)
+    return samples
 
 
 def conclude(run: Run, target: Target, result: Result, teacher: Predictions | None) -> tuple[Measurement, Verdict]:
