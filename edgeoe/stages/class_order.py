@@ -13,7 +13,7 @@ from edgeoe.class_names import natural_order
 
 __all__ = ["ClassOrder", "find_order", "mcnemar_p"]
 
-_KNOWN_P, _FOUND_P = 1e-3, 1e-4  # of an order that is usual, and of one that is the best of all
+_P = 1e-3  # of an exact McNemar test, at which an order is better by more than chance
 _CLEAR_IMAGES, _CLEAR_SHARE = 3, 2 / 3  # that tell which output a class has
 
 
@@ -45,7 +45,7 @@ def find_order(
     if natural != tuple(classes):
         output = np.asarray([natural.index(name) for name in classes])
         own, other = chosen == labels, chosen == output[labels]
-        if other.sum() > own.sum() and mcnemar_p(own, other) < _KNOWN_P:
+        if other.sum() > own.sum() and mcnemar_p(own, other) < _P:
             return ClassOrder(natural, int(other.sum()), by="with numbers in their names in numeric order")
     return _best_order(probabilities, chosen, labels, classes)
 
@@ -73,7 +73,7 @@ def _best_order(
     clear = (counts >= _CLEAR_IMAGES) & (hits >= _CLEAR_SHARE * counts)
     moved = output != np.arange(k)
     seen = (moved & clear)[labels]
-    if (moved & clear).sum() < 2 or mcnemar_p((chosen == labels)[seen], (chosen == output[labels])[seen]) >= _FOUND_P:
+    if (moved & clear).sum() < 2 or mcnemar_p((chosen == labels)[seen], (chosen == output[labels])[seen]) >= _P:
         return None
     order = [""] * k
     for label, column in enumerate(output.tolist()):

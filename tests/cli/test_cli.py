@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 import tomli_w
 from made_up import QUICK_PROFILE
+from PIL import Image
 
 from edgeoe.errors import RunError
 from edgeoe.settings import CompressSettings
@@ -414,7 +415,7 @@ def test_samples_shows_the_histogram_and_the_imbalance(edgeoe: Edgeoe, pictures:
     assert "imbalance ratio (largest class to smallest that has images): 12\n" in out
     assert read_json("s.json") == {
         "classes": ["circle", "cross", "square"], "counts": [12, 5, 1], "imbalance_ratio": 12,
-        "empty": [], "unreadable": [], "duplicates": [],
+        "empty": [], "unreadable": [], "duplicates": [], "skipped": [], "teacher_agreement": None,
     }  # fmt: skip
 
 
@@ -427,6 +428,56 @@ def test_samples_names_every_problem(edgeoe: Edgeoe, pictures: Path, place: Path
     assert "no images: class square\n" in out
     assert "unreadable: few/square/00.png\n" in out
     assert "same pixels: few/circle/00.png, few/cross/copy.png\n" in out
+
+
+def test_samples_names_what_is_not_used_and_an_order_that_may_be_meant_otherwise(edgeoe: Edgeoe, place: Path) -> None:
+    for name in ("few/10/a.png", "few/2/a.png", "few/2/b.cr2", "few/loose.jpg"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(place / name, "PNG")
+    code, out, _ = edgeoe("samples", "few", "--json", "s.json")
+    assert code == PASSED
+    assert "not used: skipped 1 .cr2 file(s) (first: few/2/b.cr2): convert them to PNG or JPEG.\n" in out
+    assert "not used: skipped 1 image file(s) beside the class folders (first: few/loose.jpg): move them into" in out
+    assert "class order: alphabetical, so that 10 comes before 2; if the teacher's outputs are in another" in out
+    assert [skipped["count"] for skipped in read_json("s.json")["skipped"]] == [1, 1]
+    code, out, _ = edgeoe("samples", "few", "--classes", "2,10", "--json", "s.json")
+    assert code == PASSED
+    assert "class order" not in out
+    assert read_json("s.json")["classes"] == ["2", "10"]
+
+
+def test_samples_asks_the_teacher(edgeoe: Edgeoe, settings: CompressSettings, pictures: Path) -> None:
+    given = ("samples", pictures / "train", "--teacher", settings.teacher, "--json", "s.json", "--weights")
+    code, out, _ = edgeoe(*given, settings.weights)
+    assert code == PASSED
+    agreement = read_json("s.json")["teacher_agreement"]
+    assert agreement["of_per_class"] == [12, 5, 1]
+    assert f"the teacher agrees with {agreement['right']} of 18 labels\n" in out
+    code, _, err = edgeoe(*given, "random")
+    assert code == USER_ERROR
+    assert "--weights random: such a teacher has learned nothing" in err
+
+
+def test_samples_refuses_what_compress_would(
+    edgeoe: Edgeoe, settings: CompressSettings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeoe.stages.agreement._ENOUGH", 18)
+    shuffled = "square,circle,cross"
+    code, _, err = edgeoe(
+        "samples",
+        pictures / "train",
+        "--teacher",
+        settings.teacher,
+        "--weights",
+        settings.weights,
+        "--classes",
+        shuffled,
+    )
+    assert code in (PASSED, USER_ERROR)  # an untrained network may agree with a few
+    assert "Likely causes: " in err
+    code, _, err = edgeoe("samples", pictures / "train", "--classes", "circle,cross")
+    assert code == USER_ERROR
+    assert "square: no class 'square' among the 2 of --classes." in err
 
 
 def test_samples_looks_at_unreadable_images_alone(edgeoe: Edgeoe, place: Path) -> None:

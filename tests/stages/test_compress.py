@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from edgeoe.data.images import Images
 from edgeoe.data.pool import load_pool
-from edgeoe.errors import DataError, PruningError
+from edgeoe.errors import DataError, PruningError, TeacherError
 from edgeoe.models.checkpoint import load_student
 from edgeoe.models.pruning import count_macs
 from edgeoe.pipeline import compress, export
@@ -23,6 +24,7 @@ from edgeoe.run import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages import clock
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.validate import read_test
 
 
 @pytest.fixture
@@ -109,7 +111,11 @@ def test_a_run_says_whether_its_teacher_never_learned(fresh: bool, asked: Compre
     given = replace(asked, weights="random") if fresh else asked
     run = compress(given, out=tmp_path / "run")
     assert run is not None
-    assert run.read_record("compress.json", made_by="compress")["random_weights"] == fresh
+    record = run.read_record("compress.json", made_by="compress")
+    assert record["random_weights"] == fresh
+    assert (record["teacher_agreement"] is None) == fresh, "a teacher that never learned is not asked"
+    if not fresh:
+        assert record["teacher_agreement"]["of_per_class"] == [12, 5, 1]
     assert run.read_record("student/plan.json", made_by="compress")["random_weights"] == fresh
     assert run_facts(run).random_weights == fresh
     assert run.was_made_with(given.to_toml())
@@ -144,4 +150,51 @@ def test_without_samples_and_without_ood_images_there_is_nothing_to_go_by(
         (tmp_path / "names" / name).mkdir(parents=True)
     with pytest.raises(DataError, match="names: no images"):
         compress(replace(asked, samples=tmp_path / "names", oe=False), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_keep_the_order_they_are_given_in(
+    asked: CompressSettings, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = shutil.copytree(pictures / "train", tmp_path / "few")
+    (few / "loose.png").touch()
+    shutil.copy(few / "cross/00.png", tmp_path / "few/circle/z.png")
+    pool = shutil.copytree(pictures / "ood", tmp_path / "ood")
+    shutil.copy(few / "cross/00.png", pool)
+    order = ("square", "circle", "cross")
+    run = compress(replace(asked, samples=few, ood=pool, classes=order), out=tmp_path / "run")
+    assert run is not None
+    facts = run_facts(run)
+    assert (facts.classes, facts.counts) == (order, (1, 13, 5))
+    assert "skipped 1 image file(s) beside the class folders" in caplog.text
+    assert "1 OOD image(s) are labelled samples, too" in caplog.text
+    caplog.clear()
+    test = read_test(run, few)
+    assert [test.classes[label] for label in test.labels] == [path.parent.name for path in test.images.paths]
+    assert "19 of 19 test images are labelled samples, too" in caplog.text
+
+
+def test_a_teacher_of_probabilities_is_refused_before_any_image_is_read(
+    asked: CompressSettings, tmp_path: Path, read: list[Path]
+) -> None:
+    file = tmp_path / "soft.py"
+    file.write_text(
+        "import torch\n\n\ndef soft():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), "
+        "torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Softmax(1))\n"
+    )
+    with pytest.raises(TeacherError, match="the teacher's outputs are probabilities"):
+        compress(replace(asked, teacher=f"{file}:soft", weights="random"), out=tmp_path / "run")
+    assert read == []
+
+
+def test_a_teacher_that_agrees_with_no_label_is_refused_before_the_pool_is_read(
+    asked: CompressSettings, tmp_path: Path, read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TeacherError("the teacher agrees with none")
+
+    monkeypatch.setattr("edgeoe.stages.compress.check_agreement", refuse)
+    with pytest.raises(TeacherError, match="agrees with none"):
+        compress(asked, out=tmp_path / "run")
+    assert len(read) == 18
     assert not (tmp_path / "run").exists()
