@@ -196,7 +196,7 @@ class _Asked:
         for means, stds in _USUAL:
             mean, std = (values if len(values) == channels else values[:1] * channels for values in (means, stds))
             said = f"mean = {_rounded(mean)}, std = {_rounded(std)}"
-            remedy = f"with other values under [preprocess]: {said}."
+            remedy = f"with other values under [preprocess], e.g. {said}."
             yield remedy, replace(self.preprocess, mean=mean, std=std), rows
         if channels == 3:
             remedy = "on images in BGR: turn the channels around in what --teacher builds, e.g. x.flip(1)."

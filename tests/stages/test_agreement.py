@@ -127,7 +127,7 @@ def test_other_preprocessing_that_explains_it_is_named(preprocess: Preprocess) -
     with pytest.raises(TeacherError) as refused:
         check_agreement(TEACHER, samples(EVEN, preprocess=preprocess))
     assert str(refused.value).endswith(
-        "It would agree with 60 of 60 with other values under [preprocess]: mean = [0.485, 0.456, 0.406], "
+        "It would agree with 60 of 60 with other values under [preprocess], e.g. mean = [0.485, 0.456, 0.406], "
         "std = [0.229, 0.224, 0.225]."
     )
 
