@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeoe.errors import BackendError, EdgeoeError, first_line
-from edgeoe.measure.environment import cpu_flags, cpu_model, environment
+from edgeoe.measure.environment import cpu_flags, cpu_model, environment, int8_saturates
 from edgeoe.targets import find_targets, load_target
 from edgeoe.versions import versions
 
@@ -36,13 +36,10 @@ def _python() -> Finding:
 
 
 def _cpu() -> Finding:
-    fast = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
-            if flag in cpu_flags()]  # fmt: skip
-    return Finding(
-        "CPU",
-        True,
-        f"{cpu_model()}, {environment()['cores']} cores, {' '.join(fast) or 'no wide SIMD found'}",
-    )
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16")
+    fast = " ".join(flag for flag in known if flag in cpu_flags())
+    int8 = "; no VNNI: int8 is exact with weights of 7 bits (int8-cpu-7bit)" if int8_saturates() else ""
+    return Finding("CPU", True, f"{cpu_model()}, {environment()['cores']} cores, {fast or 'no wide SIMD found'}{int8}")
 
 
 def _torch() -> Finding:

@@ -25,9 +25,10 @@ from edgeoe.measure.system import (
     usable_cores,
 )
 
-__all__ = ["cpu_flags", "cpu_model", "environment"]
+__all__ = ["cpu_flags", "cpu_model", "environment", "int8_saturates"]
 
 _FLAGS_OF_KERNELS = re.compile(r"avx.*|amx.*|fma4?|f16c|ssse3|sse4_[12]|asimd.*|fphp|neon|i8mm|bf16|sve.*|sme(?!p).*")
+_VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _CORES = "sys/devices/system/cpu"
 _NO_LIMIT = 1 << 60  # bytes; v1 writes "no limit" as 2^63 less a page
 
@@ -44,7 +45,8 @@ _ARM_CORES = {
 def environment(*, root: Path = ROOT) -> dict[str, Any]:
     """Facts on this machine, as JSON can hold them. A key that is absent is unknown, or there is no such thing here.
 
-    cpu, machine, system: names. cpu_flags: those that choose kernels, sorted. cores: that this process may use.
+    cpu, machine, system: names. cpu_flags: those that choose kernels, sorted. int8_saturates: as `int8_saturates` says.
+    cores: that this process may use.
     governor, energy_preference: of cpufreq, all that these cores have. cpu_max_mhz: the most that they are allowed.
     turbo: whether it is on. cpu_limit: cores, of the control group's quota. memory_mb, memory_limit_mb: in 10^6 bytes,
     of the machine and of the control group. container: its kind. board: of the device tree. power_mode: nvpmodel's, by
@@ -57,6 +59,7 @@ def environment(*, root: Path = ROOT) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "cpu": cpu_model(root=root),
         "cpu_flags": sorted(flag for flag in cpu_flags(root=root) if _FLAGS_OF_KERNELS.fullmatch(flag)),
+        "int8_saturates": int8_saturates(root=root),
         "cores": len(cores),
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
@@ -87,6 +90,17 @@ def cpu_flags(*, root: Path = ROOT) -> frozenset[str]:
     """The processor's instruction-set flags; empty where the system does not list them. Source: /proc/cpuinfo."""
     listed = _cpuinfo(root, "flags") or _cpuinfo(root, "Features")
     return frozenset(listed[0].split()) if listed else frozenset()
+
+
+def int8_saturates(*, root: Path = ROOT) -> bool | None:
+    """Whether the processor's fast int8 kernels overflow with weights of 8 bits; None if it is unknown.
+
+    On x86 they add pairs of products in 16 bits, unless there is VNNI: AVX512-VNNI, or AVX-VNNI of processors without
+    AVX-512. Those of Arm never do.
+    """
+    if _cpuinfo(root, "flags"):  # as x86 calls them
+        return cpu_flags(root=root).isdisjoint(_VNNI)
+    return False if _cpuinfo(root, "Features") else None
 
 
 def _cpuinfo(root: Path, key: str) -> list[str]:

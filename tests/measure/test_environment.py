@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from made_up import write_files
 
-from edgeoe.measure.environment import cpu_flags, cpu_model, environment
+from edgeoe.measure.environment import cpu_flags, cpu_model, environment, int8_saturates
 from edgeoe.measure.fingerprint import FINGERPRINT
 from edgeoe.measure.system import usable_cores
 
@@ -80,6 +80,7 @@ def test_a_laptop(tmp_path: Path) -> None:
     assert told == {
         "cpu": "13th Gen Intel(R) Core(TM) i7-1360P",
         "cpu_flags": ["avx", "avx2", "avx_vnni", "fma", "sse4_2"],
+        "int8_saturates": False,
         "cores": 4,
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
@@ -111,6 +112,26 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
     assert told["governor"] == "ondemand"
     assert told["cpu_max_mhz"] == 2400
     assert told.keys().isdisjoint({"power_mode", "jetson_clocks", "gpu", "turbo", "cpu_limit"})
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "saturates"),
+    [
+        ("flags\t\t: fpu sse4_1 ssse3\n", True),
+        ("flags\t\t: fpu avx avx2 fma\n", True),
+        ("flags\t\t: fpu avx2 fma avx512f avx512bw avx512vl\n", True),
+        ("flags\t\t: fpu avx2 fma avx512f avx512_vnni\n", False),
+        ("flags\t\t: fpu avx2 fma avx_vnni\n", False),
+        (JETSON["proc/cpuinfo"], False),
+        ("Features\t: half thumb fastmult vfp neon\n", False),
+        ("isa\t\t: rv64imafdcv\n", None),
+        ("", None),
+    ],
+)
+def test_int8_sums_saturate_on_x86_without_vnni(cpuinfo: str, saturates: bool | None, tmp_path: Path) -> None:
+    root = write_files(tmp_path, {"proc/cpuinfo": cpuinfo})
+    assert int8_saturates(root=root) is saturates
+    assert environment(root=root).get("int8_saturates") is saturates
 
 
 def test_of_an_empty_root_only_what_python_knows_is_known(tmp_path: Path) -> None:
