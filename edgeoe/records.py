@@ -31,12 +31,13 @@ __all__ = [
     "InspectRecord",
     "Latency",
     "LatencyChange",
-    "LayerCost",
+    "LayerSensitivity",
     "MeasureSettings",
     "Measurement",
     "Outcome",
     "Positive",
     "Precision",
+    "RefusedGraph",
     "RuntimeSettings",
     "Speed",
     "Target",
@@ -85,7 +86,8 @@ class DeviceFacts:
     """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
 
     board: one that `edgeoe targets check` knows by name. memory_gb: in 10^9 bytes. tensorrt: the version on it.
-    int8_dot: false for an x86 processor without VNNI, whose int8 sums overflow unless weights have 7 bits.
+    int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits. Where the
+    whole table is left out, the profile is of the machine that it is used on, whose processor tells.
     """
 
     board: str | None = None
@@ -283,9 +285,11 @@ class InspectRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCost:
-    """What one layer in int8, all others in fp32, does to the logits: their relative error (root mean square), and the
-    share of images that change class."""
+class LayerSensitivity:
+    """How a student responds to one layer in int8, all others in fp32.
+
+    error: of the logits, relative root mean square. drop: share of images that change class.
+    """
 
     layer: str
     error: float
@@ -296,8 +300,8 @@ class LayerCost:
 class GraphRecord:
     """A graph made of the fp32 graph, and how far it is from that on images that it was not calibrated with.
 
-    kept_fp32: layers that stayed so to keep the drop small. layers: what each costs, dearest first; empty if nobody
-    measured it.
+    kept_fp32: layers that stayed so to keep the drop small. layers: their sensitivities, the highest first; empty if
+    they were not measured.
     """
 
     path: str
@@ -311,12 +315,25 @@ class GraphRecord:
     calibration_images: int = 0
     bias_corrected: bool = False
     kept_fp32: tuple[str, ...] = ()
-    layers: tuple[LayerCost, ...] = ()
+    layers: tuple[LayerSensitivity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedGraph:
+    """A graph that is too far from the fp32 graph to be written. agreement: share of `images` with the same class."""
+
+    precision: str
+    agreement: float
+    images: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """What `export` wrote, and how far the fp32 graph is from the student; `graphs` were made of that."""
+    """What `export` wrote, and how far the fp32 graph is from the student; `graphs` were made of that.
+
+    refused: int8 graphs that were tried and not written.
+    """
 
     path: str
     sha256: str
@@ -327,6 +344,7 @@ class ExportRecord:
     agreement: float
     images: int
     graphs: tuple[GraphRecord, ...] = ()
+    refused: tuple[RefusedGraph, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,8 +412,8 @@ class Measurement:
     """What was measured of one artifact, where and how.
 
     accuracy: None where there were no test images. drop: top-1 of the teacher less that of the artifact, None where no
-    budget asks for it. random_weights: the teacher
-    never learned, and the accuracy says nothing.
+    budget asks for it. random_weights: the teacher never learned, and the accuracy says nothing. notes: what the reader
+    should know besides.
     """
 
     artifact_sha256: str
@@ -407,6 +425,7 @@ class Measurement:
     environment: dict[str, Any]
     settings: dict[str, Any]
     random_weights: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,7 @@
 """int8 of one student by different calibrations: agreement with its fp32 graph, and accuracy, on test images.
 
+All graphs are judged by exact arithmetic, so that figures do not depend on the processor.
+
     tools/bench_calibration.py RUN --test TEST --samples TRAIN --list SPLIT
 
 RUN: a run of `edgeoe compress` and `edgeoe export`. Ranges come from the images that `compress` put aside (every
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,15 +23,16 @@ import onnx
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
-from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.data.samples import Samples, find_samples, find_test, load_samples, rarest
+from edgeoe.graph.bias_correction import correct_biases, mean_errors
 from edgeoe.graph.calibration import observe
-from edgeoe.graph.quantize import correct_biases, quantisable_layers, quantise, watched_tensors
+from edgeoe.graph.evaluation import run_model
+from edgeoe.graph.export import OUTPUT
+from edgeoe.graph.quantize import quantise, watched_tensors
 from edgeoe.measure.predictions import predict
 from edgeoe.records import CalibrationMethod
 from edgeoe.run import Run
 from edgeoe.stages.facts import run_facts
-from edgeoe.targets import load_target
 
 
 class Reader(CalibrationDataReader):
@@ -44,13 +48,11 @@ class Reader(CalibrationDataReader):
 def graphs(fp32: onnx.ModelProto, images: NDArray[np.float32]) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Each rule's int8 graph of `fp32`, its ranges from `images`."""
     seen = observe(fp32, watched_tensors(fp32), images, np.ones(len(images)))
-    layers = quantisable_layers(fp32)
+    quantised = partial(quantise, recipe="int8-cpu", seen=seen)
     for method in get_args(CalibrationMethod):
-        yield (
-            f"edgeoe {method}",
-            quantise(correct_biases(fp32, seen, layers=layers, recipe="int8-cpu"), "int8-cpu", seen, method=method),
-        )
-    yield "edgeoe percentile, no bias correction", quantise(fp32, "int8-cpu", seen, method="percentile")
+        errors = mean_errors(fp32, quantised(fp32, method=method), seen)
+        yield f"edgeoe {method}", quantised(correct_biases(fp32, errors), method=method)
+    yield "edgeoe percentile, no bias correction", quantised(fp32, method="percentile")
     name = fp32.graph.input[0].name
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
@@ -66,11 +68,11 @@ def graphs(fp32: onnx.ModelProto, images: NDArray[np.float32]) -> Iterator[tuple
     yield f"nncf {nncf.__version__} defaults", nncf.quantize(fp32, data)
 
 
-def predictions(graph: onnx.ModelProto, test: Samples, folder: Path) -> NDArray[np.int64]:
-    path, prepare = folder / "graph.onnx", test.images.preprocess.normalise
-    onnx.save(graph, path)
-    with OnnxRuntime().open(path, load_target("host-cpu")) as runner:
-        return predict(lambda pixels: runner.infer(prepare(pixels)), test.images.rows, test.labels).chosen
+def predictions(graph: onnx.ModelProto, test: Samples) -> NDArray[np.int64]:
+    def logits(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return run_model(graph, test.images.preprocess.normalise(pixels), [OUTPUT])[OUTPUT]
+
+    return predict(logits, test.images.rows, test.labels).chosen
 
 
 def main() -> None:
@@ -91,18 +93,17 @@ def main() -> None:
     }
     rare = np.isin(test.labels, rarest(np.asarray(facts.counts)))
     print(f"{'calibrated with':28} {'rule':38} as fp32  top-1 rare-3")
-    with tempfile.TemporaryDirectory() as folder:
-        base = predictions(fp32, test, Path(folder))
+    base = predictions(fp32, test)
 
-        def show(source: str, rule: str, chosen: NDArray[np.int64]) -> None:
-            right = chosen == test.labels
-            figures = (100 * part.mean() for part in (chosen == base, right, right[rare]))
-            print(f"{source:28} {rule:38} " + " ".join(f"{figure:6.2f}" for figure in figures), flush=True)
+    def show(source: str, rule: str, chosen: NDArray[np.int64]) -> None:
+        right = chosen == test.labels
+        figures = (100 * part.mean() for part in (chosen == base, right, right[rare]))
+        print(f"{source:28} {rule:38} " + " ".join(f"{figure:6.2f}" for figure in figures), flush=True)
 
-        show("", "fp32", base)
-        for source, images in sources.items():
-            for rule, graph in graphs(fp32, images):
-                show(source, rule, predictions(graph, test, Path(folder)))
+    show("", "fp32", base)
+    for source, images in sources.items():
+        for rule, graph in graphs(fp32, images):
+            show(source, rule, predictions(graph, test))
 
 
 if __name__ == "__main__":

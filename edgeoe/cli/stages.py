@@ -66,10 +66,14 @@ def export_command(
     ] = "percentile",
     max_drop: Annotated[
         float | None,
-        typer.Option(help="Share of images that int8 may change the class of: the dearest layers stay fp32 for it."),
+        typer.Option(
+            help="Share of images that int8 may change the class of: the most sensitive layers stay fp32 for it."
+        ),
     ] = None,
     bias_correction: Annotated[bool, typer.Option(help="Take the mean error of int8 weights off the biases.")] = True,
-    sensitivity: Annotated[bool, typer.Option("--sensitivity", help="Show what each layer costs in int8.")] = False,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show how sensitive each layer is to int8.")
+    ] = False,
     config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
@@ -80,7 +84,7 @@ def export_command(
     from edgeoe.pipeline import export
     from edgeoe.report.terminal import bar, say, show_layers
     from edgeoe.run import Run
-    from edgeoe.stages.lower import Int8Settings
+    from edgeoe.stages.lower import Int8Settings, retry_int8
 
     opened, chosen, precisions = Run.open(run), checked_exporter(exporter), checked_precisions(precision)
     if max_drop is not None and not 0 <= max_drop <= 1:
@@ -105,6 +109,10 @@ def export_command(
         )
         if graph.layers:
             show_layers(graph)
+    for refused in record.refused:
+        say((f"{refused.precision} not written", "yellow"), f": {refused.reason}")
+    if record.refused:
+        say(retry_int8(opened))
     next_step(f"edgeoe build {run} --target host-cpu")
     return 0
 

@@ -33,13 +33,16 @@ _AT_ONCE = 2**27  # floats of activations that are held at a time
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One tensor over all images, these weighted. histogram: (2048,) mass between `low` and `high`, which include 0.
-    means: (C,) mean of each channel (axis 1)."""
+    """One tensor over all images, these weighted.
+
+    histogram: (2048,) mass between `low` and `high`, which include 0.
+    mean: the mean over images, of the tensor's shape without its first axis; None where that axis is not of images.
+    """
 
     low: float
     high: float
     histogram: NDArray[np.float64]
-    means: NDArray[np.float64]
+    mean: NDArray[np.float32] | None
 
 
 def observe(
@@ -52,7 +55,7 @@ def observe(
 ) -> dict[str, Observed]:
     """What `tensors` of `graph` hold for images (N, C, H, W) with `weights` (N,). Two passes: ends, then histograms."""
     ends: dict[str, Range] = {}
-    sums: dict[str, NDArray[np.float64]] = {}
+    means: dict[str, NDArray[np.float64] | None] = {}
     histograms: dict[str, NDArray[np.float64]] = {}
     batch = _batch(graph, tensors, images)
     share = weights / weights.sum()
@@ -61,15 +64,34 @@ def observe(
             for name, value in values.items():
                 low, high = ends.get(name, (0.0, 0.0))
                 ends[name] = min(low, float(value.min())), max(high, float(value.max()))
-                by_channel = value.reshape(*value.shape[:2], -1).mean(2, dtype=np.float64)
-                sums[name] = sums.get(name, 0.0) + share[at : at + len(value)] @ by_channel
+                means[name] = _add_mean(means.get(name, np.zeros(value.shape[1:])), value, share[at : at + batch])
             advance()
         for at, values in _activations(graph, tensors, images, batch):
             for name, value in values.items():
-                histogram = _histogram(value, share[at : at + len(value)], ends[name])
+                histogram = _histogram(value, _row_shares(value, share[at : at + batch]), ends[name])
                 histograms[name] = histograms.get(name, 0.0) + histogram
             advance()
-    return {name: Observed(*ends[name], histograms[name], sums[name]) for name in ends}
+    return {
+        name: Observed(*ends[name], histograms[name], None if mean is None else mean.astype(np.float32))
+        for name, mean in means.items()
+    }
+
+
+def _row_shares(value: NDArray[np.float32], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The share of each row of `value`: an image's is shared by its rows; all are alike where they are no images'."""
+    if len(value) % len(share):
+        return np.full(len(value), share.sum() / len(value))
+    rows = len(value) // len(share)
+    return np.repeat(share, rows) / rows
+
+
+def _add_mean(
+    total: NDArray[np.float64] | None, value: NDArray[np.float32], share: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """`total` and the images' shares of `value`; None where rows are no images'."""
+    if total is None or total.shape != value.shape[1:] or len(value) % len(share):
+        return None
+    return np.asarray(total + np.tensordot(_row_shares(value, share), value, 1))
 
 
 def _batch(graph: onnx.ModelProto, tensors: Sequence[str], images: NDArray[np.float32]) -> int:

@@ -1,27 +1,25 @@
 """fp32 graph -> int8 graph, in one of three recipes, since no graph serves all processors.
 
 `int8-cpu`: activations uint8 with a zero point, weights int8 per channel; ONNX Runtime fuses these to integer kernels
-on x86. `int8-cpu-7bit`: the same with weights of 7 bits, for x86 without VNNI, whose kernels add pairs of products in
-16 bits, which those of 8 overflow. `int8-trt`: everything int8 and symmetric, only what TensorRT has integer kernels
-for, biases float. All are Q/DQ graphs with ranges from `graph/calibration.py`, so that they differ in nothing else.
+on x86. `int8-cpu-7bit`: the same with weights of 7 bits, for x86 without VNNI: its kernels, ONNX Runtime's and
+OpenVINO's, add pairs of products in 16 bits, and with weights of 8 bits these saturate. `int8-trt`: everything int8 and
+symmetric, only what TensorRT has integer kernels for, biases float. All are Q/DQ graphs with ranges from
+`graph/calibration.py`, so that they differ in nothing else.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from edgeoe.graph.calibration import Observed, choose_range
 from edgeoe.records import CalibrationMethod
 
-__all__ = ["RECIPES", "Recipe", "correct_biases", "quantisable_layers", "quantise", "watched_tensors"]
+__all__ = ["RECIPES", "Recipe", "quantisable_layers", "quantise", "watched_tensors"]
 
 Recipe = Literal["int8-cpu", "int8-cpu-7bit", "int8-trt"]
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
@@ -29,29 +27,14 @@ SEVEN_BITS: tuple[Recipe, ...] = ("int8-cpu-7bit",)
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    node: onnx.NodeProto
-    weight: NDArray[np.float32]
-    axis: int  # of the weight, that outputs lie along
-
-
-def _layers(graph: onnx.ModelProto) -> dict[str, _Layer]:
-    """Layers with constant weights by the name of their node."""
-    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
-    found = {}
-    for node in graph.graph.node:
-        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants:
-            weight = numpy_helper.to_array(constants[node.input[1]])
-            transposed = any(a.name == "transB" and a.i for a in node.attribute)
-            axis = 0 if node.op_type == "Conv" or transposed else weight.ndim - 1
-            found[node.name] = _Layer(node, weight, axis)
-    return found
-
-
-def quantisable_layers(graph: onnx.ModelProto) -> list[str]:
-    """The nodes of layers with constant weights, in their order."""
-    return [*_layers(graph)]
+def quantisable_layers(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The nodes of layers with constant weights, by name and in their order."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    return {
+        node.name: node
+        for node in graph.graph.node
+        if node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in constants
+    }
 
 
 def watched_tensors(graph: onnx.ModelProto) -> list[str]:
@@ -111,49 +94,3 @@ def quantise(
     quantizer.model.topological_sort()
     made: onnx.ModelProto = quantizer.model.model
     return made
-
-
-def correct_biases(
-    graph: onnx.ModelProto, seen: Mapping[str, Observed], *, layers: Iterable[str], recipe: Recipe
-) -> onnx.ModelProto:
-    """`graph` with the mean error that rounding weights would leave in each output of `layers` taken off its bias.
-
-    Source: Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction", ICCV 2019.
-    """
-    corrected = onnx.ModelProto()
-    corrected.CopyFrom(graph)
-    wanted, found = set(layers), _layers(graph)
-    constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
-    for node in corrected.graph.node:
-        layer = found.get(node.name)
-        if layer is None or node.name not in wanted or node.input[0] not in seen or len(node.input) < 3:
-            continue
-        shift = _mean_shift(layer, seen[node.input[0]].means, levels=63 if recipe in SEVEN_BITS else 127)
-        bias = constants.get(node.input[2])
-        if shift is None or bias is None:
-            continue
-        own = numpy_helper.to_array(bias)
-        new = numpy_helper.from_array((own - shift.reshape(own.shape)).astype(own.dtype), f"{node.name}.bias")
-        corrected.graph.initializer.append(new)
-        node.input[2] = new.name
-    return corrected
-
-
-def _mean_shift(layer: _Layer, means: NDArray[np.float64], *, levels: int) -> NDArray[np.float64] | None:
-    """(O,) mean of (rounded weight - weight) x, given the mean of each input channel; padding is not seen."""
-    error = (_rounded(layer, levels) - layer.weight).astype(np.float64)
-    if layer.node.op_type != "Conv":
-        inputs = error if layer.axis == 0 else error.T
-        return inputs @ means if inputs.ndim == 2 and inputs.shape[1] == len(means) else None
-    outputs, within = error.shape[:2]
-    groups = len(means) // within
-    by_input = error.reshape(outputs, within, -1).sum(2)
-    own = means.reshape(groups, within).repeat(outputs // groups, axis=0)
-    return np.asarray((by_input * own).sum(1))
-
-
-def _rounded(layer: _Layer, levels: int) -> NDArray[np.float32]:
-    """The weight as int8 per channel holds it."""
-    others = tuple(axis for axis in range(layer.weight.ndim) if axis != layer.axis)
-    scale = np.maximum(np.abs(layer.weight).max(others, keepdims=True), 1e-12) / levels
-    return np.asarray(np.clip(np.round(layer.weight / scale), -levels, levels) * scale, np.float32)

@@ -127,6 +127,7 @@ class _Target:
     outcome: Outcome
     judged: tuple[_Judged, ...]
     noise: tuple[str, ...]
+    notes: tuple[str, ...]
     drop: Estimate | None
     result: Result
     speed: Speed
@@ -155,6 +156,7 @@ def _target(run: Run, name: str, counts: list[int]) -> _Target:
         outcome=Verdict(checks).outcome,
         judged=tuple(_Judged(check, _around(check)) for check in checks),
         noise=tuple(record["noise"]),
+        notes=tuple(record.get("notes", ())),
         drop=_estimate(record["intervals"]["drop"]),
         result=result,
         speed=speed_from_samples(result.speed, result.target.measure),

@@ -43,6 +43,7 @@ def markdown_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict
     rows = [(_SIGNS[check.outcome], check_text(check)) for check in verdict.checks]
     lines += _table(("result", "check"), rows)
     lines += [f"- noise: {_safe(reason)}" for reason in record["noise"]]
+    lines += [f"- note: {_safe(note)}" for note in record.get("notes", [])]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     latency = record["latency_ms"]
     lines.append(f"{latency['n']} calls in {latency['processes']} processes, batch {latency['batch']}.")

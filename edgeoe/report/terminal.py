@@ -99,18 +99,18 @@ def show_left_alone(refused: Mapping[str, str]) -> None:
 
 
 def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
-    """Print what the dearest layers cost in int8."""
+    """Print the sensitivities of the most sensitive layers of an int8 graph."""
     rows = [
         (
-            cost.layer,
-            f"{100 * cost.error:.2f} %",
-            f"{100 * cost.drop:.1f} %",
-            "fp32" if cost.layer in graph.kept_fp32 else "",
+            layer.layer,
+            f"{100 * layer.error:.2f} %",
+            f"{100 * layer.drop:.1f} %",
+            "fp32" if layer.layer in graph.kept_fp32 else "",
         )
-        for cost in graph.layers[:most]
+        for layer in graph.layers[:most]
     ]
     left = len(graph.layers) - len(rows)
-    title = f"{graph.precision}: each layer alone in int8" + (f", the {left} cheapest left out" if left else "")
+    title = f"{graph.precision}: each layer alone in int8" + (f", without the {left} least sensitive" if left else "")
     out.print(table(title, ("layer", "error of logits", "images of another class", "stays"), rows))
 
 
@@ -135,6 +135,8 @@ def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> Non
     out.print(table(f"{target}, {images or 'no'} test images", ("", "measured [95 %]"), rows))
     for reason in m.speed.noise:
         say(("noise", "yellow"), f": {reason}")
+    for note in m.notes:
+        say(("note", "yellow"), f": {note}")
     if m.random_weights:
         say(("random weights", "yellow"), ": the teacher never learned, accuracy and recall say nothing")
 

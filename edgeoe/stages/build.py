@@ -8,7 +8,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records import Artifact, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
-from edgeoe.stages.lower import graph_file, graph_made_by
+from edgeoe.stages.lower import graph_for
 
 __all__ = ["build"]
 
@@ -16,12 +16,10 @@ __all__ = ["build"]
 def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     """Build the artifact for `target` from the run's graph, and prove that it loads and runs.
 
-    Raises TargetError if the profile asks for what can't be.
+    Raises TargetError if the profile asks for what can't be, RunError if its graph was not exported.
     """
     require_buildable(target)
-    made_by = graph_made_by(run, target)
-    run.file("export.json", made_by=made_by)
-    graph = run.file(graph_file(target), made_by=made_by)
+    graph = graph_for(run, target)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     folder = f"targets/{target.name}"
     run.forget(*(f"{folder}/{name}" for name in ("validation.json", "result.json", "engine.json")))

@@ -30,7 +30,7 @@ from edgeoe.records import Target, to_json
 from edgeoe.registry import BACKENDS
 from edgeoe.run import Run
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file, graph_made_by
+from edgeoe.stages.lower import graph_for, graph_made_by
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 
@@ -117,9 +117,8 @@ def _packer(out: Path) -> Callable[[bytes], bytes]:
 
 
 def _files(run: Run, target: Target, samples: Samples | None) -> Iterator[tuple[str, bytes]]:
-    made_by = graph_made_by(run, target)
-    yield "model.onnx", run.file(graph_file(target), made_by=made_by).read_bytes()
-    for name, array in run.read_tensors("golden.safetensors", made_by=made_by).items():
+    yield "model.onnx", graph_for(run, target, here=False).read_bytes()
+    for name, array in run.read_tensors("golden.safetensors", made_by=graph_made_by(run, target)).items():
         yield f"golden-{name}.npy", _npy(array)
     if samples:
         yield "test-images.npy", _npy(samples.images.rows(np.arange(len(samples.labels))))
@@ -138,7 +137,7 @@ def _facts(run: Run, target: Target, files: Mapping[str, str]) -> dict[str, Any]
         "classes": facts.classes,
         "rare": rarest(np.asarray(facts.counts)),
         "preprocess": {"mean": facts.preprocess.mean, "std": facts.preprocess.std},
-        "graph": _graph_record(run, graph_file(target)),
+        "graph": _graph_record(run, graph_for(run, target, here=False).name),
         "files": files,
     }
 

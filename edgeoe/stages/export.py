@@ -18,10 +18,10 @@ from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from
 from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.models.checkpoint import load_student
 from edgeoe.progress import Progress, silent
-from edgeoe.records import ExportRecord, Precision
+from edgeoe.records import ExportRecord, GraphRecord, Precision, RefusedGraph
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import Int8Settings, write_fp16, write_int8
+from edgeoe.stages.lower import Int8Settings, Int8Writer, retry_int8, write_fp16
 
 __all__ = ["ExporterChoice", "export"]
 
@@ -36,14 +36,16 @@ def export(
     exporter: ExporterChoice = "auto",
     precisions: Collection[Precision] = (),
     int8: Int8Settings | None = None,
-    recipes: Collection[Recipe] = RECIPES,
+    recipes: Collection[Recipe] | None = None,
     progress: Progress = silent,
 ) -> ExportRecord:
     """Write student.onnx, checked against the student on real images, and its golden outputs; then, made of it, the
-    graphs of the other `precisions`: student-fp16.onnx, and one for each of the int8 `recipes`.
+    graphs of the other `precisions`: student-fp16.onnx, and for int8 one for each recipe.
 
     exporter: "auto" takes the legacy one, and logs why, where the dynamo exporter fails or its graph does not pass.
-    Raises ExportError, with every exporter's reason, if there is no graph that passes.
+    recipes: the int8 recipes that are needed; None tries all, and one that passes is enough. A recipe that fails is
+    recorded with its reason and does not keep others from being written.
+    Raises ExportError, with every reason, if no fp32 graph passes, or not the int8 recipes that are needed.
     """
     facts = run_facts(run)
     student = load_student(run)
@@ -80,10 +82,18 @@ def export(
     )
     run.write_record("export.json", record)
     graphs = [write_fp16(run)] if "fp16" in precisions else []
+    refused: list[RefusedGraph] = []
     if "int8" in precisions:
-        graphs += write_int8(run, recipes, int8 or Int8Settings(), progress=progress)
-    record = replace(record, graphs=tuple(graphs))
+        writer = Int8Writer(run, int8 or Int8Settings(), progress=progress)
+        for tried in map(writer.write, RECIPES if recipes is None else recipes):
+            if isinstance(tried, GraphRecord):
+                graphs.append(tried)
+            else:
+                refused.append(tried)
+    record = replace(record, graphs=tuple(graphs), refused=tuple(refused))
     run.write_record("export.json", record)
+    if refused and (recipes is not None or len(refused) == len(RECIPES)):
+        raise ExportError(" ".join([*(one.reason for one in refused), retry_int8(run)]))
     return record
 
 

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeoe.errors import ExportError
+from edgeoe.errors import ExportError, RunError
+from edgeoe.graph.bias_correction import correct_biases, mean_errors
 from edgeoe.graph.calibration import Observed, observe
 from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import OUTPUT
 from edgeoe.graph.half import to_fp16
-from edgeoe.graph.quantize import Recipe, correct_biases, quantisable_layers, quantise, watched_tensors
+from edgeoe.graph.quantize import Recipe, quantisable_layers, quantise, watched_tensors
+from edgeoe.measure.environment import int8_saturates
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CalibrationMethod, GraphRecord, LayerCost, Target
+from edgeoe.records import (
+    CalibrationMethod,
+    DeviceFacts,
+    GraphRecord,
+    LayerSensitivity,
+    RefusedGraph,
+    Target,
+)
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
 
-__all__ = ["Int8Settings", "graph_file", "graph_made_by", "recipe_for", "write_fp16", "write_int8"]
+__all__ = [
+    "Int8Settings",
+    "Int8Writer",
+    "graph_file",
+    "graph_for",
+    "graph_made_by",
+    "recipe_for",
+    "retry_int8",
+    "write_fp16",
+]
 
 FP16_TOLERANCE = 0.02  # of max |difference| / max |logit|
-MIN_AGREEMENT = 0.9  # of an int8 graph with the fp32 graph: fewer is a broken calibration
-_PROBED = 64  # images that a single layer's cost is measured on
+MIN_AGREEMENT = 0.9  # of an int8 graph with the fp32 graph: less is a broken calibration
+_PROBED = 64  # images that a single layer's sensitivity is measured on
 
 
 @dataclass(frozen=True, slots=True)
 class Int8Settings:
-    """How int8 graphs are made. max_drop: share of images that may change class, None for no limit; the layers that
-    cost most stay fp32 until it is met. sensitivity: measure every layer's cost, needed or not."""
+    """How int8 graphs are made.
+
+    max_drop: share of images that may change class, None for no limit; the most sensitive layers stay fp32 until it is
+    met. sensitivity: measure the sensitivity of every layer, needed or not.
+    """
 
     calibration: CalibrationMethod = "percentile"
     bias_correction: bool = True
@@ -38,11 +60,18 @@ class Int8Settings:
     sensitivity: bool = False
 
 
-def recipe_for(target: Target) -> Recipe:
-    """The int8 recipe that a target has fast and exact kernels for."""
+def recipe_for(target: Target, *, here: bool = True) -> Recipe:
+    """The int8 recipe that `target` computes fast and exactly.
+
+    A profile that says nothing of its device means the machine that the graph runs on: with `here` this one, whose
+    processor decides; else an unknown one, for which nothing is assumed.
+    """
     if target.backend == "tensorrt" or target.runtime.provider == "tensorrt":
         return "int8-trt"
-    return "int8-cpu-7bit" if target.device.int8_dot is False else "int8-cpu"
+    exact = target.device.int8_dot
+    if here and target.device == DeviceFacts():
+        exact = not int8_saturates()
+    return "int8-cpu-7bit" if target.on_cpu and exact is False else "int8-cpu"
 
 
 def graph_made_by(run: Run, target: Target) -> str:
@@ -50,11 +79,36 @@ def graph_made_by(run: Run, target: Target) -> str:
     return f"export {run.path}" + ("" if target.precision == "fp32" else f" --precision {target.precision}")
 
 
-def graph_file(target: Target) -> str:
-    """The file in a run that holds the graph for a target."""
+def graph_file(target: Target, *, here: bool = True) -> str:
+    """The file in a run that holds the graph for a target. here: as for `recipe_for`."""
     if target.precision == "int8":
-        return f"student-{recipe_for(target)}.onnx"
+        return _int8_file(recipe_for(target, here=here))
     return "student.onnx" if target.precision == "fp32" else "student-fp16.onnx"
+
+
+def _int8_file(recipe: str) -> str:
+    return f"student-{recipe}.onnx"
+
+
+def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
+    """The graph of `run` for `target`. here: as for `recipe_for`.
+
+    Raises RunError if it was not exported, with the reason if `export` refused it.
+    """
+    name, made_by = graph_file(target, here=here), graph_made_by(run, target)
+    for refused in run.read_record("export.json", made_by=made_by).get("refused", []):
+        if name == _int8_file(refused["precision"]):
+            reason = f"{refused['reason']} {retry_int8(run)}"
+            raise RunError(f"target {target.name} needs {run.path / name}, which export refused: {reason}")
+    return run.file(name, made_by=made_by)
+
+
+def retry_int8(run: Run) -> str:
+    """What to do about an int8 graph that was refused, for messages."""
+    return (
+        "Try another --calibration, or keep the most sensitive layers fp32: "
+        f"edgeoe export {run.path} --precision int8 --max-drop 0.01"
+    )
 
 
 def write_fp16(run: Run) -> GraphRecord:
@@ -71,37 +125,41 @@ def write_fp16(run: Run) -> GraphRecord:
     return _write(run, graph, "fp16", got, images)
 
 
-def write_int8(
-    run: Run, recipes: Iterable[Recipe], settings: Int8Settings, *, progress: Progress = silent
-) -> list[GraphRecord]:
-    """Write student-<recipe>.onnx for each, all with ranges from one look at the run's calibration images.
+class Int8Writer:
+    """Writes int8 graphs of a run's fp32 graph, all with ranges from one look at the run's calibration images."""
 
-    Raises ExportError if one agrees with the fp32 graph on fewer than MIN_AGREEMENT of the other images.
-    """
-    images, graph = _Images.of(run), _fp32(run)
-    weights = np.ones(len(images.calibration))
-    seen = observe(graph, watched_tensors(graph), images.calibration, weights, progress=progress)
-    return [_write_int8(run, _Maker(graph, images, seen, recipe, settings, progress)) for recipe in recipes]
+    def __init__(self, run: Run, settings: Int8Settings, *, progress: Progress = silent) -> None:
+        self._run, self._settings, self._progress = run, settings, progress
+        self._images, self._graph = _Images.of(run), _fp32(run)
+        weights = np.ones(len(self._images.calibration))
+        tensors = watched_tensors(self._graph)
+        self._seen = observe(self._graph, tensors, self._images.calibration, weights, progress=progress)
 
-
-def _write_int8(run: Run, maker: _Maker) -> GraphRecord:
-    images, settings, recipe = maker.images, maker.settings, maker.recipe
-    kept: tuple[str, ...] = ()
-    costs: tuple[LayerCost, ...] = ()
-    logits = _logits(made := maker.make(kept), images.others)
-    allowed = settings.max_drop
-    too_far = allowed is not None and 1 - images.agreement(logits) > allowed
-    if settings.sensitivity or too_far:
-        costs = maker.costs()
-    if allowed is not None and too_far:
-        kept = maker.fewest_kept([cost.layer for cost in costs], allowed)
-        logits = _logits(made := maker.make(kept), images.others)
-    if images.agreement(logits) < MIN_AGREEMENT:
-        raise ExportError(
-            f"in {recipe} this student agrees with itself on only {100 * images.agreement(logits):.1f} % of "
-            f"{len(logits)} images. Try another --calibration, or --max-drop 0.01 to keep the worst layers fp32."
-        )
-    return _write(run, made, recipe, logits, images, settings=settings, kept=kept, costs=costs)
+    def write(self, recipe: Recipe) -> GraphRecord | RefusedGraph:
+        """Write student-<recipe>.onnx, unless it agrees with the fp32 graph on fewer than MIN_AGREEMENT of the images
+        that it was not calibrated with."""
+        images, settings = self._images, self._settings
+        maker = _Maker(self._graph, images, self._seen, recipe, settings, self._progress)
+        kept: tuple[str, ...] = ()
+        layers: tuple[LayerSensitivity, ...] = ()
+        logits = _logits(graph := maker.make(kept), images.others)
+        allowed = settings.max_drop
+        too_far = allowed is not None and 1 - images.agreement(logits) > allowed
+        if settings.sensitivity or too_far:
+            layers = maker.sensitivities()
+        if allowed is not None and too_far:
+            kept = maker.fewest_kept([layer.layer for layer in layers], allowed)
+            logits = _logits(graph := maker.make(kept), images.others)
+        agreement = images.agreement(logits)
+        if agreement < MIN_AGREEMENT:
+            return RefusedGraph(
+                precision=recipe,
+                agreement=agreement,
+                images=len(logits),
+                reason=f"in {recipe} this student decides as in fp32 on {100 * agreement:.1f} % of {len(logits)} "
+                f"images, and {100 * MIN_AGREEMENT:g} % are required.",
+            )
+        return _write(self._run, graph, recipe, logits, images, settings=settings, kept=kept, layers=layers)
 
 
 def _fp32(run: Run) -> onnx.ModelProto:
@@ -145,39 +203,44 @@ class _Maker:
     settings: Int8Settings
     progress: Progress
     layers: list[str] = field(init=False)
+    errors: Mapping[str, NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.layers = quantisable_layers(self.graph)
+        self.layers = [*quantisable_layers(self.graph)]
+        self.errors = (
+            mean_errors(self.graph, self._quantised(self.graph), self.seen) if self.settings.bias_correction else {}
+        )
 
-    def make(self, keep: Sequence[str]) -> onnx.ModelProto:
-        rounded = [layer for layer in self.layers if layer not in set(keep)]
-        graph = self.graph
-        if self.settings.bias_correction:
-            graph = correct_biases(graph, self.seen, layers=rounded, recipe=self.recipe)
+    def make(self, keep: Collection[str]) -> onnx.ModelProto:
+        """The int8 graph in which the layers `keep` stay fp32."""
+        errors = {layer: error for layer, error in self.errors.items() if layer not in keep}
+        return self._quantised(correct_biases(self.graph, errors), keep)
+
+    def _quantised(self, graph: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
         return quantise(graph, self.recipe, self.seen, method=self.settings.calibration, keep=keep)
 
-    def costs(self) -> tuple[LayerCost, ...]:
-        """What each layer costs when it alone is int8, dearest first."""
+    def sensitivities(self) -> tuple[LayerSensitivity, ...]:
+        """Each layer's sensitivity, when it alone is int8; the most sensitive first."""
         others = self.images.others[:_PROBED]
         expected = self.images.expected[:_PROBED]
-        found = []
-        with self.progress("Weighing layers", len(self.layers)) as advance:
+        measured = []
+        with self.progress("Measuring sensitivity", len(self.layers)) as advance:
             for layer in self.layers:
-                logits = _logits(self.make([name for name in self.layers if name != layer]), others)
+                logits = _logits(self.make({*self.layers} - {layer}), others)
                 error = float(np.sqrt(np.square(logits - expected).mean() / np.square(expected).mean()))
-                found.append(LayerCost(layer, error, 1 - self.images.agreement(logits)))
+                measured.append(LayerSensitivity(layer, error, 1 - self.images.agreement(logits)))
                 advance()
-        return tuple(sorted(found, key=lambda cost: -cost.error))
+        return tuple(sorted(measured, key=lambda layer: -layer.error))
 
-    def fewest_kept(self, dearest: Sequence[str], allowed: float) -> tuple[str, ...]:
-        """The fewest of the dearest layers that must stay fp32 for the drop to be `allowed`."""
+    def fewest_kept(self, ordered: Sequence[str], allowed: float) -> tuple[str, ...]:
+        """The fewest of the layers, the most sensitive first, that must stay fp32 for the drop to be `allowed`."""
         low, high = 0, 1  # `low` are too few
-        while high < len(dearest) and not self._suffice(dearest[:high], allowed):
-            low, high = high, min(2 * high, len(dearest))
+        while high < len(ordered) and not self._suffice(ordered[:high], allowed):
+            low, high = high, min(2 * high, len(ordered))
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._suffice(dearest[:middle], allowed) else (middle, high)
-        return tuple(dearest[:high])
+            low, high = (low, middle) if self._suffice(ordered[:middle], allowed) else (middle, high)
+        return tuple(ordered[:high])
 
     def _suffice(self, keep: Sequence[str], allowed: float) -> bool:
         return 1 - self.images.agreement(_logits(self.make(keep), self.images.others)) <= allowed
@@ -192,7 +255,7 @@ def _write(
     *,
     settings: Int8Settings | None = None,
     kept: tuple[str, ...] = (),
-    costs: tuple[LayerCost, ...] = (),
+    layers: tuple[LayerSensitivity, ...] = (),
 ) -> GraphRecord:
     path = run.write(f"student-{precision}.onnx", lambda file: onnx.save(graph, file))
     return GraphRecord(
@@ -207,5 +270,5 @@ def _write(
         calibration_images=len(images.calibration) if settings else 0,
         bias_corrected=settings.bias_correction if settings else False,
         kept_fp32=kept,
-        layers=costs,
+        layers=layers,
     )

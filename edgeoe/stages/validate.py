@@ -24,7 +24,7 @@ from edgeoe.records import Artifact, Estimate, Measurement, Target, Verdict, to_
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file, graph_made_by
+from edgeoe.stages.lower import graph_for, recipe_for
 from edgeoe.stages.overlap import report_test_overlap
 from edgeoe.stages.teacher import teacher_predictions
 
@@ -69,8 +69,7 @@ def built_artifact(run: Run, target: Target) -> Artifact:
     """The record of what `build` made for `target`. Raises RunError if the graph has changed since."""
     made_by = f"build {run.path} --target {target.name}"
     artifact = Artifact(**run.read_record(f"targets/{target.name}/engine.json", made_by=made_by))
-    graph = run.file(graph_file(target), made_by=graph_made_by(run, target))
-    if artifact.graph_sha256 != file_sha256(graph):
+    if artifact.graph_sha256 != file_sha256(graph_for(run, target)):
         raise RunError(f"{run.path / artifact.artifact}: built from another graph. Build again: edgeoe {made_by}")
     return artifact
 
@@ -101,6 +100,7 @@ def conclude(run: Run, target: Target, result: Result, teacher: Predictions | No
         environment={**result.environment, **result.speed.watched},
         settings={**asdict(target.measure), **asdict(target.runtime), **result.settings},
         random_weights=run_facts(run).random_weights,
+        notes=_notes(result),
     )
     verdict = judge(measurement, target.budget)
     folder = f"targets/{target.name}"
@@ -108,6 +108,18 @@ def conclude(run: Run, target: Target, result: Result, teacher: Predictions | No
     run.write(f"{folder}/result.json", lambda path: write_result(path, result))
     run.write_record(f"{folder}/validation.json", validate_record(measurement, verdict, result.classes))
     return measurement, verdict
+
+
+def _notes(result: Result) -> tuple[str, ...]:
+    """What the reader should know of how the device computed."""
+    target, bundled = result.target, bool(result.bundle_sha256)
+    saturates = result.environment.get("int8_saturates") and target.on_cpu and target.precision == "int8"
+    if not saturates or recipe_for(target, here=not bundled) == "int8-cpu-7bit":
+        return ()
+    return (
+        "int8 sums saturate here, which makes the network less accurate: this x86 processor has no VNNI, and weights "
+        f"have 8 bits. Set int8_dot = false in [device] of the profile, and {'bundle' if bundled else 'build'} again.",
+    )
 
 
 def _drop(teacher: Predictions, own: Predictions) -> Estimate:
@@ -146,6 +158,7 @@ def validate_record(measurement: Measurement, verdict: Verdict, classes: Sequenc
         "environment": measurement.environment,
         "settings": measurement.settings,
         "random_weights": measurement.random_weights,
+        "notes": list(measurement.notes),
     }
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made_up import result, speed
 
 from edgeoe.errors import RunError
-from edgeoe.records import Budget
+from edgeoe.records import Budget, DeviceFacts
 from edgeoe.report.html import Axis, figure, report_page, write_report
 from edgeoe.run import Run
 from edgeoe.stages.validate import conclude
@@ -131,7 +131,18 @@ def test_random_weights_are_said(exported: Path) -> None:
     assert "the teacher never learned" in Page(report_page(run)).text()
 
 
-def test_what_layers_cost_is_there_if_somebody_measured_it(exported: Path) -> None:
+def test_int8_graphs_that_were_refused_and_sums_that_saturate_are_said(exported: Path) -> None:
+    run, made = Run.open(exported), result(environment={"cpu": "Some CPU", "int8_saturates": True, "versions": {}})
+    profile = replace(made.target, precision="int8", device=DeviceFacts(int8_dot=True))
+    conclude(run, profile, replace(made, target=profile), made.predictions)
+    refused = {"precision": "int8-trt", "agreement": 0.5, "images": 256, "reason": "in int8-trt 50.0 % of <256> images"}
+    run.write_record("export.json", {**run.read_record("export.json", made_by="export"), "refused": [refused]})
+    text = Page(report_page(run)).text()
+    assert "int8-trt was not written: in int8-trt 50.0 % of <256> images" in text
+    assert "Note: int8 sums saturate here" in text
+
+
+def test_sensitivities_of_layers_are_there_if_they_were_measured(exported: Path) -> None:
     run = judged(exported)
     graph = {
         "path": "student-int8-cpu.onnx",
@@ -149,6 +160,7 @@ def test_what_layers_cost_is_there_if_somebody_measured_it(exported: Path) -> No
     run.write_record("export.json", {**run.read_record("export.json", made_by="export"), "graphs": [graph]})
     text = Page(report_page(run)).text()
     assert "int8-cpu student-int8-cpu.onnx 0.500 99.0 % of 256 0.05 percentile, 200 images, biases corrected" in text
+    assert "sensitivity of each layer" in text
     assert "head 3.10 % 2.0 %" in text
 
 

@@ -50,10 +50,11 @@ def test_a_verdict_has_a_row_for_each_check_and_tells_noise() -> None:
     check = Check(name="p50_ms", limit=2, sense="at most", measured=Estimate(1, 0.9, 1.1), outcome="passed")
     record = {
         "noise": ["others used 62 % of the cores"],
+        "notes": ["int8 sums saturate here"],
         "latency_ms": {"n": 800, "processes": 8, "batch": 1},
         "environment": {"cpu": "Some CPU"},
     }
     document = markdown_of_verdict("host-cpu", record, Verdict((check,)))
     assert "| ✅ passed | p50\\_ms 1 \\[0.9, 1.1], at most 2 |" in document
-    assert "- noise: others used 62 % of the cores" in document
+    assert "- noise: others used 62 % of the cores\n- note: int8 sums saturate here" in document
     assert "800 calls in 8 processes, batch 1." in document

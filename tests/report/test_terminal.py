@@ -62,11 +62,13 @@ def test_classes_and_targets_keep_their_names(name: str, capsys: pytest.CaptureF
     measurement = Measurement(
         artifact_sha256="0", size_bytes=1, golden_agreement=1.0, accuracy=accuracy, drop=None,
         speed=speed_from_samples(samples, load_target("host-cpu").measure), environment={}, settings={},
+        notes=(f"a note on {name}",),
     )  # fmt: skip
     show_measurement(name, [name, "other"], measurement)
     show_verdict(name, judge(measurement, Budget()))
     shown = capsys.readouterr().out
     assert f"rare recall ({name})" in shown
+    assert f"note: a note on {name}\n" in shown
     assert f"{name}, 30 test images" in shown
     assert "50.0 %  [40.0, 60.0]" in shown
     assert shown.endswith(f"{name}: passed\n")

@@ -27,7 +27,7 @@ from edgeoe.records import Budget, Target
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.compress import _one_of_each_class_first
 from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import Int8Settings, write_int8
+from edgeoe.stages.lower import graph_file
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 from edgeoe.targets import load_target
@@ -173,9 +173,9 @@ def test_an_artifact_whose_typed_graph_is_gone_says_how_to_make_it(
     exported: Path, target: Target, pictures: Path
 ) -> None:
     run, rounded = Run.open(exported), replace(target, precision="int8")
-    write_int8(run, ["int8-cpu"], Int8Settings())
+    export(run, precisions=["int8"])
     build(run, rounded)
-    run.forget("student-int8-cpu.onnx")
+    run.forget(graph_file(rounded))
     with pytest.raises(RunError, match=r"Make it: edgeoe export .* --precision int8"):
         validate(run, rounded, test=pictures / "test")
 
