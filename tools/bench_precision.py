@@ -4,8 +4,8 @@
     edgeoe compress ... --out runs/a && edgeoe export runs/a --precision fp32,fp16,int8
     tools/bench_precision.py runs/teacher runs/a --test TEST
 
-Networks take turns of a few calls on one thread. Milliseconds are p50 of the calls' own CPU time, which other work on
-the machine does not lengthen, and of wall time.
+int8 is the recipe that this processor needs. Networks take turns of a few calls on one thread. Milliseconds are p50 of
+the calls' own CPU time, which other work on the machine does not lengthen, and of wall time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -25,10 +26,11 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_test, load_samples, rarest
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
-from edgeoe.records import Target
+from edgeoe.records import Precision, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.lower import graph_file
 from edgeoe.targets import load_target
 
 CALLS = 5  # of one network in a turn, after one that only warms the caches
@@ -79,15 +81,16 @@ def main() -> None:
     parser.add_argument("--backend", action="append", help="onnxruntime unless told; may be given several times")
     parser.add_argument("--rounds", type=int, default=100)
     options = parser.parse_args()
+    target = load_target("host-cpu")
     graphs = {"teacher fp32": options.teacher / "student.onnx"}
     for run in options.students:
-        for name, file in {"fp32": "student", "fp16": "student-fp16", "int8": "student-int8-cpu"}.items():
-            if (run / f"{file}.onnx").is_file():
-                graphs[f"{run.name} {name}"] = run / f"{file}.onnx"
+        for precision in get_args(Precision):
+            file = run / graph_file(replace(target, precision=precision))
+            if file.is_file():
+                graphs[f"{run.name} {precision}"] = file
     run = Run.open(options.students[0])
     facts = run_facts(run)
     test = load_samples(find_test(options.test, facts.classes), facts.preprocess)
-    target = load_target("host-cpu")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         opened = runners(graphs, options.backend or ["onnxruntime"], target, Path(folder), stack)
         x = facts.preprocess.normalise(test.images.rows([0]))
