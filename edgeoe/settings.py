@@ -274,9 +274,11 @@ class Config:
 
     def _anchored(self, key: str, value: Any) -> Any:
         """`value` of option `key`, a relative path in it taken from this file's folder."""
-        if key == "classes" and self.path is not None:  # names, or a text that is a file's path or has commas
-            file = isinstance(value, str) and names_a_file(value, folder=self.path.parent)
-            return [str(self.path.parent / value) if file else value] if isinstance(value, str) else value
+        if key == "classes" and self.path is not None and not isinstance(value, list):  # a file, names, or a number
+            is_file = isinstance(value, str) and names_a_file(value, folder=self.path.parent)
+            return [str(self.path.parent / value) if is_file else str(value)]
+        if key == "classes":
+            return value
         if isinstance(value, list):
             return [self._anchored(key, item) for item in value]
         if key == "weights" and value == "random":

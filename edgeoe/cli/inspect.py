@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeoe.class_names import class_names
 from edgeoe.cli.options import ConfigOption, JsonOption, next_step, preprocess_settings, write_json
 from edgeoe.errors import ConfigError
 from edgeoe.settings import weights_from_text
@@ -22,8 +23,13 @@ def command(
         str | None, typer.Option(help="As compress takes them.", metavar="FILE|random", show_default=False)
     ] = None,
     classes: Annotated[
-        int | None,
-        typer.Option(help="Outputs of a timm or torchvision teacher; default: 1000.", min=1, show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="How many outputs a timm or torchvision teacher has, or their names as compress takes them; default: "
+            "1000.",
+            metavar="N|FILE|a,b,c",
+            show_default=False,
+        ),
     ] = None,
     samples: Annotated[
         Path | None, typer.Option(help="A folder per class, instead of --classes.", show_default=False)
@@ -51,12 +57,12 @@ def command(
     from edgeoe.report.terminal import bar
     from edgeoe.targets import load_target
 
-    if classes is not None and samples is not None:
+    if classes and samples is not None:
         raise ConfigError("--classes and --samples: give one of them.")
     record = inspect(
         teacher,
         weights=None if weights is None else weights_from_text(weights),
-        classes=len(find_samples(samples, none_allowed=True).classes) if samples is not None else classes,
+        classes=_count(classes or []) if samples is None else len(find_samples(samples, none_allowed=True).classes),
         preprocess=preprocess_settings(context, config),
         include=include or (),
         exclude=exclude or (),
@@ -73,3 +79,12 @@ def command(
     else:
         next_step("edgeoe inspect with another --teacher: no method can make this one smaller")
     return 0
+
+
+def _count(classes: list[str]) -> int | None:
+    """How many classes `--classes` gives, as a number or by name; None if it is not there. Raises ConfigError."""
+    if len(classes) != 1 or not classes[0].lstrip("-").isdecimal():
+        return len(class_names(classes)) if classes else None
+    if int(classes[0]) < 1:
+        raise ConfigError(f"--classes must be at least 1. Got {classes[0]}.")
+    return int(classes[0])

@@ -46,11 +46,14 @@ def listed_images(list_file: Path, folder: Path, classes: Sequence[str]) -> dict
 
 def _resolved(entry: str, folder: Path, list_file: Path, classes: Sequence[str]) -> Path:
     """The path in `folder` that `entry` means: the first reading that is a file, else one of a class's folder."""
-    readings = list(_readings(entry, folder, list_file))
+    readings = []
+    for path in _readings(entry, folder, list_file):
+        if (folder / path).is_file():
+            return path
+        readings.append(path)
     if not readings:
         raise DataError(f"{entry!r} lies outside {folder}. Paths are relative to --samples, or lead into it.")
-    of_a_class = (path for path in readings if path.parts and path.parts[0] in classes)
-    return next((path for path in readings if (folder / path).is_file()), next(of_a_class, readings[0]))
+    return next((path for path in readings if path.parts and path.parts[0] in classes), readings[0])
 
 
 def _readings(entry: str, folder: Path, list_file: Path) -> Iterator[Path]:
@@ -63,10 +66,12 @@ def _readings(entry: str, folder: Path, list_file: Path) -> Iterator[Path]:
 
 def _within(folder: Path, path: Path) -> Iterator[Path]:
     """`path` relative to `folder`, if it leads there by its own words or through links to the folder."""
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 - it does not follow links
+    if plain.is_relative_to(root := os.path.abspath(folder)):  # noqa: PTH100
+        yield plain.relative_to(root)
     real = Path(os.path.realpath(path.parent), path.name)
-    for root, there in ((os.path.abspath(folder), os.path.abspath(path)), (os.path.realpath(folder), real)):  # noqa: PTH100 - it does not follow links
-        if Path(there).is_relative_to(root):
-            yield Path(there).relative_to(root)
+    if real.is_relative_to(root := os.path.realpath(folder)):
+        yield real.relative_to(root)
 
 
 def _require_image(path: Path, entry: str, folder: Path, classes: Sequence[str]) -> None:

@@ -36,18 +36,21 @@ def find_order(
 ) -> ClassOrder | None:
     """The order in which the outputs agree with clearly more labels; None if there is none.
 
-    probabilities: (N, K) of the teacher. labels: (N,), indices into `classes`. The natural order of the names (2 before
-    10) is tried first, then the assignment of outputs to classes with the most agreement, which counts only if at least
-    two classes that it moves have enough images of which most speak for it, and an exact McNemar test for all of these.
+    probabilities: (N, K) of the teacher. labels: (N,), indices into `classes`. Two are tried: the natural order of the
+    names (2 before 10), and the assignment of outputs to classes with the most agreement, of which at least two classes
+    that it moves must have enough images that mostly speak for it. Both need an exact McNemar test.
     """
     chosen = probabilities.argmax(1)
+    natural, best = _natural_order(chosen, labels, classes), _best_order(probabilities, chosen, labels, classes)
+    return best if best and (natural is None or best.right > natural.right) else natural
+
+
+def _natural_order(chosen: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]) -> ClassOrder | None:
     natural = natural_order(classes)
-    if natural != tuple(classes):
-        output = np.asarray([natural.index(name) for name in classes])
-        own, other = chosen == labels, chosen == output[labels]
-        if other.sum() > own.sum() and mcnemar_p(own, other) < _P:
-            return ClassOrder(natural, int(other.sum()), by="with numbers in their names in numeric order")
-    return _best_order(probabilities, chosen, labels, classes)
+    own, other = chosen == labels, chosen == np.asarray([natural.index(name) for name in classes])[labels]
+    if other.sum() <= own.sum() or mcnemar_p(own, other) >= _P:
+        return None
+    return ClassOrder(natural, int(other.sum()), by="that of the numbers in their names, or without regard to case")
 
 
 def mcnemar_p(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

@@ -91,10 +91,13 @@ def test_a_teacher_that_nothing_can_be_taken_from_is_no_error(edgeoe: Edgeoe, te
     assert out.endswith("next: edgeoe inspect with another --teacher: no method can make this one smaller\n")
 
 
-def test_classes_are_as_many_as_samples_has_folders(edgeoe: Edgeoe, place: Path) -> None:
+@pytest.mark.parametrize(
+    "given", ['samples = "few"', "classes = 4", 'classes = "a,b,c,d"', 'classes = ["a", "b", "c", "d"]']
+)
+def test_classes_are_as_many_as_samples_has_folders_or_as_is_said(given: str, edgeoe: Edgeoe, place: Path) -> None:
     for name in "abcd":
         (place / "few" / name).mkdir(parents=True)
-    Path("edgeoe.toml").write_text('[inspect]\nsamples = "few"\nweights = "random"\n', encoding="utf-8")
+    Path("edgeoe.toml").write_text(f'[inspect]\n{given}\nweights = "random"\n', encoding="utf-8")
     code, _, err = edgeoe("inspect", "--teacher", "timm:test_resnet", "--json", "i.json")
     assert code == 0, err
     assert read_json("i.json")["groups"][-1]["channels"] == 4
@@ -106,7 +109,8 @@ def test_classes_are_as_many_as_samples_has_folders(edgeoe: Edgeoe, place: Path)
         ("", "Missing option '--teacher'"),
         ("--teacher resnet18", "--teacher must be FILE.py:FACTORY, timm:NAME or torchvision:NAME. Got 'resnet18'."),
         ("--teacher timm:test_vit --classes 2 --samples few", "--classes and --samples: give one of them."),
-        ("--teacher timm:test_vit --classes 0", "Invalid value for '--classes': "),
+        ("--teacher timm:test_vit --classes 0", "--classes must be at least 1. Got 0."),
+        ("--teacher timm:test_vit --classes names.txt", "--classes names.txt: can't be read: No such file"),
         ("--teacher timm:test_vit --samples few", "few: no such folder."),
         ("--teacher timm:test_vit --weights random --target quik", "unknown target 'quik'."),
         ("--teacher timm:test_vit --weights ./random", "--weights random: no such file."),

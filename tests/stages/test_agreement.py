@@ -104,8 +104,16 @@ def test_numbers_in_alphabetical_order_are_refused_with_the_numeric_order() -> N
     given = samples([k for k in range(6) for _ in range(4)], classes=numbers)
     wrong = replace(given, labels=np.array([numbers.index(str(8 + k)) for k in given.labels]))
     with pytest.raises(
-        TeacherError, match=r"numbers in their names in numeric order\): pass --classes 8,9,10,11,12,13"
+        TeacherError,
+        match=r"\(that of the numbers in their names, or without regard to case\): pass --classes 8,9,10,11,12,13",
     ):
+        check_agreement(TEACHER, wrong)
+
+
+def test_numbers_in_another_order_are_refused_with_that_order() -> None:
+    given = samples(EVEN, classes=("10", "11", "12", "13", "8", "9"))
+    wrong = replace(given, labels=np.array([0, 3, 2, 1, 5, 4])[given.labels])
+    with pytest.raises(TeacherError, match=r"in another order: pass --classes 10,13,12,11,9,8\.$"):
         check_agreement(TEACHER, wrong)
 
 
