@@ -6,7 +6,7 @@
       compress.json          record of the stage; likewise export.json
       content.safetensors    hashes of the samples' and OOD images' pixels, to compare test images with
       probe.safetensors      a few real images (uint8) for the parity gate
-      student/               plan.json, weights.safetensors, the teacher's own .py file if it came from one
+      student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from
       student.onnx           precision fp32
       golden.safetensors     the probe's images as the network takes them, and the student's logits
       targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,

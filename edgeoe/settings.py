@@ -51,6 +51,12 @@ class PreprocessSettings:
     interpolation: Interpolation | None = None
     crop_fraction: Annotated[float, Gt(0), Le(1)] | None = None
 
+    @property
+    def channels(self) -> int | None:
+        """Channels of an image, as mean and std have them; None where neither is given."""
+        values = self.mean or self.std
+        return len(values) if values else None
+
     def require_scaled(self) -> None:
         """Raises ConfigError if `mean` or `std` is that of images with values 0..255."""
         given = {"mean": self.mean, "std": self.std}
@@ -127,6 +133,10 @@ class CompressSettings:
     weights: Weights | None = _option(
         "Teacher weights: .safetensors, or a saved state dict; random: fresh ones, to try things out.", None
     )
+    weights_key: str | None = _option(
+        "Which weights in the file, where it holds several: names with dots between them, such as state_dict.model.",
+        None,
+    )
     list: Path | None = _option("Text file of paths that narrows --samples.", None)
     classes: tuple[str, ...] = _option(
         "Classes in the order of the teacher's outputs: a file, one a line, or a,b,c; default: alphabetical.", ()
@@ -185,6 +195,8 @@ class CompressSettings:
             raise ConfigError(f"{' and '.join(given)}: give one of them.")
         if self.oe and self.ood is None:
             raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
+        if self.weights_key is not None and not isinstance(self.weights, Path):
+            raise ConfigError("--weights-key picks from a file of weights: name it with --weights FILE.")
         for option, kind, value in (*_checked(self, "--"), *_checked(self.preprocess), *_checked(self.oe_settings)):
             try:
                 TypeAdapter(kind).validate_python(value, strict=True)

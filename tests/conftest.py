@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +70,24 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def teacher_file() -> Path:
+def _in_fresh_process() -> Iterator[Callable[[Path], str]]:
+    """What rebuilds a teacher in a fresh process. A start takes seconds: tests rebuild it in this one."""
+    from edgeoe.models import rebuild
+
+    original = rebuild._in_fresh_process
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rebuild, "_in_fresh_process", rebuild.main)
+        yield original
+
+
+@pytest.fixture
+def fresh_process(_in_fresh_process: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teachers are rebuilt in a fresh process, as users have it."""
+    monkeypatch.setattr("edgeoe.models.rebuild._in_fresh_process", _in_fresh_process)
+
+
+@pytest.fixture(scope="session")
+def teacher_file(_in_fresh_process: object) -> Path:
     """A user's own file with factories of small networks; see its docstring."""
     return Path(__file__).parent / "networks.py"
 

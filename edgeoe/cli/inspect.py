@@ -22,6 +22,9 @@ def command(
     weights: Annotated[
         str | None, typer.Option(help="As compress takes them.", metavar="FILE|random", show_default=False)
     ] = None,
+    weights_key: Annotated[
+        str | None, typer.Option(help="Which weights in the file, as compress takes it.", show_default=False)
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,6 +65,7 @@ def command(
     record = inspect(
         teacher,
         weights=None if weights is None else weights_from_text(weights),
+        weights_key=weights_key,
         classes=_count(classes or []) if samples is None else len(find_samples(samples, none_allowed=True).classes),
         preprocess=preprocess_settings(context, config),
         include=include or (),

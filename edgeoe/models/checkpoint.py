@@ -3,17 +3,16 @@
 plan.json names the teacher's source and, for every module that pruning changed, its new attributes
 (`out_channels`, `num_features`, ...) and tensor shapes, or that it hands on what it is given: the difference
 between teacher and student. So a
-student is rebuilt by making the teacher's architecture, applying the difference, and loading the weights;
-the pruning library is not needed for it.
+student is rebuilt by making the teacher's architecture, applying the difference, and loading the weights.
+A teacher from a user's own file has its code under student/code, as far as it was imported or read.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,12 +21,24 @@ from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError
-from edgeoe.models.teacher import TeacherSource, load_numbers
+from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
+from edgeoe.models.teacher import TeacherSource
+from edgeoe.models.teacher_code import CodeFiles
+from edgeoe.models.weights import load_numbers
 from edgeoe.run import Run
 
-__all__ = ["apply_plan", "load_student", "plan_between", "save_student"]
+__all__ = [
+    "Architecture",
+    "apply_plan",
+    "load_student",
+    "plan_between",
+    "read_architecture",
+    "save_code",
+    "save_student",
+]
 
-_PLAN, _WEIGHTS = "student/plan.json", "student/weights.safetensors"
+_PLAN, _WEIGHTS, _CODE = "student/plan.json", "student/weights.safetensors", "student/code"
+_FORMAT = 2
 _PLAIN = (int, float, bool, str)
 Plan = dict[str, dict[str, Any]]
 
@@ -88,47 +99,132 @@ def apply_plan(model: nn.Module, plan: Mapping[str, Mapping[str, Any]]) -> None:
                 module.register_buffer(key, tensor)
 
 
-def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: Mapping[str, Any], x: Tensor) -> None:
-    """Write student/ into `run`; a user's own teacher file goes along, so that the run stands alone.
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """The teacher's architecture as a run has it: its source, its outputs, and the channels of its images."""
 
-    facts: what else the plan records (classes, channels removed, ...). x: (N, C, H, W), on which the student
-    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same, and PruningError if
-    it answers different images alike.
-    """
-    _refuse_constant(student, x)
-    architecture = source.build(len(facts["classes"]))  # and not the teacher: published weights may change it
-    layers = plan_between(architecture, student)
-    if source.file is not None:
-        file = source.file
-        run.write(f"student/{file.name}", lambda path: shutil.copyfile(file, path))
-        source = replace(source, file=Path(file.name))
-    run.write(_WEIGHTS, lambda path: save_model(student, str(path)))
-    run.write_record(_PLAN, {"format": 1, "teacher": str(source), **facts, "layers": layers})
-    with torch.no_grad():
-        if not torch.allclose(load_student(run)(x), student(x), rtol=1e-3, atol=1e-5):
-            raise TeacherError(
-                f"--teacher {source}: made anew, it does not compute the same with the same weights. "
-                "Is its forward random, or set up by more than its factory?"
-            )
+    source: TeacherSource
+    classes: int
+    channels: int
 
 
 @torch.no_grad()
-def _refuse_constant(student: nn.Module, x: Tensor) -> None:
-    logits = student(x)
+def save_code(
+    run: Run, source: TeacherSource, teacher: nn.Module, *, shape: tuple[int, int, int], classes: int
+) -> TeacherSource:
+    """Copy the user's files that `teacher` was built from into `run`, and return the copy as a source.
+
+    A fresh process rebuilds it from the copy, and must find the outputs that `teacher` has for images of `shape`
+    (C, H, W). A source with a published name has no files, and is returned as it is.
+    Raises TeacherError, with what is missing or differs.
+    """
+    if source.code is None:
+        return source
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with source.code.running():
+        logits = teacher(x)
+    while True:
+        copy = _copied(run, source)
+        rebuilt = rebuild(copy, teacher, x, classes=classes)
+        if not rebuilt.missing or not source.code.note(str(source.code.found()[0] / rebuilt.missing)):
+            break  # else it reads a file that Python does not open itself: once more, with that one
+    check_rebuilt(rebuilt, teacher, logits, source=source)
+    return copy
+
+
+def _copied(run: Run, source: TeacherSource) -> TeacherSource:
+    """The copy of a user's files in `run`, made unless `source` is one."""
+    if source.code is None or source.code.only is not None:
+        return source
+    root, only = source.code.found()
+    for name in only.files:
+        run.write(f"{_CODE}/{name}", partial(shutil.copyfile, root / name))
+    return TeacherSource.copied(run.path / _CODE, only, source.name)
+
+
+def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: Mapping[str, Any], x: Tensor) -> None:
+    """Write student/ into `run`; a user's own files go along, so that the run stands alone.
+
+    facts: what else the plan records (classes, channels removed, ...). x: (N, C, H, W), on which the student
+    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same, and PruningError if
+    it answers different images alike, or with what is no number.
+    """
+    with torch.no_grad():
+        logits = student(x)
+    _check_logits(logits, x)
+    classes, channels = len(facts["classes"]), x.shape[1]
+    architecture = source.build(classes, channels=channels)  # not the teacher: published weights may change it
+    source = _copied(run, source)
+    code = source.code.only if source.code else None
+    run.write(_WEIGHTS, lambda path: save_model(student, str(path)))
+    plan = {
+        "format": _FORMAT,
+        "teacher": f"{code.file}:{source.name}" if code else str(source),
+        "code": asdict(code) if code else None,
+        "channels": channels,
+        **facts,
+        "layers": plan_between(architecture, student),
+    }
+    run.write_record(_PLAN, plan)
+    with torch.no_grad():
+        rebuilt = load_student(run)(x)
+    if not same_outputs(rebuilt, logits):
+        difference, largest = (rebuilt - logits).abs().max().item(), logits.abs().max().item()
+        raise TeacherError(
+            f"--teacher {plan['teacher']}: the pruned network, rebuilt with its weights, does not compute the same: "
+            f"outputs differ by {difference:.3g}, the largest is {largest:.3g}. Is its forward random, or set up by "
+            "more than its factory?"
+        )
+
+
+def _check_logits(logits: Tensor, x: Tensor) -> None:
+    """Raise PruningError if the (N, K) `logits` of the (N, C, H, W) images `x` can be of no use."""
+    if not logits.isfinite().all():
+        raise PruningError(
+            "the student's outputs are not finite: its weights have diverged. Try a smaller --lr, or keep more of the "
+            "teacher."
+        )
     if len(torch.unique(x.flatten(1), dim=0)) > 1 and len(torch.unique(logits, dim=0)) == 1:
         raise PruningError("the student answers every image alike: too little of it is left. Keep more of the teacher.")
+
+
+def read_architecture(run: Run) -> Architecture:
+    """The architecture of the teacher of `run`, from the run's own files.
+
+    Raises RunError for missing or changed files, and for a plan of another format.
+    """
+    return _architecture(run, _read_plan(run))
+
+
+def _read_plan(run: Run) -> dict[str, Any]:
+    plan = run.read_record(_PLAN, made_by="compress")
+    if plan.get("format") != _FORMAT:
+        raise RunError(
+            f"{run.path / _PLAN}: format {plan.get('format')}, and this edgeoe reads {_FORMAT}. Make the run again: "
+            "edgeoe compress"
+        )
+    return plan
+
+
+def _architecture(run: Run, plan: Mapping[str, Any]) -> Architecture:
+    if plan["code"] is None:
+        source = TeacherSource.parse(plan["teacher"])
+    else:
+        only = CodeFiles.from_json(plan["code"])
+        for name in only.files:
+            run.file(f"{_CODE}/{name}", made_by="compress")
+        source = TeacherSource.copied(run.path / _CODE, only, plan["teacher"].rpartition(":")[2])
+    return Architecture(source, len(plan["classes"]), plan["channels"])
 
 
 def load_student(run: Run) -> nn.Module:
     """The student of `run`, on the CPU in eval mode.
 
-    Raises RunError for missing or changed files, TeacherError if its architecture can't be made again.
+    Raises RunError for missing or changed files, TeacherError if its architecture can't be rebuilt.
     """
-    plan = json.loads(run.file(_PLAN, made_by="compress").read_text(encoding="utf-8"))
-    source = TeacherSource.parse(plan["teacher"])
-    if source.file is not None:
-        source = replace(source, file=run.file(f"student/{source.file.name}", made_by="compress"))
-    student = source.build(len(plan["classes"]))
+    plan = _read_plan(run)
+    architecture = _architecture(run, plan)
+    student = architecture.source.build(architecture.classes, channels=architecture.channels)
     apply_plan(student, plan["layers"])
     weights = run.file(_WEIGHTS, made_by="compress")
     try:

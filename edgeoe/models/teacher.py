@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import inspect
+import logging
 import math
-import pickle
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import torch
@@ -18,21 +15,32 @@ from torch import Tensor, nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line
+from edgeoe.models.teacher_code import CodeFiles, TeacherCode
+from edgeoe.models.weights import load_numbers, read_weights
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
-__all__ = ["TeacherSource", "check_outputs", "load_numbers", "load_teacher", "read_weights"]
+__all__ = ["TeacherSource", "check_outputs", "load_teacher"]
 
+_log = logging.getLogger(__name__)
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherSource:
-    """Where an architecture comes from. kind: "file", "timm" or "torchvision"; file: only for "file"."""
+    """Where an architecture comes from.
+
+    kind: "file", "timm" or "torchvision". file, and code, what it and its neighbours hold: only for "file".
+    """
 
     kind: str
     name: str
     file: Path | None = None
+    code: TeacherCode | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.code is None:
+            object.__setattr__(self, "code", TeacherCode(self.file))
 
     @classmethod
     def parse(cls, text: str) -> TeacherSource:
@@ -44,64 +52,114 @@ class TeacherSource:
             return cls("file", name, Path(kind))
         raise TeacherError(f"--teacher must be {_FORMS}. Got {text!r}.")
 
+    @classmethod
+    def copied(cls, root: Path, only: CodeFiles, name: str) -> TeacherSource:
+        """The factory `name` of the copy of a user's files that lies at `root`."""
+        return cls("file", name, root / only.file, TeacherCode.of_copy(root, only))
+
     def __str__(self) -> str:
         return f"{self.file}:{self.name}" if self.file else f"{self.kind}:{self.name}"
 
-    def build(self, classes: int, *, pretrained: bool = False) -> nn.Module:
-        """The architecture with `classes` outputs, on the CPU.
+    def build(self, classes: int, *, channels: int | None = None, pretrained: bool = False) -> nn.Module:
+        """The architecture with `classes` outputs, on the CPU, in float32.
 
-        pretrained: with the published weights (timm and torchvision; they are downloaded).
+        channels: of its images; 1 asks for a greyscale network, None leaves it to the source. pretrained: with the
+        published weights (timm and torchvision; they are downloaded).
         Raises TeacherError, naming what failed.
         """
+        return self._made(classes, channels, pretrained).cpu().float()
+
+    def _made(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
+        """The architecture as the source makes it, in whatever type and on whatever device."""
+        make: Callable[[int, int | None, bool], Any]
+        make = {"file": self._from_file, "timm": self._from_timm, "torchvision": self._from_torchvision}[self.kind]
         try:
-            model = {"file": self._from_file, "timm": self._from_timm, "torchvision": self._from_torchvision}[
-                self.kind
-            ](classes, pretrained)
+            model = make(classes, channels, pretrained)
         except TeacherError:
             raise
+        except SystemExit:
+            raise TeacherError(
+                f"--teacher {self}: it ends the program. Does it read the command line? What a script does belongs "
+                'under `if __name__ == "__main__":`.'
+            ) from None
         except Exception as reason:
-            hint = (
-                " Published weights are downloaded; name a file with --weights to do without, or try --weights random."
-                if pretrained
-                else ""
-            )
-            raise TeacherError(f"--teacher {self}: {type(reason).__name__}: {first_line(reason)}{hint}") from reason
+            raise TeacherError(f"--teacher {self}: {self._said(reason)}{_DOWNLOADED if pretrained else ''}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
-        return model
+        inner = model._modules.get("_orig_mod")  # of what torch.compile returns
+        return model if inner is None else inner
 
-    def _from_file(self, classes: int, pretrained: bool) -> Any:  # noqa: ARG002 - one signature for all kinds
+    def _said(self, reason: Exception) -> str:
+        """What somebody else's exception says, and for an import what to do."""
+        line = f"{type(reason).__name__}: {first_line(reason)}"
+        if self.code is None:
+            return line
+        line = self.code.without_prefix(line)
+        if isinstance(reason, ModuleNotFoundError) and reason.name:
+            name = self.code.without_prefix(reason.name)
+            return f"it imports {name}, which is neither installed nor beside {self.file}."
+        if isinstance(reason, ImportError) and "relative import" in line:
+            return f"{line}. An __init__.py makes a folder a package, and what lies beside that folder reachable."
+        return line
+
+    def _from_file(self, classes: int, channels: int | None, pretrained: bool) -> Any:  # noqa: ARG002 - one signature for all kinds
         assert self.file is not None  # noqa: S101 - what kind "file" means
+        assert self.code is not None  # noqa: S101
         if not self.file.is_file():
             raise TeacherError(f"--teacher {self}: no file {self.file}.")
-        name = f"edgeoe_teacher_{self.file.stem}"
-        spec = importlib.util.spec_from_file_location(name, self.file, loader=_SourceOnly(name, str(self.file)))
-        if spec is None or spec.loader is None:
-            raise TeacherError(f"--teacher {self}: {self.file} can't be imported as Python.")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # dataclasses and pickling inside the user's file look here
-        folder = str(self.file.parent.resolve())
-        sys.path.insert(0, folder)  # the file, and its factory, may import their neighbours
-        try:
-            spec.loader.exec_module(module)
-            factory = getattr(module, self.name, None)
-            if callable(factory):
-                return factory()
-        finally:
-            sys.path.remove(folder)
-        known = [name for name, value in vars(module).items() if callable(value) and name[0] != "_"]
-        raise TeacherError(f"--teacher {self}: no function {self.name!r} there. {nearest(self.name, known)}")
+        with self.code.running():
+            factory = self.code.factory(self.name)
+            if factory is None:
+                known = nearest(self.name, self.code.names())
+                raise TeacherError(f"--teacher {self}: no function {self.name!r} there. {known}")
+            return factory(**self._arguments(factory, classes, channels))
 
-    def _from_timm(self, classes: int, pretrained: bool) -> Any:
+    def _arguments(self, factory: Callable[..., Any], classes: int, channels: int | None) -> dict[str, int]:
+        """What `factory` is called with: of what edgeoe knows, what it has a parameter for.
+
+        Raises TeacherError if it needs more.
+        """
+        try:
+            parameters = inspect.signature(factory).parameters
+        except (TypeError, ValueError):  # written in C
+            return {}
+        known = {"num_classes": classes, **(dict.fromkeys(("in_chans", "in_channels"), 1) if channels == 1 else {})}
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        given = {name: value for name, value in known.items() if name in parameters and parameters[name].kind in named}
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        needed = [
+            name
+            for name, parameter in parameters.items()
+            if parameter.default is parameter.empty and parameter.kind not in variadic and name not in given
+        ]
+        if needed:
+            passed = "".join(f"{name}={name}, " for name in given)
+            raise TeacherError(
+                f"--teacher {self}: {self.name} needs {', '.join(needed)}; edgeoe passes num_classes and, for grey "
+                f"images, in_chans, where a function has them. Add one to {self.file}, e.g. def teacher"
+                f"({', '.join(given)}): return {self.name}({passed}{needed[0]}=...), and name that."
+            )
+        return given
+
+    def _from_timm(self, classes: int, channels: int | None, pretrained: bool) -> Any:
         import timm
 
         if not timm.is_model(self.name.split(".")[0]):
             raise TeacherError(f"--teacher {self}: timm has no such model. {nearest(self.name, timm.list_models())}")
-        return timm.create_model(self.name, pretrained=pretrained, **({} if pretrained else {"num_classes": classes}))
+        asked = {} if pretrained else {"num_classes": classes}
+        if channels is not None and channels != 3:
+            asked["in_chans"] = channels
+        return timm.create_model(self.name, pretrained=pretrained, **asked)
 
-    def _from_torchvision(self, classes: int, pretrained: bool) -> Any:
+    def _from_torchvision(self, classes: int, channels: int | None, pretrained: bool) -> Any:
         from torchvision import models
 
+        if channels == 1:
+            raise TeacherError(
+                f"--teacher {self}: torchvision's networks take RGB images, and [preprocess] mean or std has one value "
+                "(greyscale). Give three values each, and greyscale images are converted to RGB; or take a network of "
+                "timm or a file of your own."
+            )
         known = models.list_models(module=models)
         if self.name not in known:
             raise TeacherError(f"--teacher {self}: torchvision has no such classifier. {nearest(self.name, known)}")
@@ -137,14 +195,7 @@ class TeacherSource:
         return None
 
 
-class _SourceOnly(SourceFileLoader):
-    """Runs the file that is there: a __pycache__ beside it is neither trusted nor written."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
+_DOWNLOADED = " Published weights are downloaded; name a file with --weights to do without, or try --weights random."
 _TIMM_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 _NO_INIT: Mapping[str, Mapping[str, Any]] = {  # their slow weight initialisation is overwritten anyway
     "inception_v3": {"init_weights": False, "aux_logits": False},
@@ -152,54 +203,19 @@ _NO_INIT: Mapping[str, Mapping[str, Any]] = {  # their slow weight initialisatio
 }
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors, or from a file of `torch.save(model.state_dict(), ...)`.
-
-    Wrappers such as {"state_dict": ...} and prefixes such as "module." are undone.
-    Raises TeacherError for a missing file, a pickled object or anything that is no state dict.
-    """
-    if not path.is_file():
-        raise TeacherError(f"--weights {path}: no such file.")
-    state = _from_safetensors(path) if path.suffix == ".safetensors" else _from_torch_save(path)
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise TeacherError(f"--weights {path}: holds no state dict of tensors. Got {type(state).__name__}.")
-    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # compiled and parallel, in either order
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key[len(prefix) :]: value for key, value in state.items()}
-    return state
-
-
-def _from_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as reason:
-        raise TeacherError(f"--weights {path}: not a safetensors file: {reason}") from None
-
-
-def _from_torch_save(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise TeacherError(
-            f"--weights {path}: a pickled object, which could run any code when loaded. Save the weights alone: "
-            "torch.save(model.state_dict(), 'weights.pt'), or better, safetensors.torch.save_file."
-        ) from None
-    except Exception as reason:  # the unpickler raises nearly anything over a file that is none of its own
-        what = f"{type(reason).__name__}: {first_line(reason)}"
-        raise TeacherError(f"--weights {path}: not a file of torch.save: {what}") from None
-
-
-def load_teacher(source: TeacherSource, weights: Weights | None, *, classes: int) -> nn.Module:
-    """The teacher in eval mode on the CPU, its parameters frozen.
+def load_teacher(
+    source: TeacherSource,
+    weights: Weights | None,
+    *,
+    classes: int,
+    channels: int | None = None,
+    key: str | None = None,
+) -> nn.Module:
+    """The teacher in eval mode on the CPU in float32, its parameters frozen.
 
     weights: None takes the published weights of a timm or torchvision name; "random" those that the architecture
-    starts with, drawn from torch's global generator.
+    starts with, drawn from torch's global generator. channels: of its images; None leaves it to the source.
+    key: which of the weights in a file; None takes those that fit.
     Raises TeacherError if weights and architecture don't match, or its outputs are not `classes`.
     """
     if weights is None and source.kind == "file":
@@ -207,10 +223,23 @@ def load_teacher(source: TeacherSource, weights: Weights | None, *, classes: int
             f"--weights is missing: {source} builds an architecture without weights. Name their file, or try things "
             "out with --weights random."
         )
-    model = source.build(classes, pretrained=weights is None)
+    if key is not None and not isinstance(weights, Path):
+        raise TeacherError(f"--weights-key {key} picks from a file: name it with --weights FILE.")
+    model = source._made(classes, channels, pretrained=weights is None)
+    _say_converted(f"--teacher {source}", model.state_dict())
+    model = model.cpu().float()
     if isinstance(weights, Path):
-        _load_state(model, read_weights(weights), f"--weights {weights}", source)
+        state = read_weights(weights, like=model.state_dict(), key=key)
+        _say_converted(f"--weights {weights}", state)
+        _load_state(model, state, f"--weights {weights}", source)
     return model.eval().requires_grad_(False)
+
+
+def _say_converted(what: str, state: Mapping[str, Tensor]) -> None:
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} - {torch.float32}
+    if kinds:
+        names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        _log.warning("%s: %s is converted to float32, in which everything is computed.", what, names)
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source: TeacherSource) -> None:
@@ -221,30 +250,15 @@ def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source
                 f"{what}: {key} is {tuple(tensor.shape)}, and {source} has {tuple(own[key].shape)} there "
                 "(its outputs are as many as --samples has class folders, or as --classes says)."
             )
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shared = {own[key].data_ptr() for key in state if key in own}  # safetensors names a shared tensor once
+    missing = sorted(key for key in own.keys() - state.keys() if own[key].data_ptr() not in shared)
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    unknown = sorted(state.keys() - own.keys())
     if missing or unknown:
         parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
         parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
         raise TeacherError(f"{what}: not the weights of {source}: {' and '.join(parts)}.")
     load_numbers(model, state)
-
-
-def load_numbers(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `model`, which may lack of it only what it shares with what is there, and counters.
-
-    Raises RuntimeError for other keys or shapes.
-    """
-    whole = model.state_dict()  # it knows the versions of its modules, which some ask for
-    given = {whole[key].data_ptr() for key in state if key in whole}
-    missing = [key for key in whole if key not in state and not key.endswith("num_batches_tracked")]
-    lost = [key for key in missing if whole[key].data_ptr() not in given]
-    if lost or state.keys() - whole.keys():
-        raise RuntimeError(f"missing {lost[:3]}, unknown {sorted(state.keys() - whole.keys())[:3]}")
-    whole.update(state)
-    for key in missing:
-        del whole[key]
-    model.load_state_dict(whole, strict=False)
 
 
 @torch.no_grad()
@@ -257,8 +271,8 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         logits = teacher(torch.zeros(2, *shape))
     except Exception as reason:
         raise TeacherError(
-            f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason)}. "
-            "Check size, mean and std under [preprocess]."
+            f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason).rstrip('.')}. "
+            + (_of_channels(teacher, shape[0]) or "Check size, mean and std under [preprocess].")
         ) from reason
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if not isinstance(logits, Tensor) or logits.dim() != 2 or got != (2, classes or logits.shape[1]):
@@ -266,3 +280,12 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         raise TeacherError(f"the teacher must answer 2 images with logits {expected}. Got {got}.")
     if not math.isfinite(logits.abs().sum().item()):
         raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
+
+
+def _of_channels(teacher: nn.Module, channels: int) -> str:
+    """That its first convolution takes other images than those of `channels`, and what to do; "" if it does not."""
+    first = next((module for module in teacher.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or first.in_channels == channels or first.in_channels not in (1, 3):
+        return ""
+    needed = "one value (greyscale)" if first.in_channels == 1 else "three values (RGB)"
+    return f"Its first convolution takes {first.in_channels} channel(s): give mean and std under [preprocess] {needed}."

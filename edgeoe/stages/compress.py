@@ -27,7 +27,7 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import EdgeoeError
 from edgeoe.methods import Compressed, Fit, Method, Stage
-from edgeoe.models.checkpoint import save_student
+from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.pruning import count_params
 from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
@@ -81,7 +81,13 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     torch.manual_seed(settings.seed)
     source = TeacherSource.parse(settings.teacher)
     files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
-    teacher = load_teacher(source, settings.weights, classes=len(files.classes))
+    teacher = load_teacher(
+        source,
+        settings.weights,
+        classes=len(files.classes),
+        channels=settings.preprocess.channels,
+        key=settings.weights_key,
+    )
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
     require_logits(teacher, preprocess)
@@ -89,6 +95,7 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
     listing = list_images(settings.ood) if settings.oe and settings.ood else None
     for skipped in files.skipped if fabric.is_global_zero else ():
         _log.warning("%s", skipped)
+    source = _save_code(fabric, run, source, teacher, shape=preprocess.shape, classes=len(files.classes))
     agreement: TeacherAgreement | None = None
 
     def new_workbench() -> Workbench:
@@ -146,6 +153,21 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
         record = _record(settings, compressed, fabric, facts, agreement, seconds=perf_counter() - started)
         _describe(run, settings)
         run.write_record("compress.json", record)
+
+
+def _save_code(
+    fabric: Fabric, run: Run | None, source: TeacherSource, teacher: nn.Module, **facts: Any
+) -> TeacherSource:
+    """`save_code` in the first process, which has the run; its error is raised in all of them."""
+    failed = None
+    if run is not None and fabric.is_global_zero:
+        try:
+            source = save_code(run, source, teacher, **facts)
+        except EdgeoeError as reason:
+            failed = reason
+    if failed := fabric.broadcast(failed):
+        raise failed
+    return source
 
 
 class _LateBench:

@@ -37,6 +37,7 @@ def inspect(
     teacher: str,
     *,
     weights: Weights | None = None,
+    weights_key: str | None = None,
     classes: int | None = None,
     preprocess: PreprocessSettings | None = None,
     include: Sequence[str] = (),
@@ -55,8 +56,15 @@ def inspect(
     started = perf_counter()
     torch.manual_seed(seed)
     source = TeacherSource.parse(teacher)
-    model = load_teacher(source, weights, classes=_CLASSES if classes is None else classes)
-    prepared = Preprocess.resolve(source.preprocess(model), preprocess or PreprocessSettings())
+    preprocess = preprocess or PreprocessSettings()
+    model = load_teacher(
+        source,
+        weights,
+        classes=_CLASSES if classes is None else classes,
+        channels=preprocess.channels,
+        key=weights_key,
+    )
+    prepared = Preprocess.resolve(source.preprocess(model), preprocess)
     check_outputs(model, prepared.shape, classes=classes)
     clock = new_clock(target, prepared) if target else None
     found = prunable_groups(model, shape=prepared.shape, progress=progress)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from edgeoe.data.samples import Samples
 from edgeoe.errors import RunError, TeacherError
 from edgeoe.measure.predictions import Predictions, predict
-from edgeoe.models.teacher import TeacherSource, load_teacher
+from edgeoe.models.checkpoint import read_architecture
+from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.run import Run
 from edgeoe.settings import weights_from_text
@@ -19,15 +20,22 @@ __all__ = ["teacher_predictions"]
 
 
 def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent) -> Predictions:
-    """The teacher's classes, from the source and weights that the run was compressed from.
+    """The teacher's classes, from its code in the run and the weights that the run was compressed from.
 
-    Raises RunError if they are no longer where they were.
+    Raises RunError if the weights are no longer where they were.
     """
     made = TomlDocument(run.file("config.toml", made_by="compress"), error=RunError).tables["compress"]
     torch.manual_seed(made["seed"])  # fresh weights are those that the run began with
+    made_of = read_architecture(run)
     weights = weights_from_text(made["weights"]) if "weights" in made else None
     try:
-        teacher = load_teacher(TeacherSource.parse(made["teacher"]), weights, classes=len(test.classes))
+        teacher = load_teacher(
+            made_of.source,
+            weights,
+            classes=made_of.classes,
+            channels=made_of.channels,
+            key=made.get("weights_key"),
+        )
     except (TeacherError, OSError) as reason:
         raise RunError(
             f"{run.path}: max_drop compares with the teacher, and it can't be loaded: {reason} "

@@ -118,7 +118,7 @@ def test_an_identity_that_was_one_before_is_no_change() -> None:
     assert plan_between(made, copy.deepcopy(made)) == {}
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "mine.py"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "code/mine.py"])
 def test_a_changed_file_is_refused(name: str, saved: Save) -> None:
     run = saved("chain")
     with (run.path / "student" / name).open("ab") as stream:
@@ -127,7 +127,7 @@ def test_a_changed_file_is_refused(name: str, saved: Save) -> None:
         load_student(run)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "mine.py"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "plan.json", "code/mine.py"])
 def test_a_missing_file_is_named(name: str, saved: Save) -> None:
     run = saved("chain")
     (run.path / "student" / name).unlink()
@@ -157,8 +157,9 @@ def test_a_run_stands_alone(saved: Save, pruned: Prune, tmp_path: Path) -> None:
 
 def test_student_holds_no_pickle(saved: Save) -> None:
     folder = saved("residual").path / "student"
-    assert sorted(path.name for path in folder.iterdir()) == ["mine.py", "plan.json", "weights.safetensors"]
-    for path in folder.iterdir():
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert [path.name for path in files] == ["mine.py", "plan.json", "weights.safetensors"]
+    for path in files:
         start = path.read_bytes()[:2]
         assert start not in (b"PK", b"\x80\x02", b"\x80\x04"), "a zip of torch.save, or a bare pickle"
 
@@ -174,7 +175,7 @@ def test_loading_writes_nothing_into_the_run(saved: Save, monkeypatch: pytest.Mo
 def test_only_the_teacher_file_that_the_manifest_vouches_for_is_run(saved: Save, pruned: Prune) -> None:
     """Python by itself would run a compiled file in __pycache__ of another source with the same time and size."""
     run = saved("chain")
-    copied = run.path / "student" / "mine.py"
+    copied = run.path / "student" / "code" / "mine.py"
     good, when = copied.read_bytes(), copied.stat().st_mtime_ns
     other = good.replace(b"nn.ReLU(), conv(8, 16)", b"nn.GELU(), conv(8, 16)")
     assert len(other) == len(good)
@@ -189,7 +190,7 @@ def test_only_the_teacher_file_that_the_manifest_vouches_for_is_run(saved: Save,
 def test_an_architecture_that_is_gone_is_a_teacher_error(saved: Save) -> None:
     run = saved("chain")
     plan = run.read_record("student/plan.json", made_by="compress")
-    run.write_record("student/plan.json", {**plan, "teacher": "timm:resnet10x"})
+    run.write_record("student/plan.json", {**plan, "teacher": "timm:resnet10x", "code": None})
     with pytest.raises(TeacherError, match="Did you mean 'resnet10t'"):
         load_student(run)
 

@@ -4,19 +4,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file, save_model
+from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher, read_weights
-
-STATE = {"weight": torch.arange(4.0).view(2, 2), "bias": torch.ones(2)}
+from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 
 
 def source_file(folder: Path, body: str) -> TeacherSource:
@@ -69,10 +66,89 @@ def test_a_factory_that_raises_is_quoted_in_one_line(tmp_path: Path) -> None:
     assert isinstance(refused.value.__cause__, ZeroDivisionError)
 
 
-def test_a_factory_that_wants_arguments_is_quoted(tmp_path: Path) -> None:
-    source = source_file(tmp_path, "pass\n\n\ndef other(width):\n    return nn.Linear(width, width)")
-    with pytest.raises(TeacherError, match=r"TypeError: other.. missing 1 required positional argument: 'width'"):
+def test_a_factory_that_wants_more_than_edgeoe_knows_is_told_how_to_get_it(tmp_path: Path) -> None:
+    source = source_file(tmp_path, "pass\n\n\ndef other(width, num_classes, depth, *more, bias=True, **options): ...")
+    said = (
+        r"other needs width, depth; .*def teacher\(num_classes\): return other\(num_classes=num_classes, width=\.\.\.\)"
+    )
+    with pytest.raises(TeacherError, match=said):
         TeacherSource("file", "other", source.file).build(3)
+
+
+@pytest.mark.parametrize(
+    ("signature", "channels", "given"),
+    [
+        ("", 1, {}),
+        ("num_classes", None, {"num_classes": 7}),
+        ("num_classes=1000", 3, {"num_classes": 7}),
+        ("*, num_classes", 3, {"num_classes": 7}),
+        ("num_classes=10, in_chans=3", 3, {"num_classes": 7}),
+        ("num_classes=10, in_chans=3", 1, {"num_classes": 7, "in_chans": 1}),
+        ("in_channels=3", 1, {"in_channels": 1}),
+        ("in_channels=64", 3, {}),
+        ("**options", 1, {}),
+    ],
+)
+def test_a_factory_gets_what_it_has_a_parameter_for(
+    signature: str, channels: int | None, given: dict[str, int], tmp_path: Path
+) -> None:
+    body = f"pass\n\n\ndef other({signature}):\n    given = locals()\n    m = nn.Linear(1, 1)\n    m.given = given\n"
+    file = source_file(tmp_path, body + "    return m\n").file
+    module = TeacherSource("file", "other", file).build(7, channels=channels)
+    assert {key: value for key, value in module.given.items() if value in (7, 1)} == given
+
+
+def test_a_class_is_a_factory(tmp_path: Path) -> None:
+    body = "pass\n\n\nclass Net(nn.Linear):\n    def __init__(self, num_classes=5):\n        super().__init__(2, num_classes)"
+    assert TeacherSource("file", "Net", source_file(tmp_path, body).file).build(3).out_features == 3
+
+
+def test_a_script_that_reads_the_command_line_is_told_apart(tmp_path: Path) -> None:
+    source = source_file(tmp_path, "import argparse\n    argparse.ArgumentParser().parse_args(['--no'])")
+    with pytest.raises(TeacherError, match=r"it ends the program\. Does it read the command line\?"):
+        source.build(3)
+
+
+def test_a_module_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    source = source_file(tmp_path, "import user_layers_gone.blocks")
+    said = r"it imports user_layers_gone, which is neither installed nor beside .*user_net\.py\.\Z"
+    with pytest.raises(TeacherError, match=said):
+        source.build(3)
+
+
+@pytest.mark.parametrize("kind", ["half", "double", "bfloat16"])
+def test_whatever_a_factory_computes_in_becomes_float32(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = source_file(tmp_path, f"return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).{kind}())")
+    teacher = load_teacher(source, "random", classes=3)
+    assert {value.dtype for value in teacher.state_dict().values()} == {torch.float32, torch.int64}
+    assert "is converted to float32, in which everything is computed" in caplog.text
+    assert teacher(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+
+def test_what_a_factory_sets_of_torch_ends_with_it(tmp_path: Path) -> None:
+    source = source_file(tmp_path, "torch.set_default_dtype(torch.float64)\n    return nn.Linear(2, 3)")
+    assert source.build(3).weight.dtype == torch.float32
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_compiled_network_is_taken_out_of_its_wrapping(tmp_path: Path) -> None:
+    wrapped = (
+        "wrapper = nn.Module()\n    wrapper._orig_mod = nn.Linear(2, 3)\n    return wrapper"  # as torch.compile does
+    )
+    assert isinstance(source_file(tmp_path, wrapped).build(3), nn.Linear)
+
+
+def test_a_greyscale_network_of_timm_has_one_channel() -> None:
+    model = TeacherSource.parse("timm:test_resnet").build(3, channels=1).eval()
+    check_outputs(model, (1, 64, 64), classes=3)
+
+
+def test_torchvision_has_no_greyscale_networks() -> None:
+    said = r"torchvision:resnet18: torchvision's networks take RGB images, .*one value \(greyscale\)\. Give three"
+    with pytest.raises(TeacherError, match=said):
+        TeacherSource.parse("torchvision:resnet18").build(3, channels=1)
 
 
 def test_a_file_that_is_no_python_is_quoted(tmp_path: Path) -> None:
@@ -104,80 +180,6 @@ def test_a_published_architecture_gets_as_many_outputs_as_classes(text: str) -> 
 
 # Weights
 
-WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
-    "plain": lambda state: state,
-    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
-    "model_state_dict": lambda state: {"model_state_dict": state, "optimizer": {}},
-    "model": lambda state: {"model": state},
-    "module.": lambda state: {f"module.{key}": value for key, value in state.items()},
-    "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
-    "compiled and parallel": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
-    "parallel and compiled": lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
-    "all of it": lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
-}
-
-
-def holds_state(found: dict[str, Tensor]) -> bool:
-    return found.keys() == STATE.keys() and all(torch.equal(found[key], STATE[key]) for key in STATE)
-
-
-@pytest.mark.parametrize("wrapping", WRAPPINGS)
-def test_a_state_dict_is_found_in_its_wrapping(wrapping: str, tmp_path: Path) -> None:
-    torch.save(WRAPPINGS[wrapping](STATE), tmp_path / "weights.pt")
-    assert holds_state(read_weights(tmp_path / "weights.pt"))
-
-
-@pytest.mark.parametrize("wrapping", ["plain", "module.", "compiled"])
-def test_safetensors_are_read(wrapping: str, tmp_path: Path) -> None:
-    save_file(WRAPPINGS[wrapping](STATE), tmp_path / "weights.safetensors")
-    assert holds_state(read_weights(tmp_path / "weights.safetensors"))
-
-
-def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match=r"--weights .*/gone\.pt: no such file"):
-        read_weights(tmp_path / "gone.pt")
-
-
-def test_a_pickled_module_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "model.pt")
-    with pytest.raises(TeacherError, match=r"a pickled object, which could run any code.*model\.state_dict\(\)"):
-        read_weights(tmp_path / "model.pt")
-
-
-def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
-    class Hostile:
-        def __reduce__(self) -> Any:
-            return (Path.touch, (tmp_path / "was_run",))
-
-    torch.save({"weight": torch.ones(1), "extra": Hostile()}, tmp_path / "model.pt")
-    with pytest.raises(TeacherError, match="a pickled object"):
-        read_weights(tmp_path / "model.pt")
-    assert not (tmp_path / "was_run").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"hello, not weights"])
-def test_a_file_that_torch_never_saved_is_refused(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "weights.pt").write_bytes(content)
-    with pytest.raises(TeacherError, match=r"weights\.pt: (not a file of torch\.save|a pickled object)"):
-        read_weights(tmp_path / "weights.pt")
-
-
-@pytest.mark.parametrize("content", [b"", b"not safetensors at all"])
-def test_a_file_that_is_no_safetensors_is_refused(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "weights.safetensors").write_bytes(content)
-    with pytest.raises(TeacherError, match="not a safetensors file"):
-        read_weights(tmp_path / "weights.safetensors")
-
-
-@pytest.mark.parametrize("saved", [[1, 2], {"weight": torch.ones(1), "epoch": 3}, {0: torch.ones(1)}])
-def test_anything_but_a_dictionary_of_tensors_is_refused(saved: object, tmp_path: Path) -> None:
-    torch.save(saved, tmp_path / "weights.pt")
-    with pytest.raises(TeacherError, match=rf"holds no state dict of tensors\. Got {type(saved).__name__}"):
-        read_weights(tmp_path / "weights.pt")
-
-
-# Both together
-
 
 def write_weights(folder: Path, source: TeacherSource, change: Callable[[dict[str, Tensor]], object]) -> Path:
     """Weights of `source`'s network after `change` has been at them."""
@@ -192,7 +194,7 @@ def test_a_loaded_teacher_is_frozen_in_eval_mode(weights: Path, teacher_file: Pa
     teacher = load_teacher(source, weights, classes=3)
     assert not any(module.training for module in teacher.modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    saved = read_weights(weights)
+    saved = load_file(weights)
     assert all(torch.equal(saved[key], value) for key, value in teacher.state_dict().items())
 
 
@@ -262,7 +264,8 @@ def test_weights_saved_before_batch_norms_counted_are_taken(teacher_file: Path, 
 
     source = TeacherSource.parse(f"{teacher_file}:chain")
     path = write_weights(tmp_path, source, forget)
-    assert torch.equal(load_teacher(source, path, classes=3).state_dict()["8.bias"], read_weights(path)["8.bias"])
+    loaded = load_teacher(source, path, classes=3).state_dict()
+    assert torch.equal(loaded["8.bias"], torch.load(path, weights_only=True)["8.bias"])
 
 
 def test_weights_of_a_published_architecture_are_taken(tmp_path: Path) -> None:
@@ -313,10 +316,19 @@ def test_other_answers_are_refused(answer: object, said: str) -> None:
         check_outputs(Answer(answer), (3, 8, 8), classes=3)
 
 
-def test_a_teacher_that_fails_on_images_points_at_preprocess(teacher_file: Path) -> None:
-    teacher = TeacherSource.parse(f"{teacher_file}:chain").build(3).eval()
-    with pytest.raises(TeacherError, match=r"fails on images of \(1, 16, 16\).*std under \[preprocess\]"):
-        check_outputs(teacher, (1, 16, 16), classes=3)
+def test_a_teacher_that_fails_on_images_points_at_preprocess() -> None:
+    with pytest.raises(
+        TeacherError, match=r"fails on images of \(3, 16, 16\).*size, mean and std under \[preprocess\]"
+    ):
+        check_outputs(nn.Linear(4, 3), (3, 16, 16), classes=3)
+
+
+@pytest.mark.parametrize(("channels", "needed"), [(1, "one value"), (3, "three values")])
+def test_a_teacher_for_other_channels_says_which(channels: int, needed: str) -> None:
+    teacher = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    said = rf"first convolution takes {channels} channel.*: give mean and std under \[preprocess\] {needed}"
+    with pytest.raises(TeacherError, match=said):
+        check_outputs(teacher, (4 - channels, 16, 16), classes=4)
 
 
 # Preprocessing, against what timm and torchvision themselves do to a picture

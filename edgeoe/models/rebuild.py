@@ -1,0 +1,161 @@
+"""Whether an architecture can be rebuilt from a run's files alone: asked of a fresh process, before anything long."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file, save_model
+from torch import Tensor, nn
+
+from edgeoe.errors import TeacherError
+from edgeoe.models.teacher import TeacherSource
+from edgeoe.models.teacher_code import CodeFiles
+from edgeoe.models.weights import load_numbers
+
+__all__ = ["Rebuilt", "check_rebuilt", "rebuild", "same_outputs"]
+
+_PACKAGE = Path(__file__).resolve().parents[2]  # edgeoe lies here, installed or not
+_TOLERANCE = 1e-3  # of max |difference| / max |logit|
+# What a process needs of its environment; a teacher that reads anything else there could not be rebuilt elsewhere.
+_KEPT = re.compile(
+    r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|TZ|TMP|TEMP|TMPDIR|SYSTEMROOT|WINDIR|USERPROFILE|APPDATA|LOCALAPPDATA|VIRTUAL_ENV|"
+    r"(LC|LD|DYLD|PYTHON|CONDA|CUDA|NVIDIA|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|HF|XDG|SSL|HTTP|HTTPS|NO)_.*|PYTHON.*|"
+    r"(http|https|no)_proxy)\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What the fresh process found: every tensor's shape and the logits, or what failed.
+
+    shapes: of the state dict. logits: (N, K); None where it failed. failed: one line, "" where nothing did.
+    missing: a file of the run that it would have needed and the run has not, relative to its code; "" for none.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    logits: Tensor | None = None
+    failed: str = ""
+    missing: str = ""
+
+
+def rebuild(source: TeacherSource, teacher: nn.Module, x: Tensor, *, classes: int) -> Rebuilt:
+    """Build `source`, a copy, in a fresh process, give it the weights of `teacher`, and ask it about `x` (N, C, H, W).
+
+    The process runs in an empty folder with the system's environment variables alone.
+    """
+    assert source.code is not None  # noqa: S101 - what a copy means
+    assert source.code.root is not None  # noqa: S101
+    assert source.code.only is not None  # noqa: S101
+    with tempfile.TemporaryDirectory(prefix="edgeoe-rebuild-") as name:
+        folder = Path(name)
+        (folder / "empty").mkdir()
+        save_model(teacher, str(folder / "weights.safetensors"))
+        save_file({"x": x.contiguous()}, folder / "x.safetensors")
+        asked = {"name": source.name, "classes": classes, "only": asdict(source.code.only)}
+        asked["root"] = str(source.code.root.resolve())
+        (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+        said = _in_fresh_process(folder)
+        if not (folder / "answer.json").is_file():
+            return Rebuilt({}, failed=said)
+        answer: dict[str, Any] = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+        logits = load_file(folder / "logits.safetensors")["logits"] if not answer["failed"] else None
+    shapes = {key: tuple(shape) for key, shape in answer["shapes"].items()}
+    return Rebuilt(shapes, logits, answer["failed"], answer["missing"])
+
+
+def _in_fresh_process(folder: Path) -> str:
+    """Run `main(folder)` in a process of its own. Returns the last line that it printed as an error."""
+    ended = subprocess.run(  # noqa: S603 - this Python, and a module of edgeoe
+        [sys.executable, "-m", "edgeoe.models.rebuild", str(folder)],
+        cwd=folder / "empty",
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    lines = ended.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"the process ended with code {ended.returncode}."
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if _KEPT.match(name)}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, (str(_PACKAGE), kept.get("PYTHONPATH"))))}
+
+
+def check_rebuilt(rebuilt: Rebuilt, teacher: nn.Module, logits: Tensor, *, source: TeacherSource) -> None:
+    """Compare with `teacher` and its `logits`. Raises TeacherError, which names `source`, with what differs."""
+    if rebuilt.failed:
+        raise TeacherError(
+            f"--teacher {source}: can't be rebuilt in a fresh process from its own files, which is all that a run "
+            f"takes along: {rebuilt.failed}"
+        )
+    shapes = {key: tuple(tensor.shape) for key, tensor in teacher.state_dict().items()}
+    differing = [key for key in {**shapes, **rebuilt.shapes} if shapes.get(key) != rebuilt.shapes.get(key)]
+    if differing:
+        key = differing[0]
+        what = f"{key} is {rebuilt.shapes.get(key, 'missing')} instead of {shapes.get(key, 'missing')}"
+    elif rebuilt.logits is None or not same_outputs(rebuilt.logits, logits):
+        what = "with the same weights its outputs differ"
+    else:
+        return
+    raise TeacherError(
+        f"--teacher {source}: rebuilt in a fresh process, it is another network: {what}. It must depend on its own "
+        "files alone: no environment variables, no arguments of a command line, no random numbers."
+    )
+
+
+def same_outputs(one: Tensor, other: Tensor) -> bool:
+    """Whether both logits (N, K) are the same but for rounding."""
+    return one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
+
+
+# In the fresh process
+
+
+def _answer(folder: Path) -> Rebuilt:
+    asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
+    x, state = load_file(folder / "x.safetensors")["x"], load_file(folder / "weights.safetensors")
+    root = Path(asked["root"])
+    source = TeacherSource.copied(root, CodeFiles.from_json(asked["only"]), asked["name"])
+    try:
+        model = source.build(asked["classes"], channels=x.shape[1]).eval()
+        shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+        if any(shapes.get(key) != tensor.shape for key, tensor in state.items()):
+            return Rebuilt(shapes, torch.empty(0))
+        load_numbers(model, state)
+        with torch.no_grad():
+            return Rebuilt(shapes, model(x))
+    except Exception as reason:
+        below = re.search(re.escape(f"{root}{os.sep}") + r"([^'\"\n:]+)", str(reason))
+        line = str(reason).removeprefix(f"--teacher {source}: ").replace(f"{root}{os.sep}", "")
+        return Rebuilt({}, failed=_with_hint(reason, line.splitlines()[0]), missing=below[1] if below else "")
+
+
+def _with_hint(reason: Exception, line: str) -> str:
+    cause = reason.__cause__ or reason
+    if isinstance(cause, FileNotFoundError) and cause.filename and not Path(str(cause.filename)).is_absolute():
+        return f"{line}. A path relative to the working folder fails elsewhere: begin with Path(__file__).parent."
+    return line
+
+
+def main(folder: Path) -> None:
+    """Answer what `rebuild` has written into `folder`."""
+    rebuilt = _answer(folder)
+    if rebuilt.logits is not None:
+        save_file({"logits": rebuilt.logits.contiguous()}, folder / "logits.safetensors")
+    answer = {"shapes": rebuilt.shapes, "failed": rebuilt.failed, "missing": rebuilt.missing}
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,148 @@
+"""The code of a teacher from a user's own file: the file, the neighbours that it imports, the data that they read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgeoe.errors import TeacherError
+from edgeoe.models.own_modules import OwnModules, installed
+
+__all__ = ["CodeFiles", "TeacherCode"]
+
+_MOST_BYTES = 2**28  # of the files that a run takes along
+_running: list[TeacherCode] = []  # whose code runs now, the innermost last
+
+
+@dataclass(frozen=True, slots=True)
+class CodeFiles:
+    """The files that a teacher is built from, as names relative to one folder: the teacher's own, where neighbours
+    are looked for, and all of them."""
+
+    file: str
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CodeFiles:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        return cls(data["file"], tuple(data["folders"]), tuple(data["files"]))
+
+
+class TeacherCode:
+    """The code of the teacher in `file`.
+
+    only: the sole files that there are; `file` is one of them, below the folder `root`. None: whatever the code asks
+    for is looked for as Python does.
+    """
+
+    def __init__(self, file: Path, *, root: Path | None = None, only: CodeFiles | None = None) -> None:
+        self.only, self.root = only, root
+        self._data: list[Path] = []
+        if root is None or only is None:
+            self._modules = OwnModules(file)
+        else:
+            folders, files = [root / name for name in only.folders], [root / name for name in only.files]
+            self._modules = OwnModules(file, folders=folders, files=files)
+
+    @classmethod
+    def of_copy(cls, root: Path, only: CodeFiles) -> TeacherCode:
+        """The code in a copy of `only` that lies at `root`."""
+        return cls(root / only.file, root=root, only=only)
+
+    def factory(self, name: str) -> Callable[..., Any] | None:
+        """The callable `name` of the file, which is imported if it was not before; None if there is no such thing.
+
+        Raises what importing raises.
+        """
+        found = getattr(self._modules.load(), name, None)
+        return found if callable(found) else None
+
+    def names(self) -> list[str]:
+        """The public callables of the file."""
+        return [name for name, value in vars(self._modules.load()).items() if callable(value) and name[0] != "_"]
+
+    def without_prefix(self, text: str) -> str:
+        """`text` with modules called as the user's own files call them."""
+        return self._modules.without_prefix(text)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Surround whatever runs the user's code: what it reads is noted; what it does to sys.path and to torch's
+        default type and device ends with it."""
+        path, kind, device = sys.path.copy(), torch.get_default_dtype(), torch.get_default_device()
+        _watch_files()
+        _running.append(self)
+        try:
+            with self._modules.found_by_importlib():
+                yield
+        finally:
+            _running.pop()
+            sys.path[:] = path
+            torch.set_default_dtype(kind)
+            if torch.get_default_device() != device:
+                torch.set_default_device(None)
+
+    def note(self, path: str) -> bool:
+        """Count the file `path` among those that the code reads, if it lies where the user's own files do, and not
+        in a hidden folder. Returns whether it was unknown."""
+        for file in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):  # noqa: PTH100 - links stay links
+            if file in self._data or file in self._modules.loaded or "__pycache__" in file.parts:
+                return False
+            if any(file.is_relative_to(place) for place in installed()) or not file.is_file():
+                continue
+            for place in self._modules.places:
+                if file.is_relative_to(place) and not any(p[0] == "." for p in file.relative_to(place).parts[:-1]):
+                    self._data.append(file)
+                    return True
+        return False
+
+    def found(self) -> tuple[Path, CodeFiles]:
+        """What the code was built from until now: the folder above it all, and the files below.
+
+        Raises TeacherError if they are too large to go along with a run.
+        """
+        files = list(dict.fromkeys([*self._modules.loaded, *self._data]))
+        sizes = [file.stat().st_size for file in files]
+        if sum(sizes) > _MOST_BYTES:
+            size, largest = max(zip(sizes, files, strict=True))
+            raise TeacherError(
+                f"--teacher {self._modules.location}: building it reads {largest} ({size / 2**20:.0f} MiB), and a run "
+                f"takes at most {_MOST_BYTES // 2**20} MiB along. If these are weights, let the factory return the "
+                f"architecture alone, and name them: --weights {largest}"
+            )
+        root = Path(os.path.commonpath([*self._modules.folders, *(file.parent for file in files)]))
+        relative = [
+            tuple(path.relative_to(root).as_posix() for path in paths) for paths in (self._modules.folders, files)
+        ]
+        return root, CodeFiles(self._modules.location.relative_to(root).as_posix(), *relative)
+
+    def lies_below(self, folder: Path) -> bool:
+        """Whether the file lies somewhere below `folder`."""
+        return self._modules.location.is_relative_to(os.path.realpath(folder))
+
+
+@cache
+def _watch_files() -> None:
+    sys.addaudithook(_note_opened)
+
+
+def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
+    """An audit hook: a file that is opened to be read while a teacher's code runs is one of its files."""
+    if event != "open" or not _running:
+        return
+    path, mode, flags = arguments
+    writes = any(letter in mode for letter in "wax+") if mode else flags & (os.O_WRONLY | os.O_RDWR)
+    if isinstance(path, (str, bytes)) and not writes:
+        try:
+            _running[-1].note(os.fsdecode(path))
+        except (OSError, ValueError):
+            return
