@@ -130,9 +130,11 @@ class OwnModules:
 
     def owns(self, top: str) -> bool:
         """Whether `import top` in one of the files means a neighbour."""
+        if top == "torch" or top in self._foreign:  # a teacher is made of the real torch
+            return False
         if f"{self._package}.{top}" in sys.modules:
             return True
-        if top == "torch" or top in self._foreign or BuiltinImporter.find_spec(top) or FrozenImporter.find_spec(top):
+        if BuiltinImporter.find_spec(top) or FrozenImporter.find_spec(top):
             return False
         if (spec := self._find(self._folders, top)) and spec.loader:
             return True
@@ -179,7 +181,7 @@ class OwnModules:
         )
 
     def _fallbacks(self) -> list[Path]:
-        places = [self.location.parent, _real(os.curdir)]
+        places = dict.fromkeys([self.location.parent, _real(os.curdir), *_search_path()])
         return [place for place in places if place not in self._folders and self._is_own(place)]
 
     def _is_own(self, folder: Path) -> bool:
@@ -214,17 +216,16 @@ def installed() -> set[Path]:
 
 
 def _where(top: str) -> Path | None:
-    """The folder from which a plain `import top` would take it; None if it would find nothing."""
+    """The folder from which a plain `import top` would take it; None if it would find nothing, or a mere folder."""
     try:
         spec = find_spec(top)
     except (ValueError, ImportError):  # it is half-made, or was put into sys.modules by hand
         return Path(os.devnull)
-    if spec is None:
+    if spec is None or (spec.origin is None and spec.submodule_search_locations is not None):
         return None
-    places = [spec.origin] if spec.has_location and spec.origin else [*(spec.submodule_search_locations or ())]
-    if not places:
+    if not spec.has_location or not spec.origin:
         return Path(os.devnull)
-    place = _real(places[0])
+    place = _real(spec.origin)
     return place.parent.parent if place.name == "__init__.py" else place.parent
 
 

@@ -99,7 +99,9 @@ def test_a_factory_gets_what_it_has_a_parameter_for(
 
 
 def test_a_class_is_a_factory(tmp_path: Path) -> None:
-    body = "pass\n\n\nclass Net(nn.Linear):\n    def __init__(self, num_classes=5):\n        super().__init__(2, num_classes)"
+    body = (
+        "pass\n\n\nclass Net(nn.Linear):\n    def __init__(s, num_classes):\n        super().__init__(2, num_classes)"
+    )
     assert TeacherSource("file", "Net", source_file(tmp_path, body).file).build(3).out_features == 3
 
 
