@@ -136,16 +136,21 @@ def _answer(folder: Path) -> Rebuilt:
         with torch.no_grad():
             return Rebuilt(shapes, model(x))
     except Exception as reason:
-        below = re.search(re.escape(f"{root}{os.sep}") + r"([^'\"\n:]+)", str(reason))
-        line = str(reason).removeprefix(f"--teacher {source}: ").replace(f"{root}{os.sep}", "")
-        return Rebuilt({}, failed=_with_hint(reason, line.splitlines()[0]), missing=below[1] if below else "")
+        line = str(reason).removeprefix(f"--teacher {source}: ").replace(f"{root}{os.sep}", "").splitlines()[0]
+        return Rebuilt({}, failed=line + _hint(reason), missing=_missing(reason, root))
 
 
-def _with_hint(reason: Exception, line: str) -> str:
+def _missing(reason: Exception, root: Path) -> str:
+    """The file below `root` that is named as the cause of `reason` and is not there."""
+    named = re.findall(re.escape(f"{root}{os.sep}") + r"([^'\"\n:]+)", str(reason.__cause__ or reason))
+    return next((name for name in named if not (root / name).exists()), "")
+
+
+def _hint(reason: Exception) -> str:
     cause = reason.__cause__ or reason
     if isinstance(cause, FileNotFoundError) and cause.filename and not Path(str(cause.filename)).is_absolute():
-        return f"{line}. A path relative to the working folder fails elsewhere: begin with Path(__file__).parent."
-    return line
+        return ". A path relative to the working folder fails elsewhere: begin with Path(__file__).parent."
+    return ""
 
 
 def main(folder: Path) -> None:
