@@ -97,7 +97,7 @@ class OwnModules:
     # The private package
 
     def _begin(self) -> None:
-        self._root, parts = _package_of(self.location)
+        self._root, parts = self._package_of_file()
         if self.location.name != "__init__.py":
             parts = (*parts, self.location.stem.replace(".", "_"))
         self._name = ".".join(parts)
@@ -109,6 +109,17 @@ class OwnModules:
         self._package = f"{_PREFIX}{next(_number)}"
         _by_package[self._package] = self
         sys.modules[self._package] = module_from_spec(ModuleSpec(self._package, None, is_package=True))
+
+    def _package_of_file(self) -> tuple[Path, tuple[str, ...]]:
+        """The folder that holds the file's top package, and the packages on the way."""
+        folder = self.location.parent
+        parts: tuple[str, ...] = ()
+        while folder.name.isidentifier() and self._is_there(folder / "__init__.py"):
+            folder, parts = folder.parent, (folder.name, *parts)
+        return folder, parts
+
+    def _is_there(self, file: Path) -> bool:
+        return file in self._only if self._only else file.is_file()
 
     def _import(
         self,
@@ -197,15 +208,6 @@ def _real(path: Path | str) -> Path:
 
 def _search_path() -> list[Path]:
     return [_real(entry or os.curdir) for entry in sys.path]
-
-
-def _package_of(file: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder that holds the top package of `file`, and the packages on the way."""
-    folder = file.parent
-    parts: tuple[str, ...] = ()
-    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
-        folder, parts = folder.parent, (folder.name, *parts)
-    return folder, parts
 
 
 @cache

@@ -205,6 +205,52 @@ def test_a_student_that_answers_every_image_alike_is_not_written(
     assert not (run.path / "student").exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_student_whose_outputs_are_no_numbers_is_told_apart_from_one_that_comes_back_different(
+    value: float, network: Network, teacher_file: Path, tmp_path: Path
+) -> None:
+    student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
+    nn.init.constant_(student.head.weight, value)
+    with pytest.raises(PruningError, match=r"outputs are not finite: its weights have diverged\. Try a smaller --lr"):
+        save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+    assert not (run.path / "student").exists()
+
+
+def test_a_student_with_huge_outputs_is_compared_at_their_scale(
+    network: Network, teacher_file: Path, tmp_path: Path
+) -> None:
+    student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
+    student.head.weight.mul_(1e20)
+    save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+
+
+def test_a_forward_that_is_random_is_told_with_figures(tmp_path: Path) -> None:
+    (tmp_path / "noisy.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Linear):\n    def forward(self, x):\n"
+        "        return super().forward(x.mean((2, 3))) + torch.rand(3)\n\n\ndef network():\n    return Net(3, 3)\n"
+    )
+    source = TeacherSource.parse(f"{tmp_path}/noisy.py:network")
+    said = r"noisy\.py:network: the pruned network, rebuilt .*outputs differ by 0\.\d+, the largest is .*forward random"
+    with pytest.raises(TeacherError, match=said):
+        save_student(Run(tmp_path / "run"), source.build(3).eval(), source, facts=FACTS, x=images())
+
+
+def test_a_plan_of_another_format_is_refused(saved: Save) -> None:
+    run = saved("chain")
+    plan = run.read_record("student/plan.json", made_by="compress")
+    run.write_record("student/plan.json", {**plan, "format": 1})
+    with pytest.raises(RunError, match=r"plan\.json: format 1, and this edgeoe reads 2\. Make the run again"):
+        load_student(run)
+
+
+def test_a_file_that_nobody_vouches_for_is_not_imported(saved: Save, tmp_path: Path) -> None:
+    run = saved("chain")
+    (run.path / "student" / "code" / "torch").mkdir()
+    (run.path / "student" / "code" / "torch" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (run.path / "student" / "code" / "__init__.py").write_text("raise RuntimeError('imported')")
+    load_student(run)
+
+
 class Lazy(nn.Module):
     """Keeps a table that its forward fits to the image, and that no state dict holds."""
 

@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_model
+from safetensors.torch import load_file, save_model
 from torch import nn
 
 from edgeoe.data.images import Images
 from edgeoe.data.pool import load_pool
 from edgeoe.errors import DataError, PruningError, TeacherError
+from edgeoe.models import rebuild
 from edgeoe.models.checkpoint import load_student
 from edgeoe.models.pruning import count_macs
 from edgeoe.pipeline import compress, export
 from edgeoe.run import Run
-from edgeoe.settings import CompressSettings
+from edgeoe.settings import CompressSettings, PreprocessSettings
 from edgeoe.stages import clock
 from edgeoe.stages.facts import run_facts
+from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 
 
@@ -198,3 +200,83 @@ def test_a_teacher_that_agrees_with_no_label_is_refused_before_the_pool_is_read(
         compress(asked, out=tmp_path / "run")
     assert len(read) == 18
     assert not (tmp_path / "run").exists()
+
+
+# Teachers as people have them
+
+
+@pytest.fixture
+def project(teacher_file: Path, tmp_path: Path) -> Path:
+    """A teacher in a package, whose parts and settings lie in other files."""
+    folder = tmp_path / "project" / "nets"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "layers.py").write_text(teacher_file.read_text())
+    (folder / "width.txt").write_text("8")
+    (folder / "net.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\nfrom .layers import conv\n\n\n"
+        "def network(num_classes, in_chans=3):\n"
+        "    width = int((Path(__file__).parent / 'width.txt').read_text())\n"
+        "    return nn.Sequential(conv(in_chans, width), nn.ReLU(), conv(width, 16), nn.ReLU(), conv(16, 16), "
+        "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))\n"
+    )
+    return folder.parent
+
+
+def test_a_run_needs_nothing_of_the_project_it_came_from(
+    project: Path, settings: CompressSettings, pictures: Path, tmp_path: Path, fresh_process: None
+) -> None:
+    teacher = f"{project}/nets/net.py:network"
+    run = compress(replace(settings, teacher=teacher, weights="random"), out=tmp_path / "run")
+    assert run is not None
+    shutil.rmtree(project)
+    moved = Run(Path(shutil.move(run.path, tmp_path / "moved")))
+    assert load_student(moved)(torch.zeros(1, 3, 16, 16)).shape == (1, 3)
+    assert len(teacher_predictions(moved, read_test(moved, pictures / "test")).labels) == 30
+
+
+def test_a_teacher_that_can_not_be_rebuilt_is_told_before_images_are_read(
+    project: Path, settings: CompressSettings, read: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(folder: Path) -> str:
+        monkeypatch.delenv("NET_WIDTH")
+        rebuild.main(folder)
+        return ""
+
+    monkeypatch.setenv("NET_WIDTH", "8")
+    monkeypatch.setattr(rebuild, "_in_fresh_process", without)
+    net = project / "nets" / "net.py"
+    net.write_text("import os\nWIDTH = int(os.environ['NET_WIDTH'])\n" + net.read_text())
+    with pytest.raises(TeacherError, match=r"can't be rebuilt in a fresh process.*KeyError: 'NET_WIDTH'"):
+        compress(replace(settings, teacher=f"{net}:network", weights="random"), out=tmp_path / "run")
+    assert not read
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("teacher", ["{project}/nets/net.py:network", "timm:test_resnet"])
+def test_a_greyscale_teacher_is_compressed(
+    teacher: str, project: Path, settings: CompressSettings, tmp_path: Path
+) -> None:
+    grey = PreprocessSettings(size=(32, 32), mean=(0.4,), std=(0.3,))
+    asked = replace(settings, teacher=teacher.format(project=project), weights="random", preprocess=grey)
+    run = compress(asked, out=tmp_path / "run")
+    assert run is not None
+    assert load_student(run)(torch.zeros(1, 1, 32, 32)).shape == (1, 3)
+
+
+def test_weights_are_picked_by_their_key_and_the_run_remembers(
+    settings: CompressSettings, pictures: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    state = load_file(str(settings.weights))
+    torch.save({"one": {key: value * 2 for key, value in state.items()}, "two": state}, tmp_path / "both.pt")
+    with pytest.raises(TeacherError, match=r"It holds one, two\. Pick one: --weights-key one"):
+        compress(replace(settings, weights=tmp_path / "both.pt"), out=tmp_path / "run")
+    runs = [
+        compress(replace(settings, weights=weights, weights_key=key), out=tmp_path / f"run-{key}")
+        for weights, key in ((settings.weights, None), (tmp_path / "both.pt", "two"))
+    ]
+    assert runs[0] is not None
+    assert runs[1] is not None
+    one, other = (teacher_predictions(run, read_test(run, pictures / "test")) for run in runs)
+    assert np.array_equal(one.classes, other.classes)
+    assert 'weights_key = "two"' in (runs[1].path / "config.toml").read_text()
