@@ -58,6 +58,8 @@ class OwnModules:
         self._folders: list[Path] = []
         self._package = ""
         self._foreign: set[str] = set()
+        self._path_before = set(_search_path())
+        self._added: set[Path] = set()  # to the search path, by the code
         self._aliases: list[str] = []
 
     def load(self) -> ModuleType:
@@ -74,6 +76,7 @@ class OwnModules:
             yield
         finally:
             _running.pop()
+            self._added |= set(_search_path()) - self._path_before
             for name in self._aliases:
                 sys.modules.pop(name, None)
             self._aliases.clear()
@@ -101,7 +104,6 @@ class OwnModules:
         if self.location.name != "__init__.py":
             parts = (*parts, self.location.stem.replace(".", "_"))
         self._name = ".".join(parts)
-        self._path_before = set(_search_path())
         self._folders = [*self._given] if self._given else [self._root]
         self._builtins = {**vars(builtins), "__import__": self._import}
         if _finder not in sys.meta_path:
@@ -192,14 +194,14 @@ class OwnModules:
         )
 
     def _fallbacks(self) -> list[Path]:
-        places = dict.fromkeys([self.location.parent, _real(os.curdir), *_search_path()])
+        places = dict.fromkeys([self.location.parent, _real(os.curdir), *_search_path(), *self._added])
         return [place for place in places if place not in self._folders and self._is_own(place)]
 
     def _is_own(self, folder: Path) -> bool:
         if folder in installed():
             return False
-        added = folder in _search_path() and folder not in self._path_before
-        return added or self.location.is_relative_to(folder)
+        added = self._added | set(_search_path()) - self._path_before
+        return folder in added or self.location.is_relative_to(folder)
 
 
 def _real(path: Path | str) -> Path:

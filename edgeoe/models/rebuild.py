@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
-from edgeoe.errors import TeacherError
+from edgeoe.errors import TeacherError, first_line
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-3  # of max |difference| / max |logit|
 _KEPT = re.compile(
     r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|TZ|TMP|TEMP|TMPDIR|SYSTEMROOT|WINDIR|USERPROFILE|APPDATA|LOCALAPPDATA|VIRTUAL_ENV|"
     r"(LC|LD|DYLD|PYTHON|CONDA|CUDA|NVIDIA|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|HF|XDG|SSL|HTTP|HTTPS|NO)_.*|PYTHON.*|"
-    r"(http|https|no)_proxy)\Z"
+    r"(ALL|FTP)_PROXY|(http|https|ftp|all|no)_proxy|(REQUESTS|CURL)_CA_BUNDLE)\Z"
 )
 
 
@@ -59,7 +59,7 @@ def rebuild(source: TeacherSource, teacher: nn.Module, x: Tensor, *, classes: in
     with tempfile.TemporaryDirectory(prefix="edgeoe-rebuild-") as name:
         folder = Path(name)
         (folder / "empty").mkdir()
-        save_model(teacher, str(folder / "weights.safetensors"))
+        _save_weights(teacher, folder / "weights.safetensors", source)
         save_file({"x": x.contiguous()}, folder / "x.safetensors")
         asked = {"name": source.name, "classes": classes, "only": asdict(source.code.only)}
         asked["root"] = str(source.code.root.resolve())
@@ -71,6 +71,14 @@ def rebuild(source: TeacherSource, teacher: nn.Module, x: Tensor, *, classes: in
         logits = load_file(folder / "logits.safetensors")["logits"] if not answer["failed"] else None
     shapes = {key: tuple(shape) for key, shape in answer["shapes"].items()}
     return Rebuilt(shapes, logits, answer["failed"], answer["missing"])
+
+
+def _save_weights(teacher: nn.Module, path: Path, source: TeacherSource) -> None:
+    try:
+        save_model(teacher, str(path))
+    except Exception as reason:  # safetensors raises nearly anything over what is no dense tensor of its own
+        what = f"{type(reason).__name__}: {first_line(reason)}"
+        raise TeacherError(f"--teacher {source}: its weights can't be written as safetensors: {what}") from reason
 
 
 def _in_fresh_process(folder: Path) -> str:

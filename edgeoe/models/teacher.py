@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,17 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line
 from edgeoe.models.teacher_code import CodeFiles, TeacherCode
-from edgeoe.models.weights import load_numbers, read_weights
+from edgeoe.models.weights import load_weights, say_converted
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
 __all__ = ["TeacherSource", "check_outputs", "load_teacher"]
 
-_log = logging.getLogger(__name__)
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 
 
@@ -67,7 +66,13 @@ class TeacherSource:
         published weights (timm and torchvision; they are downloaded).
         Raises TeacherError, naming what failed.
         """
-        return self._made(classes, channels, pretrained).cpu().float()
+        return self._in_float32(self._made(classes, channels, pretrained))
+
+    def _in_float32(self, model: nn.Module) -> nn.Module:
+        try:
+            return model.cpu().float()
+        except (NotImplementedError, RuntimeError) as reason:  # it has no values: it lies on the device "meta"
+            raise TeacherError(f"--teacher {self}: can't be moved to the CPU: {first_line(reason)}") from reason
 
     def _made(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
         """The architecture as the source makes it, in whatever type and on whatever device."""
@@ -86,6 +91,11 @@ class TeacherSource:
             raise TeacherError(f"--teacher {self}: {self._said(reason)}{_DOWNLOADED if pretrained else ''}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
+        if any(is_lazy(parameter) for parameter in model.parameters()):
+            raise TeacherError(
+                f"--teacher {self}: its lazy modules have no shapes yet. Let {self.name} run the network once on an "
+                "image before it returns it."
+            )
         inner = model._modules.get("_orig_mod")  # of what torch.compile returns
         return model if inner is None else inner
 
@@ -226,39 +236,11 @@ def load_teacher(
     if key is not None and not isinstance(weights, Path):
         raise TeacherError(f"--weights-key {key} picks from a file: name it with --weights FILE.")
     model = source._made(classes, channels, pretrained=weights is None)
-    _say_converted(f"--teacher {source}", model.state_dict())
-    model = model.cpu().float()
+    say_converted(f"--teacher {source}", model.state_dict())
+    model = source._in_float32(model)
     if isinstance(weights, Path):
-        state = read_weights(weights, like=model.state_dict(), key=key)
-        _say_converted(f"--weights {weights}", state)
-        _load_state(model, state, f"--weights {weights}", source)
+        load_weights(model, weights, key=key, architecture=str(source))
     return model.eval().requires_grad_(False)
-
-
-def _say_converted(what: str, state: Mapping[str, Tensor]) -> None:
-    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} - {torch.float32}
-    if kinds:
-        names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        _log.warning("%s: %s is converted to float32, in which everything is computed.", what, names)
-
-
-def _load_state(model: nn.Module, state: Mapping[str, Tensor], what: str, source: TeacherSource) -> None:
-    own = model.state_dict()
-    for key, tensor in state.items():
-        if key in own and own[key].shape != tensor.shape:
-            raise TeacherError(
-                f"{what}: {key} is {tuple(tensor.shape)}, and {source} has {tuple(own[key].shape)} there "
-                "(its outputs are as many as --samples has class folders, or as --classes says)."
-            )
-    shared = {own[key].data_ptr() for key in state if key in own}  # safetensors names a shared tensor once
-    missing = sorted(key for key in own.keys() - state.keys() if own[key].data_ptr() not in shared)
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    unknown = sorted(state.keys() - own.keys())
-    if missing or unknown:
-        parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
-        parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
-        raise TeacherError(f"{what}: not the weights of {source}: {' and '.join(parts)}.")
-    load_numbers(model, state)
 
 
 @torch.no_grad()

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
 from edgeoe.models.weights_file import StandIn, pickled_object, read_weights_file
 from edgeoe.registry import nearest
 
-__all__ = ["load_numbers", "read_weights"]
+__all__ = ["load_numbers", "load_weights", "read_weights", "say_converted"]
 
 _log = logging.getLogger(__name__)
 State = dict[str, Tensor]
@@ -219,6 +220,39 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 
 # Into the network
+
+
+def load_weights(model: nn.Module, path: Path, *, architecture: str, key: str | None = None) -> None:
+    """Load the weights in `path` into `model`, whose `architecture` is named in messages; see `read_weights`.
+
+    Raises TeacherError if they are those of another network.
+    """
+    own, what = model.state_dict(), f"--weights {path}"
+    state = read_weights(path, like=own, key=key)
+    say_converted(what, state)
+    for name, tensor in state.items():
+        if name in own and own[name].shape != tensor.shape:
+            raise TeacherError(
+                f"{what}: {name} is {tuple(tensor.shape)}, and {architecture} has {tuple(own[name].shape)} there "
+                "(its outputs are as many as --samples has class folders, or as --classes says)."
+            )
+    shared = {own[name].data_ptr() for name in state if name in own}  # safetensors names a shared tensor once
+    lacking = sorted(name for name in own.keys() - state.keys() if own[name].data_ptr() not in shared)
+    missing = [name for name in lacking if not name.endswith("num_batches_tracked")]
+    unknown = sorted(state.keys() - own.keys())
+    if missing or unknown:
+        parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
+        parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
+        raise TeacherError(f"{what}: not the weights of {architecture}: {' and '.join(parts)}.")
+    load_numbers(model, state)
+
+
+def say_converted(what: str, state: Mapping[str, Tensor]) -> None:
+    """Log that `state`, of `what`, is not float32, if so."""
+    kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} - {torch.float32}
+    if kinds:
+        names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+        _log.warning("%s: %s is converted to float32, in which everything is computed.", what, names)
 
 
 def load_numbers(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -207,6 +207,22 @@ def test_what_the_code_adds_to_the_search_path_is_its_own(write: Write, monkeypa
     assert "helpers" not in sys.modules
 
 
+def test_it_stays_its_own_when_the_search_path_is_as_before(write: Write) -> None:
+    file = write(
+        **{
+            "models/net.py": "import sys\nfrom pathlib import Path\n"
+            "sys.path.append(str(Path(__file__).parents[1] / 'lib'))\n"
+            "def late():\n    import helpers\n    return helpers.x",
+            "lib/helpers.py": "x = 1",
+        }
+    )
+    code, before = OwnModules(file), sys.path.copy()
+    with code.found_by_importlib():
+        module = code.load()
+    sys.path[:] = before
+    assert module.late() == 1
+
+
 def test_an_installed_package_is_not_the_teachers(write: Write) -> None:
     import safetensors
 

@@ -142,6 +142,16 @@ def test_a_compiled_network_is_taken_out_of_its_wrapping(tmp_path: Path) -> None
     assert isinstance(source_file(tmp_path, wrapped).build(3), nn.Linear)
 
 
+def test_lazy_modules_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"lazy modules have no shapes yet\. Let network run the network once"):
+        source_file(tmp_path, "return nn.LazyLinear(3)").build(3)
+
+
+def test_a_network_without_values_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"can't be moved to the CPU: "):
+        source_file(tmp_path, "return nn.Linear(2, 3, device='meta')").build(3)
+
+
 def test_a_greyscale_network_of_timm_has_one_channel() -> None:
     model = TeacherSource.parse("timm:test_resnet").build(3, channels=1).eval()
     check_outputs(model, (1, 64, 64), classes=3)
