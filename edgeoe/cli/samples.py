@@ -41,6 +41,9 @@ def command(
     weights: Annotated[
         str | None, typer.Option(help="Of the teacher, as compress takes them.", metavar="FILE", show_default=False)
     ] = None,
+    weights_key: Annotated[
+        str | None, typer.Option(help="Which weights in the file, as compress takes it.", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the labelled images shown to the teacher.", min=0)] = 0,
     config: ConfigOption = None,
     json: JsonOption = None,
@@ -82,7 +85,7 @@ def command(
         next_step(f"remove or replace the unreadable images, then edgeoe samples {folder}")
         return 2
     if teacher is not None:
-        agreement = _ask(teacher, weights, found, preprocess_settings(context, config), seed)
+        agreement = _ask(teacher, weights, weights_key, found, preprocess_settings(context, config), seed)
         write_json(json, dataclasses.replace(report, teacher_agreement=agreement))
     elif not classes:
         _tell_order(found)
@@ -91,7 +94,12 @@ def command(
 
 
 def _ask(
-    teacher: str, weights: str | None, files: SampleFiles, preprocess: PreprocessSettings, seed: int
+    teacher: str,
+    weights: str | None,
+    weights_key: str | None,
+    files: SampleFiles,
+    preprocess: PreprocessSettings,
+    seed: int,
 ) -> TeacherAgreement | None:
     """Say with how many labels the teacher agrees, and in which classes with few. Raises EdgeoeError."""
     from edgeoe.report.terminal import bar, say
@@ -100,7 +108,9 @@ def _ask(
     if weights == "random":
         raise ConfigError("--weights random: such a teacher has learned nothing that could agree with labels.")
     given = None if weights is None else weights_from_text(weights)
-    agreement = teacher_agreement(teacher, given, files, preprocess=preprocess, seed=seed, progress=bar)
+    agreement = teacher_agreement(
+        teacher, given, files, weights_key=weights_key, preprocess=preprocess, seed=seed, progress=bar
+    )
     if agreement is not None:
         say(str(agreement))
         by_class = zip(files.classes, agreement.right_per_class, agreement.of_per_class, strict=True)

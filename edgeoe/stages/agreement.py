@@ -54,13 +54,14 @@ def teacher_agreement(
     files: SampleFiles,
     *,
     preprocess: PreprocessSettings,
+    weights_key: str | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> TeacherAgreement | None:
     """With how many labels of `files` the teacher of that name agrees. Raises EdgeoeError as `compress` would."""
     torch.manual_seed(seed)
     source = TeacherSource.parse(teacher)
-    model = load_teacher(source, weights, classes=len(files.classes))
+    model = load_teacher(source, weights, classes=len(files.classes), channels=preprocess.channels, key=weights_key)
     prepared = Preprocess.resolve(source.preprocess(model), preprocess)
     check_outputs(model, prepared.shape, classes=len(files.classes))
     require_logits(model, prepared)
