@@ -142,8 +142,8 @@ def _from_torch_save(path: Path) -> Any:
 
 def pickled_object(path: Path, name: str = "") -> TeacherError:
     """The error over a file that holds an object, of the class `name`, where weights are needed."""
-    of = f" ({name})" if name else ""
-    return TeacherError(f"--weights {path}: a pickled object{of}, which could run any code when loaded. {_SAVE}")
+    kind = f" Its class: {name}." if name else ""
+    return TeacherError(f"--weights {path}: a pickled object, which could run any code when loaded.{kind} {_SAVE}")
 
 
 def _foreign_names(path: Path) -> set[str]:

@@ -168,8 +168,8 @@ def test_a_key_that_is_not_there_is_answered_with_those_that_are(key: str, said:
         ({"weight": torch.ones(1), "epoch": 3}, r"Got dict with weight, epoch\."),
         ({}, r"Got dict, an empty one\."),
         ({0: torch.ones(1)}, r"Got dict with 0\."),
-        (nn.Linear(2, 2), r"a pickled object \(torch\.nn\.modules\.linear\.Linear\).*model\.state_dict\(\)"),
-        ({"model": nn.Linear(2, 2), "epoch": 3}, r"a pickled object \(torch\.nn\.modules\.linear\.Linear\)"),
+        (nn.Linear(2, 2), r"a pickled object, .*class: torch\.nn\.modules\.linear\.Linear\..*model\.state_dict\(\)"),
+        ({"model": nn.Linear(2, 2), "epoch": 3}, r"a pickled object, .*torch\.nn\.modules\.linear\.Linear\."),
     ],
 )
 def test_what_holds_no_state_dict_is_refused(content: object, said: str, tmp_path: Path) -> None:
