@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from math import lcm
 from pathlib import Path
 
 from edgeoe.feasibility import require_buildable
@@ -41,16 +40,18 @@ def deploy(
 ) -> Iterator[tuple[Target, Measurement, Verdict]]:
     """The whole line for several targets; a finished student at `out` with the same settings is kept.
 
-    Channel counts suit all targets at once. Yields each target's measurement and verdict as it is known.
+    Its widths suit all targets at once, unless the settings name a multiple. Yields each target's measurement and
+    verdict as it is known.
     """
     targets = list(targets)
     for target in targets:
         require_buildable(target)  # before an hour of compressing
-    multiple = lcm(settings.channel_multiple, *(target.channel_multiple for target in targets))
-    settings = replace(settings, channel_multiple=multiple)
+    names = tuple(target.name for target in targets)
+    if tuple(Path(name).name.removesuffix(".toml") for name in settings.target) != names:
+        settings = replace(settings, target=names)
     run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
     if not Run(out).was_made_with(settings.to_toml()):
-        run = compress(settings, out=out, overwrite=overwrite, progress=progress)
+        run = compress(settings, out=out, targets=targets, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
         return
     export(

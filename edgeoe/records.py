@@ -35,11 +35,13 @@ __all__ = [
     "MeasureSettings",
     "Measurement",
     "Outcome",
+    "Pace",
     "Positive",
     "Precision",
     "RefusedGraph",
     "RuntimeSettings",
     "Speed",
+    "SpeedUp",
     "Target",
     "TeacherAgreement",
     "Verdict",
@@ -50,6 +52,7 @@ __all__ = [
 
 Outcome = Literal["passed", "failed", "inconclusive"]
 Change = Literal["regressed", "improved", "no worse", "inconclusive"]
+Pace = Literal["faster", "about as fast", "slower"]
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
 Precision = Literal["fp32", "fp16", "int8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
@@ -170,7 +173,7 @@ class Target:
     backend: Backend
     description: str = ""
     precision: Precision = "fp32"
-    channel_multiple: Annotated[int, Ge(1)] = 1
+    channel_multiple: Annotated[int, Ge(1)] = 8
     device: DeviceFacts = field(default_factory=DeviceFacts)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
@@ -203,8 +206,33 @@ class TeacherAgreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedUp:
+    """A student beside its teacher, timed in turns on this machine with the runtime of one target.
+
+    precision: of both graphs. teacher_ms, student_ms: medians of n turns; ratio: the median of student / teacher over
+    turns. outcome: what the ratio's interval says. advice: what may help a student that is not faster. reason: why
+    nothing could be timed; then there are no figures.
+    """
+
+    target: str
+    precision: Precision = "fp32"
+    teacher_ms: float | None = None
+    student_ms: float | None = None
+    ratio: Estimate | None = None
+    n: int = 0
+    outcome: Pace | None = None
+    advice: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CompressRecord:
-    """What `compress` did. teacher_agreement: None for random weights, or without labelled samples."""
+    """What `compress` did.
+
+    channel_multiple: that the widths were kept at. speed: beside the teacher, on each target whose runtime is here.
+    notes: what the user should know of how the share asked for was met. teacher_agreement: None for random weights, or
+    without labelled samples.
+    """
 
     method: str
     oe: bool
@@ -223,6 +251,9 @@ class CompressRecord:
     device: str
     precision: str
     random_weights: bool
+    channel_multiple: int
+    speed: tuple[SpeedUp, ...] = ()
+    notes: tuple[str, ...] = ()
     teacher_agreement: TeacherAgreement | None = None
 
 

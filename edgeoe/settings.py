@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from edgeoe.class_names import class_names, names_a_file
 from edgeoe.errors import ConfigError
@@ -143,7 +143,8 @@ class CompressSettings:
     )
     ood: Path | None = _option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] | None = _option(
-        "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given.", None
+        "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given; 1 for --method none.",
+        None,
     )
     keep_params: Annotated[float, Gt(0), Le(1)] | None = _option("Share of the teacher's parameters to keep.", None)
     keep_blocks: Annotated[float, Gt(0), Le(1)] | None = _option(
@@ -166,15 +167,17 @@ class CompressSettings:
         None,
     )
     temperature: Positive = _option("Of distillation.", 4.0)
-    latency_target: str = _option(
-        "Profile on whose runtime practise measures the latency that a block costs, here.", "host-cpu"
+    target: Annotated[tuple[str, ...], MinLen(1)] = _option(
+        "Profile of a device that the student is for; may be given several times. Default: host-cpu.", ("host-cpu",)
     )
     recovery_steps: Annotated[int, Ge(0)] = _option("Steps in which practise tries to do without a block.", 10)
     flip: bool = _option("Mirror half of the training images.", True)
     crop_padding: Annotated[int, Ge(0)] | None = _option(
         "Pixels that a random crop may be off by; default: an eighth of the height.", None
     )
-    channel_multiple: Annotated[int, Ge(1)] = _option("Keep channel counts at multiples of this.", 1)
+    channel_multiple: Annotated[int, Ge(1)] | None = _option(
+        "Keep channel counts at multiples of this; default: what --target computes fast.", None
+    )
     device: Literal["auto", "cpu", "cuda"] = _option("Where to compute.", "auto")
     devices: Annotated[int, Ge(1)] = _option("Processes on this machine, one a device.", 1)
     nodes: Annotated[int, Ge(1)] = _option("Machines; more than one needs torchrun.", 1)
@@ -185,8 +188,9 @@ class CompressSettings:
     def __post_init__(self) -> None:
         from pydantic import TypeAdapter, ValidationError
 
-        for name in ("include", "exclude", "classes"):  # a list, where they come from a file
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("target", "include", "exclude", "classes"):  # a list, where they come from a file
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         if self.classes:
             object.__setattr__(self, "classes", class_names(self.classes))
         if self.method not in METHODS:
@@ -211,7 +215,8 @@ class CompressSettings:
     @property
     def goal(self) -> Goal:
         """What to keep of the teacher."""
-        return next((Goal(share, of) for of, share in self._goals().items() if share is not None), Goal(0.5, "macs"))
+        default = Goal(1.0 if self.method == "none" else 0.5, "macs")
+        return next((Goal(share, of) for of, share in self._goals().items() if share is not None), default)
 
     def to_toml(self) -> dict[str, Any]:
         """These settings as the tables of an edgeoe.toml, paths absolute, so that they mean the same anywhere."""
@@ -222,6 +227,9 @@ class CompressSettings:
                 tables["oe" if f.name == "oe_settings" else f.name] = _without_none(dataclasses.asdict(value))
             elif value is not None:
                 tables["compress"][f.name] = _as_toml(value)
+        tables["compress"]["target"] = [
+            str(Path(name).resolve()) if name.endswith(".toml") else name for name in self.target
+        ]
         if ".py:" in self.teacher:
             tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
         return tables

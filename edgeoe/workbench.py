@@ -60,6 +60,7 @@ class Workbench:
     teacher: in eval mode, frozen; copied to the fabric's device. pool: may be None where plan is None.
     plan: how OOD rows rebalance; None is the plain method. batch: few-sample rows of a batch over all
     processes. padding: of the random crop, in pixels. clock: latencies in ms of networks on the target.
+    channel_multiple: layers are fast on the target if their widths are multiples of this.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Workbench:
         flip: bool = True,
         seed: int = 0,
         clock: Callable[[Sequence[nn.Module]], list[float]] | None = None,
+        channel_multiple: int = 1,
         progress: Progress = silent,
     ) -> None:
         self.fabric = fabric
         self.samples = samples
         self.pool = pool if plan is not None else None
         self.plan = plan
+        self.channel_multiple = channel_multiple
         self.progress = progress if fabric.is_global_zero else silent
         self._teacher = copy.deepcopy(teacher).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
         if not len(samples.labels) and not (plan and plan.in_compression and plan.in_fine_tuning and plan.ood_weight):

@@ -29,7 +29,7 @@ def command(
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]
     """
     from edgeoe.pipeline import compress
-    from edgeoe.report.terminal import bar, say, show_left_alone
+    from edgeoe.report.terminal import bar, say, show_left_alone, show_speed
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
     if run is None:  # one of torchrun's other processes
@@ -46,5 +46,6 @@ def command(
         say(f"the teacher agrees with {agreement['right']:,} of {agreement['of']:,} labels")
     plan = run.read_record("student/plan.json", made_by="compress")
     show_left_alone(plan["left_alone"])
+    show_speed(record)
     next_step(f"edgeoe export {out}")
     return 0

@@ -22,7 +22,6 @@ def command(
     context: typer.Context,  # noqa: ARG001 - takes_settings reads it
     settings: CompressSettings,
     out: Annotated[Path, typer.Option(help="Run directory to write, or to go on with.", show_default=False)],
-    target: Annotated[list[str], typer.Option(help="A profile; may be given several times.", show_default=False)],
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
     exporter: ExporterOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run with other settings.")] = False,
@@ -37,11 +36,11 @@ def command(
     """
     from edgeoe.data.samples import find_samples, find_test
     from edgeoe.pipeline import deploy
-    from edgeoe.report.terminal import bar, show_measurement, show_verdict
+    from edgeoe.report.terminal import bar, show_measurement, show_speed, show_verdict
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
-    profiles, chosen = [load_target(name) for name in target], checked_exporter(exporter)
+    profiles, chosen = [load_target(name) for name in settings.target], checked_exporter(exporter)
     few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
     find_test(test, few.classes)  # before an hour of compressing
     records, outcomes = {}, []
@@ -56,6 +55,7 @@ def command(
     if not records:  # one of torchrun's other processes
         return 0
     run = Run(out)
+    show_speed(run.read_record("compress.json", made_by="compress"))
     write_json(
         json,
         {

@@ -83,9 +83,13 @@ class Compressed:
 
 
 class Bench(Protocol):
-    """What a method sees of the workbench."""
+    """What a method sees of the workbench.
+
+    channel_multiple: layers are fast on the targets if their widths are multiples of this.
+    """
 
     progress: Progress
+    channel_multiple: int
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +104,8 @@ class CrossDistillation:
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         shape, settings = workbench.shape, self.settings
         groups = find_groups(teacher, workbench, settings)
-        counts = prune(teacher, workbench, settings, groups).removed
+        planned = prune(teacher, workbench, settings, groups)
+        counts = planned.removed
         structure = read_structure(teacher, shape)
         taught, student = (copy.deepcopy(teacher).to(workbench.device) for _ in range(2))
         rows = workbench.rows()
@@ -123,6 +125,7 @@ class CrossDistillation:
                 removed[group.name] = _narrow(group, layers, moments, len(counts[group.name]))
                 advance()
         pruned = drop_channels(teacher, groups, removed, shape=shape, start=student.to("cpu"))
+        pruned = replace(pruned, note=planned.note)
         with torch.enable_grad():
             return Compressed(pruned, workbench.fit(pruned.model, self._fine_tuning()))
 

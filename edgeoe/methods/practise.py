@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ from torch.nn.utils import parametrize
 
 from edgeoe.errors import ConfigError, PruningError
 from edgeoe.methods import About, Bench, Compressed, Stage
+from edgeoe.methods.cutting import note_missed
 from edgeoe.methods.mir import feature_distance, mimicking
+from edgeoe.models.allocation import is_met
 from edgeoe.models.observation import look_at
 from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.reconstruction import Rows, sees_all
@@ -21,9 +25,6 @@ from edgeoe.settings import CompressSettings
 __all__ = ["Adaptor", "Practise", "add_adaptors"]
 
 RECOVERY_LR = 0.02  # as in the paper, which takes 2,000 steps of 64 images for each block
-
-
-_MEASURED = {"macs": "MACs", "params": "parameters", "blocks": "blocks"}
 
 
 class Adaptor(nn.Module):
@@ -68,7 +69,7 @@ class Practise:
 
     about = About(
         does="drops whole residual blocks, ranked by recoverability and measured latency, then mimics features",
-        needs="residual blocks that keep their input's shape; the runtime of --latency-target on this machine",
+        needs="residual blocks that keep their input's shape; the runtime of --target on this machine",
         reference="Wang and Wu, CVPR 2023, arXiv 2202.07861",
     )
 
@@ -126,13 +127,16 @@ class Practise:
             kept.append(shares[goal.of])
             if kept[-1] <= goal.share:
                 break
+        if goal.share < 1:  # a student is smaller than its teacher
+            kept[0] = math.inf
         nearest = min(range(len(kept)), key=lambda count: abs(kept[count] - goal.share))
-        if kept[-1] > goal.share * 1.02:
-            raise PruningError(
-                f"{goal} can't be met by dropping blocks: without all {len(ranked)} "
-                f"that can go, {kept[-1]:.4g} of the {_MEASURED[goal.of]} stay. Ask for that or more."
-            )
-        return drop_blocks(teacher, [block.name for block in ranked[:nearest]], shape=shape)
+        pruned = drop_blocks(teacher, [block.name for block in ranked[:nearest]], shape=shape)
+        if is_met(kept[nearest], goal.share):
+            return pruned
+        advice = f"It drops {nearest} of the {len(ranked)} blocks that can be dropped."
+        if goal.of != "blocks":
+            advice += " Methods that prune channels take smaller steps: kd, fskd, cd, mir."
+        return replace(pruned, note=note_missed(goal, kept[nearest], advice))
 
 
 def latency_saved(teacher: nn.Module, blocks: Sequence[Block], workbench: Bench) -> Mapping[str, float]:

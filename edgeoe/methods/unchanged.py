@@ -15,17 +15,19 @@ __all__ = ["Unchanged"]
 
 
 class Unchanged:
-    """Cuts and trains nothing. Raises ConfigError unless everything is to be kept."""
+    """Prunes and trains nothing. Raises ConfigError if a share below 1 was asked for."""
 
     about = About(
         does="nothing: the teacher itself, as a baseline for every later stage",
-        needs="--keep-macs 1",
+        needs="nothing",
         reference="",
     )
 
     def __init__(self, settings: CompressSettings) -> None:
         if settings.goal.share != 1:
-            raise ConfigError(f"--method none keeps every MAC: pass --keep-macs 1. Got {settings.goal}.")
+            raise ConfigError(
+                f"--method none keeps the whole teacher. Leave {settings.goal} out, or choose another --method."
+            )
 
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         pruned = Pruned(

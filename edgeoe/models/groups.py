@@ -8,7 +8,11 @@ from fnmatch import fnmatch
 
 from edgeoe.models.channels import Fix, Slot
 
-__all__ = ["Group", "Spread", "narrow_groups"]
+__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "Group", "Spread", "narrow_groups"]
+
+FIRST_STAYS = "the first layer stays as it is unless --include names it"
+NOT_INCLUDED = "--include does not name it"
+EXCLUDED = "--exclude names it"
 
 Spread = Mapping[str, tuple[tuple[int, ...], ...]]  # layer -> for each channel of a group, its indices in that layer
 
@@ -48,10 +52,10 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
         first = first or group.name
         reason = ""
         if include and not any(fnmatch(name, glob) for name in names for glob in include):
-            reason = "--include does not name it"
+            reason = NOT_INCLUDED
         elif not include and first in names:
-            reason = "the first layer stays as it is unless --include names it"
+            reason = FIRST_STAYS
         if any(fnmatch(name, glob) for name in names for glob in exclude):
-            reason = "--exclude names it"
+            reason = EXCLUDED
         narrowed.append(replace(group, refused=reason) if reason and not group.refused else group)
     return narrowed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,7 +21,7 @@ from rich.text import Text
 
 from edgeoe.models.names import by_reason, shortened
 from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Verdict
-from edgeoe.report.wording import check_text
+from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [
     "COLOUR",
@@ -32,6 +33,7 @@ __all__ = [
     "show_layers",
     "show_left_alone",
     "show_measurement",
+    "show_speed",
     "show_verdict",
     "table",
 ]
@@ -96,6 +98,15 @@ def show_left_alone(refused: Mapping[str, str]) -> None:
     """Print what stays as it is, {name: why}: a line for each reason."""
     for reason, names in by_reason(refused).items():
         say((f"  left alone: {shortened(names)}: {reason}", "dim"))
+
+
+def show_speed(compressed: Mapping[str, Any]) -> None:
+    """Print how fast a student is beside its teacher, and what else to know of it, from its compress.json."""
+    for speed in compressed["speed"]:
+        style = {"faster": "green", None: "dim"}.get(speed["outcome"], "yellow")
+        say((speed_text(speed), style))
+    for note in compressed["notes"]:
+        say(("note", "yellow"), f": {note}")
 
 
 def show_layers(graph: GraphRecord, *, most: int = 12) -> None:

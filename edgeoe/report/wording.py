@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isfinite
+from typing import Any
 
 from edgeoe.records import AccuracyChange, Check, Estimate
 
-__all__ = ["accuracy_text", "change_in_percent", "check_text"]
+__all__ = ["accuracy_text", "change_in_percent", "check_text", "speed_text"]
 
 
 def change_in_percent(ratio: Estimate) -> str:
@@ -31,6 +33,21 @@ def check_text(check: Check) -> str:
     interval = f" [{low:.4g}, {f'{high:.4g}' if isfinite(high) else '?'}]" if low < high else ""
     reason = f" ({check.reason})" if check.reason else ""
     return f"{check.name} {check.measured.value:.4g}{interval}, {limit}{reason}"
+
+
+def speed_text(speed: Mapping[str, Any]) -> str:
+    """A student beside its teacher, an item of `speed` in compress.json, in a sentence."""
+    on = f"on {speed['target']}, timed here"
+    if speed["outcome"] is None:
+        return f"not timed beside its teacher on {speed['target']}: {speed['reason']}"
+    ratio = speed["ratio"]
+    figures = (
+        f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of its time: {speed['student_ms']:.3g} ms, "
+        f"teacher {speed['teacher_ms']:.3g} ms, {speed['precision']}, {speed['n']} turns"
+    )
+    word = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}
+    advice = f". What may help: {speed['advice']}" if speed["advice"] else ""
+    return f"{word[speed['outcome']]} its teacher {on} ({figures}){advice}"
 
 
 def _ends(estimate: Estimate) -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import cached_property, partial
@@ -32,13 +32,14 @@ from edgeoe.models.pruning import count_params
 from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CompressRecord, TeacherAgreement
+from edgeoe.records import CompressRecord, SpeedUp, Target, TeacherAgreement
 from edgeoe.registry import METHODS, resolve
 from edgeoe.run import Run, new_run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
-from edgeoe.stages.clock import new_clock
+from edgeoe.stages.clock import Clock, clock_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
+from edgeoe.stages.speedup import compare_speed
 from edgeoe.targets import load_target
 from edgeoe.versions import versions
 from edgeoe.workbench import Workbench
@@ -51,32 +52,43 @@ _CALIBRATION_IMAGES, _CALIBRATION_BYTES = 256, 2**25
 
 
 def compress(
-    settings: CompressSettings, *, out: Path, overwrite: bool = False, progress: Progress = silent
+    settings: CompressSettings,
+    *,
+    out: Path,
+    targets: Iterable[Target] | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> Run | None:
     """Make a student of the teacher and write the run `out`, which appears only when it is whole.
 
+    targets: what the student is for; None loads the profiles that `settings` name.
     Returns the run; None in every process but the first where torchrun started several.
     Raises EdgeoeError for anything that the user can put right.
     """
+    devices = tuple(map(load_target, settings.target) if targets is None else targets)
     fabric = new_fabric(settings)
     first = os.environ.get("RANK", "0") == "0"
     with new_run(out, overwrite=overwrite) if first else nullcontext() as run:
-        reason = fabric.launch(partial(_compress, settings=settings, run=run, progress=progress))
+        reason = fabric.launch(partial(_compress, settings=settings, targets=devices, run=run, progress=progress))
         if isinstance(reason, EdgeoeError):
             raise reason
     return Run(out) if first else None
 
 
-def _compress(fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress) -> EdgeoeError | None:
+def _compress(
+    fabric: Fabric, settings: CompressSettings, targets: Sequence[Target], run: Run | None, progress: Progress
+) -> EdgeoeError | None:
     """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
     try:
-        _compress_into(fabric, settings, run, progress if fabric.is_global_zero else silent)
+        _compress_into(fabric, settings, targets, run, progress if fabric.is_global_zero else silent)
     except EdgeoeError as reason:
         return reason
     return None
 
 
-def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, progress: Progress) -> None:
+def _compress_into(
+    fabric: Fabric, settings: CompressSettings, targets: Sequence[Target], run: Run | None, progress: Progress
+) -> None:
     started = perf_counter()
     torch.manual_seed(settings.seed)
     source = TeacherSource.parse(settings.teacher)
@@ -126,10 +138,14 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
             progress=progress,
         )
 
-    def latency_ms(models: Sequence[nn.Module]) -> list[float]:
-        return new_clock(load_target(settings.latency_target), preprocess)(models)
-
-    bench = _LateBench(new_workbench, shape=preprocess.shape, device=fabric.device, clock=latency_ms, progress=progress)
+    bench = _LateBench(
+        new_workbench,
+        shape=preprocess.shape,
+        device=fabric.device,
+        clock=clock_on_first(targets, preprocess),
+        channel_multiple=math.lcm(*(target.channel_multiple for target in targets)),
+        progress=progress,
+    )
     method: Method = resolve(METHODS, settings.method, kind="method")(settings)
     compressed = method.compress(teacher, bench)
     if run is not None and fabric.is_global_zero:
@@ -150,7 +166,18 @@ def _compress_into(fabric: Fabric, settings: CompressSettings, run: Run | None, 
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned.model, source, facts=facts, x=x)
         write_content(run, bench.workbench.samples, bench.workbench.pool)
-        record = _record(settings, compressed, fabric, facts, agreement, seconds=perf_counter() - started)
+        multiple = settings.channel_multiple or bench.channel_multiple
+        speed = compare_speed(
+            teacher,
+            compressed.pruned,
+            targets=targets,
+            channel_multiple=multiple,
+            preprocess=preprocess,
+            progress=progress,
+        )
+        record = _record(
+            settings, compressed, fabric, facts, agreement, multiple, speed, seconds=perf_counter() - started
+        )
         _describe(run, settings)
         run.write_record("compress.json", record)
 
@@ -183,10 +210,12 @@ class _LateBench:
         *,
         shape: tuple[int, int, int],
         device: torch.device,
-        clock: Callable[[Sequence[nn.Module]], list[float]],
+        clock: Clock,
+        channel_multiple: int,
         progress: Progress,
     ) -> None:
         self.shape, self.device, self.progress = shape, device, progress
+        self.channel_multiple = channel_multiple
         self.latency_ms = clock
         self._new_workbench = new_workbench
 
@@ -212,6 +241,8 @@ def _record(
     fabric: Fabric,
     facts: dict[str, Any],
     agreement: TeacherAgreement | None,
+    channel_multiple: int,
+    speed: tuple[SpeedUp, ...],
     *,
     seconds: float,
 ) -> CompressRecord:
@@ -235,6 +266,9 @@ def _record(
         precision=settings.precision,
         random_weights=settings.weights == "random",
         teacher_agreement=agreement,
+        channel_multiple=channel_multiple,
+        speed=speed,
+        notes=tuple(filter(None, [pruned.note])),
     )
 
 

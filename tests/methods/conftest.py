@@ -22,7 +22,7 @@ Shape = tuple[int, int, int]
 class Still:
     """Rows to solve with, a clock that counts MACs, and the stages that it was asked to fit.
 
-    fitting: what to do with a student instead of training it.
+    fitting: what to do with a student instead of training it. channel_multiple: of widths that its target likes.
     """
 
     x: Tensor
@@ -30,6 +30,7 @@ class Still:
     latency: Callable[[nn.Module], float] | None = None
     fitting: Callable[[nn.Module, Stage], Any] = lambda student, stage: None
     fitted: list[Stage] = field(default_factory=list)
+    channel_multiple: int = 1
     progress = staticmethod(silent)
 
     @property

@@ -1,0 +1,95 @@
+"""The share that a method prunes to: widths that the target likes, and a note where the share is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from torch import nn
+
+from edgeoe.errors import PruningError
+from edgeoe.methods.cutting import cut_channels
+from edgeoe.models.pruning import Pruned
+from edgeoe.settings import CompressSettings
+
+Network = Callable[[str], nn.Module]
+
+
+def widths(pruned: Pruned) -> list[int]:
+    return [len(pruned.model.get_submodule(name).weight) for name in ("0.0", "2.0", "4.0")]
+
+
+def test_widths_stay_at_the_multiple_of_the_target_by_default(
+    network: Network, still: Any, settings: CompressSettings
+) -> None:
+    fast, any_width = (
+        cut_channels(network("chain"), still(channel_multiple=multiple), replace(settings, keep_macs=0.46))
+        for multiple in (8, 1)
+    )
+    assert all(width % 8 == 0 for width in widths(fast))
+    assert not all(width % 8 == 0 for width in widths(any_width))
+
+
+def test_a_multiple_that_the_user_names_wins(network: Network, still: Any, settings: CompressSettings) -> None:
+    asked = replace(settings, channel_multiple=2)
+    assert all(width % 2 == 0 for width in widths(cut_channels(network("chain"), still(channel_multiple=7), asked)))
+
+
+def test_what_the_target_likes_gives_way_to_a_share_and_what_the_user_names_does_not(
+    network: Network, still: Any, settings: CompressSettings
+) -> None:
+    """16 channels, of which a multiple of 16 leaves all."""
+    made = cut_channels(network("chain"), still(channel_multiple=16), settings)
+    assert made.macs_kept < 0.75
+    with pytest.raises(PruningError, match="too few channels for --channel-multiple 16"):
+        cut_channels(network("chain"), still(), replace(settings, channel_multiple=16))
+
+
+def test_a_share_that_is_met_has_no_note(
+    network: Network, still: Any, settings: CompressSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert cut_channels(network("residual"), still(), settings).note == ""
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "beginning", "option", "absent"),
+    [
+        ({"keep_macs": 0.3, "channel_multiple": 8}, "--keep-macs 0.3", "--channel-multiple 4 (0.29", "--include"),
+        ({"keep_macs": 0.01}, "--keep-macs 0.01", "--include '*' (0.0", "--channel-multiple"),
+        ({"keep_params": 0.01}, "--keep-params 0.01", "--include '*' (0.0", "--channel-multiple"),
+        ({"keep_macs": 0.1, "include": ("2.*",)}, "--keep-macs 0.1", "a wider --include (0.1", "--channel-multiple"),
+        ({"keep_macs": 0.1, "exclude": ("4.*",)}, "--keep-macs 0.1", "a narrower --exclude (0.1", "--channel-multiple"),
+    ],
+)
+def test_a_share_that_is_missed_gives_the_nearest_and_what_really_comes_nearer(
+    changes: dict[str, Any],
+    beginning: str,
+    option: str,
+    absent: str,
+    network: Network,
+    still: Any,
+    settings: CompressSettings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked = replace(settings, **changes)
+    made = cut_channels(network("chain"), still(), asked)
+    kept = made.kept("params" if asked.keep_params else "macs")
+    assert made.note.startswith(f"{beginning} can't be met within 2 %: the nearest student keeps {kept:.3g} of the ")
+    assert option in made.note
+    assert absent not in made.note.partition("Nearer would be")[2]
+    assert made.note in caplog.text, "which is known before hours of training"
+
+
+def test_what_the_head_of_mir_holds_up_is_named_with_the_method_that_does_not(
+    network: Network, still: Any, settings: CompressSettings
+) -> None:
+    made = cut_channels(network("chain"), still(), replace(settings, keep_macs=0.02), protect="8")
+    assert "--method kd (" in made.note
+
+
+def test_where_nothing_comes_nearer_the_note_says_why(network: Network, still: Any, settings: CompressSettings) -> None:
+    made = cut_channels(network("chain"), still(), replace(settings, keep_macs=0.001, include=("*",)))
+    assert made.note.endswith("Every group keeps a sixteenth of its channels; 8: they are the network's outputs.")
