@@ -7,8 +7,9 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import lcm
 from pathlib import Path
 
 from edgeoe.feasibility import require_buildable
@@ -50,7 +51,7 @@ def deploy(
     if tuple(Path(name).name.removesuffix(".toml") for name in settings.target) != names:
         settings = replace(settings, target=names)
     run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
-    if not Run(out).was_made_with(settings.to_toml()):
+    if not _holds_student(Run(out), settings, targets):
         run = compress(settings, out=out, targets=targets, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
         return
@@ -64,3 +65,15 @@ def deploy(
     for target in targets:
         build(run, target, progress=progress)
         yield target, *validate(run, target, test=test, progress=progress)
+
+
+def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:
+    """Whether `run` has the student that compressing for `targets` would make again.
+
+    Other targets make another student only by their widths, or where a method measures latencies on them.
+    """
+    measured = settings.method == "practise"
+    if not run.was_made_with(settings.to_toml(), whatever=() if measured else ("target",)):
+        return False
+    multiple = settings.channel_multiple or lcm(*(target.channel_multiple for target in targets))
+    return run.read_record("compress.json", made_by="compress").get("channel_multiple") == multiple

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,12 +94,17 @@ class Run:
         """The named arrays in file `name`."""
         return load_file(self.file(name, made_by=made_by))
 
-    def was_made_with(self, tables: Mapping[str, Any]) -> bool:
-        """Whether this is a finished run whose resolved settings are `tables`."""
+    def was_made_with(self, tables: Mapping[str, Any], *, whatever: Collection[str] = ()) -> bool:
+        """Whether this is a finished run whose resolved settings are `tables`.
+
+        whatever: options of [compress] that may differ.
+        """
         config = self.path / "config.toml"
         if not (self.path / "compress.json").is_file() or not config.is_file():
             return False
-        return TomlDocument(config, error=RunError).tables == tables
+        made = TomlDocument(config, error=RunError).tables
+        differ = {key: made["compress"][key] for key in whatever if key in made["compress"]}
+        return made == {**tables, "compress": {**tables["compress"], **differ}}
 
     def describe(self, **facts: Any) -> None:
         """Add `facts` (versions, seed, environment) to the manifest."""

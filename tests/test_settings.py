@@ -56,6 +56,7 @@ def read_settings(path: Path) -> CompressSettings:
         ({"flip": 1}, "--flip: input should be a valid boolean. Got 1."),
         ({"crop_padding": -1}, "--crop-padding: input should be greater than or equal to 0. Got -1."),
         ({"channel_multiple": 0}, "--channel-multiple: input should be greater than or equal to 1. Got 0."),
+        ({"target": ()}, "--target: tuple should have at least 1 item after validation, not 0. Got ()."),
         ({"device": "gpu"}, "--device: input should be 'auto', 'cpu' or 'cuda'. Got 'gpu'."),
         ({"devices": 0}, "--devices: input should be greater than or equal to 1. Got 0."),
         ({"nodes": 0}, "--nodes: input should be greater than or equal to 1. Got 0."),
@@ -92,6 +93,28 @@ def test_paths_are_written_so_that_they_mean_the_same_anywhere(tmp_path: Path, m
     assert tables["weights"] == str(tmp_path / "a.pt")
     assert tables["samples"] == str(tmp_path / "few")
     assert LEAST.to_toml()["compress"]["teacher"] == "timm:resnet18"
+
+
+def test_one_target_may_be_named_without_a_list_and_a_file_of_ones_own_means_the_same_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert replace(LEAST, target="jetson-orin-nano").target == ("jetson-orin-nano",)
+    tables = replace(LEAST, target=["host-cpu", "my/board.toml"]).to_toml()["compress"]
+    assert tables["target"] == ["host-cpu", str(tmp_path / "my/board.toml")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "goal"),
+    [
+        ({}, "--keep-macs 0.5"),
+        ({"method": "none"}, "--keep-macs 1.0"),
+        ({"method": "none", "keep_macs": 0.5}, "--keep-macs 0.5"),
+        ({"keep_params": 0.3}, "--keep-params 0.3"),
+    ],
+)
+def test_a_method_that_prunes_keeps_half_of_the_macs_unless_told(changes: dict[str, Any], goal: str) -> None:
+    assert str(replace(LEAST, **changes).goal) == goal
 
 
 @pytest.fixture(scope="module")

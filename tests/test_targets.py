@@ -7,7 +7,7 @@ import pytest
 
 from edgeoe.errors import TargetError
 from edgeoe.feasibility import BOARDS
-from edgeoe.records import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings
+from edgeoe.records import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 from edgeoe.targets import check_target, find_target, find_targets, load_target
 
 FULL = """\
@@ -245,3 +245,10 @@ def test_what_is_no_toml_is_refused_by_file_and_line() -> None:
     Path("targets/wrong.toml").write_text(FULL.replace("threads = 2", "threads 2"), encoding="utf-8")
     with pytest.raises(TargetError, match=r"^targets/wrong\.toml: not valid TOML: .*\(at line 7, column 9\)$"):
         load_target("wrong")
+
+
+def test_every_profile_names_a_multiple_that_its_runtime_computes_fast() -> None:
+    multiples = {name: load_target(name).channel_multiple for name in find_targets()}
+    assert set(multiples.values()) <= {4, 8, 16}
+    assert multiples["host-cpu"] == 8
+    assert Target(name="left out", backend="onnxruntime").channel_multiple == 8

@@ -2,14 +2,14 @@
 
 load -> inspect -> prune to 0.7 of the MACs -> forward -> rebuild from student/ -> export -> measure, where student and
 teacher take turns in onnxruntime on one thread. `outcome` is "pass", "refused" (edgeoe said before any training that
-it can't prune it so far) or the stage that failed. Each model runs in a process of its own, with a time limit; a model
+nothing of it can be pruned) or the stage that failed. Each model runs in a process of its own, with a time limit; a model
 that is in the CSV already is not run again. Which members are the smallest takes minutes to find and is kept in
 families.json: {source: {family: [name, parameters]}}.
 
   tools/bench_architectures --quick                             # a handful of small ones: does it work at all?
   tools/bench_architectures --jobs 2                            # all
   tools/bench_architectures --baseline torch-pruning            # the same models pruned by torch-pruning alone
-  tools/bench_architectures --channel-multiple 8                # as a profile may ask for; a CSV of its own
+  tools/bench_architectures --channel-multiple 1                # not 8, as host-cpu has it; a CSV of its own
   tools/bench_architectures --only 'vision_transformer*'        # families, or names
 """
 
@@ -145,7 +145,14 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
         "groups_refused": sum(bool(group.refused) for group in groups),
         "inspect_seconds": round(perf_counter() - start, 1),
     }
-    pruned = prune_channels(teacher, shape=shape, keep=KEEP, channel_multiple=multiple, groups=narrow_groups(groups))
+    pruned = prune_channels(
+        teacher,
+        shape=shape,
+        keep=KEEP,
+        channel_multiple=multiple,
+        below_multiple=True,
+        groups=narrow_groups(groups),
+    )
     student = pruned.model.eval()
     yield {
         "stage": "forward",
@@ -450,7 +457,8 @@ def summary(tables: dict[str, list[dict[str, str]]], left_out: list[str]) -> str
     if alike:
         names = ", ".join(dict.fromkeys(alike))
         lines += ["", f"Answer all images nearly alike (spread under 1e-3), so that parity says little: {names}."]
-    other = {(row["source"], row["name"]): row["outcome"] for row in tables.get("torch-pruning", [])}
+    baseline = [row for tool, rows in tables.items() if tool.startswith("torch-pruning") for row in rows]
+    other = {(row["source"], row["name"]): row["outcome"] for row in baseline}
     shown = ("source", "family", "name", "params_m", "outcome", "macs_kept", "params_kept", "exporter")
     shown += ("max_rel_error", "p50_teacher_ms", "p50_student_ms", "speedup", "n", "seconds")
     for tool, rows in tables.items():
@@ -468,7 +476,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sources", nargs="+", default=list(SOURCES), choices=SOURCES)
     parser.add_argument("--only", metavar="GLOB", default="*", help="families or names")
     parser.add_argument("--baseline", choices=["torch-pruning"], help="run this instead of edgeoe")
-    parser.add_argument("--channel-multiple", type=int, default=1, help="channel counts are multiples of it")
+    parser.add_argument(
+        "--channel-multiple", type=int, default=8, help="widths stay at multiples of it where the MACs can be met so"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="models at a time, one thread each")
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one model")
     parser.add_argument("--quick", action="store_true", help="a handful of small models")
@@ -493,7 +503,7 @@ def main() -> None:
     else:
         families = read_families(options.out / "families.json")
     tool, multiple = options.baseline or "edgeoe", options.channel_multiple
-    path = options.out / (f"{tool}.csv" if multiple == 1 else f"{tool}-by-{multiple}.csv")
+    path = options.out / f"{tool}-by-{multiple}.csv"
     done = {(row["source"], row["name"]) for row in read_rows(path)}
     todo = [
         Model(source, family, name)

@@ -70,7 +70,6 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
         samples=folders.train,
         list=folders.few,
         ood=folders.ood,
-        channel_multiple=8,  # a CPU computes channels by eights
         steps=_STUDENT_STEPS,
         seed=seed,
         flip=False,
@@ -81,7 +80,7 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
     )
     _train_teacher(base, progress)
     variants = {
-        "teacher": replace(base, method="none", keep_macs=1.0, oe=False),
+        "teacher": replace(base, method="none", oe=False),
         "student without OE": replace(base, oe=False),
         "student with OE": base,
     }

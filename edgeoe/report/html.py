@@ -15,6 +15,7 @@ from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.records import Accuracy, Check, Estimate, Outcome, Speed, Verdict, worst
+from edgeoe.report.wording import speed_text
 from edgeoe.run import Run
 
 __all__ = ["Axis", "report_page", "write_report"]
@@ -45,6 +46,7 @@ def report_page(run: Run) -> str:
         lstrip_blocks=True,
     )
     templates.filters["figure"] = figure
+    templates.filters["speed_text"] = speed_text
     return templates.get_template("page.html").render(
         name=run.path.resolve().name,
         outcome=worst(target.outcome for target in targets) if targets else None,

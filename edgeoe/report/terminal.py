@@ -102,10 +102,10 @@ def show_left_alone(refused: Mapping[str, str]) -> None:
 
 def show_speed(compressed: Mapping[str, Any]) -> None:
     """Print how fast a student is beside its teacher, and what else to know of it, from its compress.json."""
-    for speed in compressed["speed"]:
+    for speed in compressed.get("speed", ()):
         style = {"faster": "green", None: "dim"}.get(speed["outcome"], "yellow")
-        say((speed_text(speed), style))
-    for note in compressed["notes"]:
+        say(("the student is ", style), (speed_text(speed), style))
+    for note in compressed.get("notes", ()):
         say(("note", "yellow"), f": {note}")
 
 

@@ -36,18 +36,20 @@ def check_text(check: Check) -> str:
 
 
 def speed_text(speed: Mapping[str, Any]) -> str:
-    """A student beside its teacher, an item of `speed` in compress.json, in a sentence."""
-    on = f"on {speed['target']}, timed here"
+    """How fast a student is beside its teacher, from an item of `speed` in compress.json: what follows "it is"."""
     if speed["outcome"] is None:
-        return f"not timed beside its teacher on {speed['target']}: {speed['reason']}"
+        return f"not timed beside its teacher on {speed['target']}: {speed['reason'].rstrip('.')}"
+    pace = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}[
+        speed["outcome"]
+    ]
     ratio = speed["ratio"]
-    figures = (
-        f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of its time: {speed['student_ms']:.3g} ms, "
-        f"teacher {speed['teacher_ms']:.3g} ms, {speed['precision']}, {speed['n']} turns"
-    )
-    word = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}
     advice = f". What may help: {speed['advice']}" if speed["advice"] else ""
-    return f"{word[speed['outcome']]} its teacher {on} ({figures}){advice}"
+    figures = f"{speed['student_ms']:.3g} instead of {speed['teacher_ms']:.3g} ms"
+    return (
+        f"{pace} its teacher with the runtime of {speed['target']} on this machine: "
+        f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of its time, {figures} "
+        f"({speed['precision']}, {speed['n']} turns){advice}"
+    )
 
 
 def _ends(estimate: Estimate) -> tuple[float, float, float]:

@@ -1,5 +1,6 @@
 """The command line: what each command promises to print, write and exit with."""
 
+import html
 import json
 import re
 import shutil
@@ -15,12 +16,13 @@ from made_up import QUICK_PROFILE
 from PIL import Image
 
 from edgeoe.errors import RunError
+from edgeoe.report.wording import speed_text
 from edgeoe.settings import CompressSettings
 from edgeoe.targets import find_target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 PROMISED = {  # the keys of each result record
-    "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "student"},
+    "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "student", "speed", "notes"},
     "export": {"path", "precision", "opset", "max_rel_error", "agreement"},
     "build": {"artifact", "sha256", "backend", "versions"},
     "validate": {
@@ -126,9 +128,26 @@ def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Pa
 
 
 def test_the_teacher_itself_may_be_the_student(edgeoe: Edgeoe) -> None:
-    code, out, err = edgeoe("compress", "--method", "none", "--keep-macs", 1, "--no-oe", "--out", "a")
+    code, out, err = edgeoe("compress", "--method", "none", "--no-oe", "--out", "a")
     assert code == PASSED, err
     assert out.startswith("student in a: 100.0 % of the MACs, 100.0 % of the parameters; 0 steps in ")
+
+
+def test_compress_tells_how_fast_the_student_is_and_what_was_missed(edgeoe: Edgeoe) -> None:
+    code, out, err = edgeoe(
+        "compress", "--keep-macs", 0.02, "--channel-multiple", 4, "--target", "quick", "--out", "a", "--json", "a.json"
+    )
+    assert code == PASSED, err
+    record = read_json("a.json")
+    (speed,), (note,) = record["speed"], record["notes"]
+    assert speed["target"] == "quick"
+    assert f"the student is {speed_text(speed)}\n" in out
+    assert f"note: {note}\n" in out
+    assert "--channel-multiple" in note
+    assert edgeoe("report", "a")[0] == PASSED
+    page = html.unescape(Path("a/report.html").read_text(encoding="utf-8"))
+    assert note in page
+    assert f"The student is {speed_text(speed)}." in page
 
 
 def test_deploy_exits_with_the_worst_verdict(
@@ -180,6 +199,11 @@ def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path,
         ("compress --out a --steps many", "Invalid value for '--steps': "),
         ("compress --out a --steps 0", "--steps: input should be greater than or equal to 1. Got 0."),
         ("compress --out a --method mri", "--method: unknown method 'mri'. Did you mean 'mir'?"),
+        (
+            "compress --out a --method none --keep-macs 0.5",
+            "--method none keeps the whole teacher. Leave --keep-macs 0.5 out, or choose another --method.",
+        ),
+        ("compress --out a --target quik", "unknown target 'quik'. Did you mean 'quick'"),
         ("compress --out a --samples nowhere", "nowhere: no such folder. It must hold one folder of images per class."),
         ("compress --out a --ood nowhere", "nowhere: no such folder."),
         ("compress --out a --weights nowhere.pt", "--weights nowhere.pt: no such file."),
@@ -280,7 +304,7 @@ def test_an_unknown_key_in_edgeoe_toml_is_one_line_and_exit_code_2(edgeoe: Edgeo
         ("edgeoe.workbench.joint_loss", []),  # in the first training step
         (
             "edgeoe.stages.compress._describe",
-            ["--method", "none", "--keep-macs", "1", "--no-oe"],
+            ["--method", "none", "--no-oe"],
         ),  # when all is written
     ],
 )
@@ -329,6 +353,16 @@ def test_a_goal_on_the_command_line_takes_the_place_of_the_files(
     assert seen == [replace(settings, keep_params=0.7)]
     code, _, err = edgeoe("compress", "--out", "a", "--keep-params", 0.7, "--keep-macs", 0.3)
     assert (code, complaint(err)) == (USER_ERROR, "--keep-macs and --keep-params: give one of them.")
+
+
+@pytest.mark.parametrize("given", [["host-cpu"], ["quick", "host-cpu"]])
+def test_targets_come_from_the_command_line_or_the_file(
+    edgeoe: Edgeoe, seen: list[CompressSettings], settings: CompressSettings, given: list[str]
+) -> None:
+    edgeoe("compress", "--out", "a", *(part for name in given for part in ("--target", name)))
+    write_config(replace(settings, target=tuple(given)))
+    edgeoe("compress", "--out", "a")
+    assert [got.target for got in seen] == [tuple(given)] * 2
 
 
 def test_another_file_may_be_named_and_its_paths_are_its_own(

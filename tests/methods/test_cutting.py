@@ -17,6 +17,11 @@ from edgeoe.settings import CompressSettings
 Network = Callable[[str], nn.Module]
 
 
+@pytest.fixture
+def settings(settings: CompressSettings) -> CompressSettings:
+    return replace(settings, channel_multiple=None)
+
+
 def widths(pruned: Pruned) -> list[int]:
     return [len(pruned.model.get_submodule(name).weight) for name in ("0.0", "2.0", "4.0")]
 

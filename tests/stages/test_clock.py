@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,11 +11,11 @@ import torch
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import ConfigError
+from edgeoe.errors import BackendError, ConfigError
 from edgeoe.graph.export import onnx_from_student
-from edgeoe.records import Target
+from edgeoe.records import RuntimeSettings, Target
 from edgeoe.stages import clock
-from edgeoe.stages.clock import new_clock
+from edgeoe.stages.clock import clock_on_first, new_clock, time_in_turns
 from edgeoe.targets import load_target
 
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -79,10 +81,54 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
             return Runner(self.opened)
 
     monkeypatch.setattr(clock, "resolve", lambda *_, **__: Backend)
-    monkeypatch.setattr(clock, "perf_counter_ns", lambda: now[0])
+    monkeypatch.setattr(clock, "_now_ns", lambda _: lambda: now[0])
     assert new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
     assert calls[: 3 * 6] == [1] * 6 + [2] * 6 + [3] * 6
     assert len(calls) == 20 * 3 * 6
+
+
+def test_there_are_as_many_turns_as_asked_for(target: Target) -> None:
+    turns = time_in_turns([deep(1), deep(1)], target, PREPROCESS, min_turns=7, seconds=0, calls=2)
+    assert [len(of_one) for of_one in turns] == [7, 7]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the processor time of a thread is too coarse")
+def test_one_thread_that_does_all_the_work_is_timed_by_its_processor_time(target: Target) -> None:
+    """The time on the wall would count what others do on a busy machine."""
+    alone, several = clock._now_ns(target), clock._now_ns(replace(target, runtime=RuntimeSettings(threads=2)))
+    before = alone(), several()
+    time.sleep(0.05)
+    assert alone() - before[0] < 40_000_000
+    assert several() - before[1] >= 50_000_000
+
+
+@pytest.fixture
+def elsewhere(target: Target) -> Target:
+    """A target whose runtime is not here."""
+    return replace(target, name="board", runtime=RuntimeSettings(provider="tensorrt"))
+
+
+def test_the_first_target_whose_runtime_is_here_is_measured_on(
+    elsewhere: Target, target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    (ms,) = clock_on_first([elsewhere, replace(target, name="second")], PREPROCESS)([deep(1)])
+    assert ms > 0
+    assert "latencies can't be measured on board: provider = 'tensorrt': this onnxruntime has" in caplog.text
+    assert "stands in" not in caplog.text
+
+
+def test_where_none_is_here_the_host_stands_in_and_says_so(elsewhere: Target, caplog: pytest.LogCaptureFixture) -> None:
+    assert clock_on_first([elsewhere], PREPROCESS)([deep(1)])[0] > 0
+    assert "host-cpu stands in for board" in caplog.text
+
+
+def test_what_no_runtime_takes_is_an_error(elsewhere: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise BackendError("it fails")
+
+    monkeypatch.setattr("edgeoe.backends.onnxruntime.OnnxRuntime.build", refuse)
+    with pytest.raises(BackendError, match="it fails"):
+        clock_on_first([elsewhere], PREPROCESS)([deep(1)])
 
 
 def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(

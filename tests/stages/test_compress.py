@@ -16,7 +16,7 @@ from torch import nn
 
 from edgeoe.data.images import Images
 from edgeoe.data.pool import load_pool
-from edgeoe.errors import DataError, PruningError, TeacherError
+from edgeoe.errors import DataError, PruningError, TargetError, TeacherError
 from edgeoe.models import rebuild
 from edgeoe.models.checkpoint import load_student
 from edgeoe.models.pruning import count_macs
@@ -27,6 +27,7 @@ from edgeoe.stages import clock
 from edgeoe.stages.facts import run_facts
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
+from edgeoe.targets import load_target
 
 
 @pytest.fixture
@@ -66,6 +67,41 @@ def test_a_run_holds_the_student_and_what_became_of_the_teacher(
     assert export(run).agreement == 1.0
 
 
+def test_a_run_tells_how_fast_the_student_is_and_the_multiple_that_its_targets_like(
+    asked: CompressSettings, tmp_path: Path
+) -> None:
+    targets = [
+        replace(load_target("host-cpu"), name=name, channel_multiple=multiple)
+        for name, multiple in (("a", 2), ("b", 4))
+    ]
+    run = compress(replace(asked, channel_multiple=None), out=tmp_path / "run", targets=targets)
+    assert run is not None
+    record = run.read_record("compress.json", made_by="compress")
+    assert record["channel_multiple"] == 4
+    student, plan = load_student(run), run.read_record("student/plan.json", made_by="compress")
+    assert all(len(student.get_submodule(name).weight) % 4 == 0 for name in plan["removed"])  # type: ignore[arg-type]
+    assert [speed["target"] for speed in record["speed"]] == ["a", "b"]
+    assert all(speed["teacher_ms"] > 0 and speed["student_ms"] > 0 for speed in record["speed"])
+    assert record["notes"] == []
+
+
+def test_a_share_that_is_missed_is_noted_in_the_run(asked: CompressSettings, tmp_path: Path) -> None:
+    run = compress(replace(asked, keep_macs=0.01, channel_multiple=8), out=tmp_path / "run")
+    assert run is not None
+    record = run.read_record("compress.json", made_by="compress")
+    (note,) = record["notes"]
+    assert note.startswith(
+        f"--keep-macs 0.01 can't be met within 2 %: the nearest student keeps {record['macs_kept']:.3g}"
+    )
+    assert record["channel_multiple"] == 8
+
+
+def test_a_target_that_is_unknown_is_known_before_anything_is_loaded(asked: CompressSettings, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"unknown target 'host-cp'\. Did you mean 'host-cpu'"):
+        compress(replace(asked, target=("host-cp",), weights=tmp_path / "nowhere.pt"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images that were read."""
@@ -96,7 +132,7 @@ def test_a_teacher_that_can_not_be_cut_is_known_before_any_image_is_read(
     with pytest.raises(PruningError, match=said):
         compress(wrong, out=tmp_path / "run")
     assert read == []
-    compress(replace(wrong, teacher=asked.teacher, method="none", keep_macs=1.0), out=tmp_path / "run")
+    compress(replace(wrong, teacher=asked.teacher, method="none", keep_macs=None), out=tmp_path / "run")
     assert read != [], "reading is noted"
 
 
