@@ -2,8 +2,8 @@
 
 load -> inspect -> prune to 0.7 of the MACs -> forward -> rebuild from student/ -> export -> measure, where student and
 teacher take turns in onnxruntime on one thread. `outcome` is "pass", "refused" (edgeoe said before any training that
-nothing of it can be pruned) or the stage that failed. Each model runs in a process of its own, with a time limit; a model
-that is in the CSV already is not run again. Which members are the smallest takes minutes to find and is kept in
+nothing of it can be pruned) or the stage that failed. Each model runs in a process of its own, with a time limit; a
+model that is in the CSV already is not run again. Which members are the smallest takes minutes to find and is kept in
 families.json: {source: {family: [name, parameters]}}.
 
   tools/bench_architectures --quick                             # a handful of small ones: does it work at all?
