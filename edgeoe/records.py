@@ -229,9 +229,9 @@ class SpeedUp:
 class CompressRecord:
     """What `compress` did.
 
-    channel_multiple: of widths, as far as the share allowed. speed: beside the teacher, on each target whose runtime is here.
-    notes: what the user should know of how the share asked for was met. teacher_agreement: None for random weights, or
-    without labelled samples.
+    channel_multiple: of widths, as far as the share allowed. speed: beside the teacher, on each target. notes: what
+    the user should know of how the share asked for was met. teacher_agreement: None for random weights, or without
+    labelled samples.
     """
 
     method: str
