@@ -5,6 +5,7 @@ EdgeoeError          one clear line: what, what it got, what is allowed, how to 
 ├── DataError        few samples, OOD pool, test images
 ├── TeacherError     the teacher's source, weights or outputs
 ├── PruningError     nothing can be pruned, or not to the ratio asked for
+├── TrainingError    training diverged
 ├── TargetError      a profile under targets/
 ├── RunError         a run directory: a stage missing, a file changed since it was written
 ├── ExportError      the exporter failed, or the graph does not compute what the student does
@@ -21,6 +22,7 @@ __all__ = [
     "RunError",
     "TargetError",
     "TeacherError",
+    "TrainingError",
     "first_line",
 ]
 
@@ -43,6 +45,10 @@ class TeacherError(EdgeoeError):
 
 class PruningError(EdgeoeError):
     """The teacher can't be pruned as asked."""
+
+
+class TrainingError(EdgeoeError):
+    """Training diverged: its loss or the outputs of the student are no use."""
 
 
 class TargetError(EdgeoeError):

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import cast
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeoe.balance.calibration import choose_images
+from edgeoe.balance.divergence import Divergence
 from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 from edgeoe.balance.prior import class_weights, complementary_prior
 from edgeoe.balance.sampler import Draw, Sampler
@@ -32,6 +34,8 @@ from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
 from edgeoe.errors import ConfigError
 from edgeoe.methods import Fit, Stage, View
+from edgeoe.models.batchnorm import train_batchnorms
+from edgeoe.models.memory_format import UnitStride, to_faster_format
 from edgeoe.models.observation import Watch
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress, silent
@@ -47,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """x: (N, C, H, W) normalised, channels last. y: (N,). The first `samples` rows are few samples, the rest OOD."""
+    """x: (N, C, H, W) normalised. y: (N,). The first `samples` rows are few samples, the rest OOD."""
 
     x: Tensor
     y: Tensor
@@ -85,7 +89,7 @@ class Workbench:
         self.plan = plan
         self.channel_multiple = channel_multiple
         self.progress = progress if fabric.is_global_zero else silent
-        self._teacher = copy.deepcopy(teacher).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload, unused-ignore]
+        self._teacher = to_faster_format(copy.deepcopy(teacher).to(fabric.device), self.shape)
         if not len(samples.labels) and not (plan and plan.in_compression and plan.in_fine_tuning and plan.ood_weight):
             raise ConfigError(
                 "without labelled samples OOD images must take part in everything: leave [oe] in_compression, "
@@ -182,7 +186,11 @@ class Workbench:
         return [(self._normalise(x.to(self.device)), w.to(self.device)) for x, w in zip(*parts, strict=True)]
 
     def fit(self, student: nn.Module, stage: Stage) -> Fit:
-        """Train `student`, in place, as `stage` says; it ends in eval mode on the CPU."""
+        """Train `student`, in place, as `stage` says; it ends in eval mode on the CPU.
+
+        All of it computes as in eval mode, without dropout, dropped paths and auxiliary outputs, but for batch norms
+        where the stage asks for batch statistics. Raises TrainingError if training diverges; `student` stays as it was.
+        """
         module, optimizer = self._prepare(student, stage)
         inner = cast(nn.Module, module.module)
         weights = self._row_weights(stage)
@@ -190,7 +198,9 @@ class Workbench:
         steps, check_every = 0, self.plan.check_every if self.plan else stage.max_steps
         watched = self._watched() if stage.early_stop else None
         started = perf_counter()
+        divergence = Divergence(self.fabric, name=stage.name, lr=stage.lr, max_steps=stage.max_steps)
         with (
+            UnitStride() if self.fabric.device.type == "cpu" else nullcontext(),
             synchronised_batchnorm(self.fabric),
             Watch(inner, stage.watch) as own,
             Watch(self._teacher, stage.watch) as taught,
@@ -204,12 +214,14 @@ class Workbench:
                 optimizer.zero_grad(set_to_none=True)
                 steps += 1
                 advance()
+                divergence.note(loss, steps)
                 if watched is not None and (steps % check_every == 0 or steps == stage.max_steps):
                     stop = best.update(steps, *self._agreement(module, *watched), module)
                     if self.fabric.broadcast(stop):
                         break
         seconds = perf_counter() - started
         best.restore(module)
+        self._refuse_diverged(divergence, module, batch.x)
         student.load_state_dict(module.state_dict())
         student.to("cpu").eval()
         return Fit(
@@ -247,10 +259,12 @@ class Workbench:
         return logits.float()
 
     def _prepare(self, student: nn.Module, stage: Stage) -> tuple[nn.Module, torch.optim.Optimizer]:
-        trained = with_native_sync(self.fabric, copy.deepcopy(student)).train(stage.batch_statistics)
+        trained = with_native_sync(self.fabric, copy.deepcopy(student)).eval().to(self.fabric.device)
+        if stage.batch_statistics:
+            train_batchnorms(trained)
         for name, parameter in trained.named_parameters():
             parameter.requires_grad_(stage.trains is None or stage.trains(name))
-        module = self.fabric.setup_module(trained.to(memory_format=torch.channels_last))  # type: ignore[call-overload, unused-ignore]
+        module = self.fabric.setup_module(to_faster_format(trained, self.shape, trains=True))
         optimizer = torch.optim.SGD(
             [parameter for parameter in module.parameters() if parameter.requires_grad],
             lr=stage.lr,
@@ -314,7 +328,7 @@ class Workbench:
         preprocess = self.samples.images.preprocess
         mean = torch.tensor(preprocess.mean, device=pixels.device).view(-1, 1, 1)
         std = torch.tensor(preprocess.std, device=pixels.device).view(-1, 1, 1)
-        return ((pixels.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        return (pixels.contiguous().float() / 255 - mean) / std
 
     def _watched(self) -> tuple[Tensor, Tensor] | None:
         """Held-out OOD images (n, C, H, W) uint8 and the teacher's classes (n,) for them."""
@@ -326,12 +340,27 @@ class Workbench:
         )
 
     @torch.no_grad()
+    def _refuse_diverged(self, divergence: Divergence, module: nn.Module, x: Tensor) -> None:
+        """Raise TrainingError if the logits of the trained `module` for images x (N, C, H, W) are of no use."""
+        with _evaluating(module):
+            divergence.judge(module(x).float(), self._teach(x))
+
+    @torch.no_grad()
     def _agreement(self, module: nn.Module, pixels: Tensor, teacher_classes: Tensor) -> tuple[float, float]:
-        training = module.training
-        module.eval()
-        classes = torch.cat([module(self._normalise(part)).argmax(1) for part in torch.split(pixels, self._evaluated)])
-        module.train(training)
+        with _evaluating(module):
+            parts = torch.split(pixels, self._evaluated)
+            classes = torch.cat([module(self._normalise(part)).argmax(1) for part in parts])
         return balanced_agreement(classes, teacher_classes)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode within; then every part is in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    yield
+    for part, training in modes:
+        part.training = training
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, stage: Stage, step: int) -> None:

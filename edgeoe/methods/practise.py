@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgeoe.errors import ConfigError, PruningError
+from edgeoe.errors import ConfigError, PruningError, TrainingError
 from edgeoe.methods import About, Bench, Compressed, Stage
 from edgeoe.methods.cutting import note_missed
 from edgeoe.methods.mir import feature_distance, mimicking
@@ -112,9 +112,12 @@ class Practise:
                     batch_statistics=False,
                     early_stop=False,
                 )
-                if adapted and self.settings.recovery_steps:
-                    workbench.fit(student, stage)
-                found[block.name] = _error(student.to(workbench.device), expected, rows, structure)
+                try:
+                    if adapted and self.settings.recovery_steps:
+                        workbench.fit(student, stage)
+                    found[block.name] = _error(student.to(workbench.device), expected, rows, structure)
+                except TrainingError:
+                    found[block.name] = math.inf  # what does not recover goes last
                 advance()
         return found
 

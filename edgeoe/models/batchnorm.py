@@ -1,4 +1,5 @@
-"""Batch statistics over all processes, on devices for which torch has no SyncBatchNorm."""
+"""Batch norms in training: which modules they are, and batch statistics over all processes where torch has no
+SyncBatchNorm."""
 
 from __future__ import annotations
 
@@ -8,10 +9,25 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["SynchronisedBatchNorm"]
+__all__ = ["SynchronisedBatchNorm", "train_batchnorms"]
+
+
+def train_batchnorms(model: nn.Module) -> nn.Module:
+    """`model`, in place, in eval mode but for its batch norms, which compute and collect the statistics of batches.
+
+    Dropout, dropped paths and auxiliary outputs stay off: a student is to compute what it will compute on the device.
+    A module of any other class that keeps a running mean and variance counts as a batch norm; an instance norm does
+    not, since it computes something else in eval mode.
+    """
+    for module in model.eval().modules():
+        module.training = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
+            not isinstance(module, nn.modules.instancenorm._InstanceNorm)
+            and module._buffers.keys() >= {"running_mean", "running_var"}
+        )
+    return model
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line
+from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
 from edgeoe.models.teacher_code import CodeFiles, TeacherCode
 from edgeoe.models.weights import load_weights, say_converted
 from edgeoe.registry import nearest
@@ -22,6 +24,7 @@ from edgeoe.settings import Weights
 
 __all__ = ["TeacherSource", "check_outputs", "load_teacher"]
 
+_log = logging.getLogger(__name__)
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 
 
@@ -66,7 +69,8 @@ class TeacherSource:
         published weights (timm and torchvision; they are downloaded).
         Raises TeacherError, naming what failed.
         """
-        return self._in_float32(self._made(classes, channels, pretrained))
+        model = self._in_float32(self._made(classes, channels, pretrained))
+        return only_logits(plain_weights(model), classes=classes)
 
     def _in_float32(self, model: nn.Module) -> nn.Module:
         try:
@@ -240,17 +244,19 @@ def load_teacher(
     model = source._in_float32(model)
     if isinstance(weights, Path):
         load_weights(model, weights, key=key, architecture=str(source))
+    model = only_logits(plain_weights(model), classes=classes)
     return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int | None) -> None:
-    """Run `teacher` on two black images of `shape` (C, H, W).
+    """Run `teacher` on two black images of `shape` (C, H, W), and say which of several outputs are its logits.
 
     classes: None takes any number. Raises TeacherError unless it answers with finite logits (2, classes).
     """
     try:
         logits = teacher(torch.zeros(2, *shape))
+        several = describe_outputs(teacher, torch.zeros(2, *shape))
     except Exception as reason:
         raise TeacherError(
             f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason).rstrip('.')}. "
@@ -262,6 +268,8 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         raise TeacherError(f"the teacher must answer 2 images with logits {expected}. Got {got}.")
     if not math.isfinite(logits.abs().sum().item()):
         raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
+    if several:
+        _log.warning("the teacher has several outputs: %s.", several)
 
 
 def _of_channels(teacher: nn.Module, channels: int) -> str:

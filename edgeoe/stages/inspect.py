@@ -155,9 +155,7 @@ class _Look:
         """Whether the MACs at `slot` follow from the shape of a layer's weight."""
         if any(slot.module == name or slot.module.startswith(name + ".") or not name for name in self._products):
             return False
-        if isinstance(self.model.get_submodule(slot.module), LAYERS):
-            return slot.tensor in ("weight", "bias")
-        return ".parametrizations." not in slot.module
+        return slot.tensor in ("weight", "bias") or not isinstance(self.model.get_submodule(slot.module), LAYERS)
 
     def _tensor(self, slot: Slot) -> Tensor:
         tensor: Tensor = getattr(self.model.get_submodule(slot.module), slot.tensor)

@@ -1,0 +1,119 @@
+"""What a network's source hands over -> a classifier with plain weights: images in, logits out.
+
+Networks answer with more than logits (auxiliary heads, a distillation token, a dictionary or an object of Hugging
+Face), and hold weights in more than one tensor (weight norm, spectral norm, masks). Both end here, at the seam to the
+outside, so that everything else knows (N, K) and `weight`. Module names stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.prune import remove as remove_mask
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+__all__ = ["describe_outputs", "only_logits", "plain_weights"]
+
+
+def only_logits(model: nn.Module, *, classes: int) -> nn.Module:
+    """`model`, in place, with its logits as its only output.
+
+    They are what is called `logits`, else the first (N, classes), else the first (N, anything). A model that has none
+    among its outputs keeps them.
+    """
+    model.register_forward_hook(_OnlyLogits(classes))
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _OnlyLogits:
+    """A forward hook; deep copies, exporters and processes take it along."""
+
+    classes: int
+
+    def __call__(self, module: nn.Module, images: Any, output: Any) -> Tensor | None:  # noqa: ARG002 - torch's signature
+        if isinstance(output, Tensor):
+            return None
+        found = _find_logits(output, classes=self.classes)
+        return None if found is None else found[1]
+
+
+def describe_outputs(model: nn.Module, x: Tensor) -> str:
+    """Which of several outputs for images x (N, C, H, W) are taken as logits; "" where there is but one.
+
+    model: as `only_logits` leaves it.
+    """
+    output = model.forward(x)
+    hooks = [hook for hook in model._forward_hooks.values() if isinstance(hook, _OnlyLogits)]
+    if isinstance(output, Tensor) or not hooks:
+        return ""
+    found = _find_logits(output, classes=hooks[0].classes)
+    if found is None:
+        return ""
+    several = [f"{name} {tuple(tensor.shape)}" for name, tensor in _tensors(output)]
+    return f"{', '.join(several)}; {found[0]} is taken as the logits" if len(several) > 1 else ""
+
+
+def _find_logits(output: Any, *, classes: int) -> tuple[str, Tensor] | None:
+    """What of `output` are the logits, and how it is called there."""
+    several = [(name, tensor) for name, tensor in _tensors(output) if tensor.dim() == 2 and tensor.is_floating_point()]
+    called = [one for one in several if one[0].rpartition(".")[2] == "logits"]
+    fitting = [one for one in several if one[1].shape[1] == classes]
+    return next(iter([*called, *fitting, *several]), None)
+
+
+def _tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor within `output`, by the keys, fields, attributes and indices that lead there: "aux.0"."""
+    if isinstance(output, Tensor):
+        yield name, output
+        return
+    parts: Mapping[Any, Any] = {}
+    if isinstance(output, Mapping):
+        parts = output
+    elif hasattr(output, "_fields"):  # a named tuple
+        parts = dict(zip(output._fields, output, strict=True))
+    elif isinstance(output, Sequence) and not isinstance(output, str):
+        parts = dict(enumerate(output))
+    elif hasattr(output, "__dict__"):
+        parts = vars(output)
+    for key, value in parts.items():
+        yield from _tensors(value, f"{name}.{key}" if name else f"{key}")
+
+
+def plain_weights(model: nn.Module) -> nn.Module:
+    """`model`, in place, in eval mode, every weight that is computed from other tensors replaced by its value.
+
+    Those are what weight norm, spectral norm and masks of torch.nn.utils leave, in their old form (hooks) and as
+    parametrisations. A loaded network computes the same; its training then moves the weight itself.
+    """
+    for module in list(model.eval().modules()):
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+            elif isinstance(hook, BasePruningMethod):
+                remove_mask(module, hook._tensor_name)  # type: ignore[no-untyped-call, unused-ignore]
+        if parametrize.is_parametrized(module):
+            assert isinstance(module.parametrizations, nn.ModuleDict)  # noqa: S101 - what being parametrised means
+            for name in list(module.parametrizations):
+                _replace(module, name)
+    return model
+
+
+@torch.no_grad()
+def _replace(module: nn.Module, name: str) -> None:
+    """Put the value of the parametrised tensor `name` of `module` in its place, a parameter as it came from one."""
+    value = getattr(module, name).detach().clone()
+    was_parameter = any(True for _ in module.parametrizations[name].parameters(recurse=False))  # type: ignore[index, union-attr]
+    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    if was_parameter:
+        delattr(module, name)
+        module.register_parameter(name, nn.Parameter(value))
