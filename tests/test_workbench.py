@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +22,7 @@ from edgeoe.data.images import Images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
-from edgeoe.errors import ConfigError, DataError
+from edgeoe.errors import ConfigError, DataError, TrainingError
 from edgeoe.methods import Stage, View
 from edgeoe.methods.kd import distillation
 from edgeoe.models.observation import Point
@@ -532,3 +534,133 @@ def test_labels_count_for_nothing_unless_a_stage_says_so(bench: Any, teacher: nn
     assert Stage(name="test", distance=apart, lr=0.1, max_steps=1).label_weight == 0.0
     assert torch.equal(students[0][8].weight, teacher[8].weight)
     assert not torch.equal(students[1][8].weight, teacher[8].weight)
+
+
+def test_only_batch_norms_are_in_training_mode(bench: Any, teacher: nn.Module) -> None:
+    class Branching(nn.Module):
+        """Has an auxiliary output and drops half of its features while it is in training mode."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.drop, self.aux = copy.deepcopy(teacher), nn.Dropout(0.5), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Any:
+            modes.append({type(module).__name__ for module in self.modules() if module.training})
+            logits = self.drop(self.body(x))
+            return (logits, self.aux(logits)) if self.training else logits
+
+    modes: list[set[str]] = []
+    student = Branching()
+    for statistics, expected in ((True, {"BatchNorm2d"}), (False, set())):
+        modes.clear()
+        bench(WATCHED).fit(student, stage(4, batch_statistics=statistics))
+        assert modes.count(expected) >= 4
+        assert all(mode in (expected, set()) for mode in modes), "the checks of early stopping are in eval mode"
+        assert not any(module.training for module in student.modules())
+
+
+class Flattening(nn.Module):
+    """As LeNet and VGG are often written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.head = nn.Linear(4 * 8 * 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.conv(x))
+        return self.head(x.view(x.size(0), -1))  # type: ignore[no-any-return]
+
+
+class Volume(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 2, 3, padding=1)
+        self.norm = nn.BatchNorm3d(2)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.conv(x[:, None]))).flatten(1, 2)
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Filter(nn.Module):
+    """Multiplies frequencies by weights that it sees as complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.filter = nn.Parameter(torch.randn(4, 16, 9, 2))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.fft.irfft2(torch.fft.rfft2(self.conv(x)) * torch.view_as_complex(self.filter), s=(16, 16))
+        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("network", [Flattening, Volume, Filter])
+def test_whatever_takes_images_trains(network: type[nn.Module], samples: Samples, pool: Pool, fabric: Fabric) -> None:
+    torch.manual_seed(0)
+    teacher = network().eval()
+    student = copy.deepcopy(teacher)
+    made = Workbench(teacher, samples, pool, plan=WATCHED, fabric=fabric, batch=8, padding=2)
+    assert made.fit(student, stage(3)).steps == 3
+    assert all(x.is_contiguous() for x, _ in made.rows())
+    before = dict(teacher.named_parameters())
+    assert all(not torch.equal(before[name], parameter) for name, parameter in student.named_parameters())
+
+
+NARROW = """
+import sys
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.data.samples import find_samples, load_samples
+from edgeoe.methods import Stage
+from edgeoe.methods.kd import distillation
+from edgeoe.models.pruning import prune_channels
+from edgeoe.workbench import Workbench
+
+class Projecting(nn.Module):
+    "A residual block whose shortcut is a strided 1x1 convolution, as in a ResNet."
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU())
+        self.branch = nn.Sequential(nn.Conv2d(12, 16, 3, 2, 1), nn.BatchNorm2d(16))
+        self.shortcut = nn.Sequential(nn.Conv2d(12, 16, 1, 2), nn.BatchNorm2d(16))
+        self.head = nn.Linear(16, 3)
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(torch.relu(self.branch(x) + self.shortcut(x)).mean((2, 3)))
+
+preprocess = Preprocess(size=(16, 16), mean=(0.4,) * 3, std=(0.3,) * 3)
+samples = load_samples(find_samples(Path(sys.argv[1])), preprocess)
+teacher = Projecting().eval().requires_grad_(False)
+bench = Workbench(teacher, samples, None, plan=None, fabric=Fabric(accelerator="cpu", devices=1), batch=16)
+def apart(student, teacher):
+    return distillation(student.logits, teacher.logits, temperature=4.0)
+stage = Stage(name="test", distance=apart, lr=0.02, max_steps=5)
+for keep in (0.5, 0.35, 0.2):
+    student = prune_channels(teacher, shape=preprocess.shape, keep=keep).model
+    print(student.shortcut[0].in_channels)
+    assert bench.fit(student, stage).steps == 5
+"""
+
+
+def test_a_network_cut_to_a_few_channels_trains_to_the_end(pictures: Path) -> None:
+    """In a process of its own, which corrupted memory would end by a signal."""
+    ended = subprocess.run(
+        [sys.executable, "-c", NARROW, str(pictures / "train")], capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr[-500:]
+    assert any(int(width) < 8 for width in ended.stdout.split())
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e30])
+def test_a_training_that_diverges_is_said_and_leaves_the_student(bench: Any, teacher: nn.Module, lr: float) -> None:
+    student = copy.deepcopy(teacher)
+    with pytest.raises(TrainingError, match=r"test: training diverged at a learning rate of 1e\+?\d+: |of 1000: "):
+        bench(PLAN).fit(student, stage(12, lr=lr))
+    assert all(torch.equal(value, teacher.state_dict()[key]) for key, value in student.state_dict().items())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.prune import remove as remove_mask
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 
 __all__ = ["describe_outputs", "only_logits", "plain_weights"]
@@ -58,19 +58,19 @@ def describe_outputs(model: nn.Module, x: Tensor) -> str:
     if found is None:
         return ""
     several = [f"{name} {tuple(tensor.shape)}" for name, tensor in _tensors(output)]
-    return f"{', '.join(several)}; {found[0]} is taken as the logits" if len(several) > 1 else ""
+    return f"{', '.join(several)}. Taken as logits: {found[0]}" if len(several) > 1 else ""
 
 
 def _find_logits(output: Any, *, classes: int) -> tuple[str, Tensor] | None:
     """What of `output` are the logits, and how it is called there."""
     several = [(name, tensor) for name, tensor in _tensors(output) if tensor.dim() == 2 and tensor.is_floating_point()]
-    called = [one for one in several if one[0].rpartition(".")[2] == "logits"]
+    called = [one for one in several if one[0].split(".")[-1] == "logits"]
     fitting = [one for one in several if one[1].shape[1] == classes]
     return next(iter([*called, *fitting, *several]), None)
 
 
 def _tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor within `output`, by the keys, fields, attributes and indices that lead there: "aux.0"."""
+    """Every tensor within `output`, by the keys, fields, attributes and indices that lead there: "aux[0]"."""
     if isinstance(output, Tensor):
         yield name, output
         return
@@ -80,11 +80,12 @@ def _tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif hasattr(output, "_fields"):  # a named tuple
         parts = dict(zip(output._fields, output, strict=True))
     elif isinstance(output, Sequence) and not isinstance(output, str):
-        parts = dict(enumerate(output))
+        parts = {f"[{index}]": value for index, value in enumerate(output)}
     elif hasattr(output, "__dict__"):
         parts = vars(output)
     for key, value in parts.items():
-        yield from _tensors(value, f"{name}.{key}" if name else f"{key}")
+        dot = "." if name and not str(key).startswith("[") else ""
+        yield from _tensors(value, f"{name}{dot}{key}")
 
 
 def plain_weights(model: nn.Module) -> nn.Module:
@@ -99,6 +100,9 @@ def plain_weights(model: nn.Module) -> nn.Module:
                 remove_weight_norm(module, hook.name)
             elif isinstance(hook, SpectralNorm):
                 remove_spectral_norm(module, hook.name)
+                for key, leftover in list(module._load_state_dict_pre_hooks.items()):  # torch forgets it
+                    if isinstance(getattr(leftover, "hook", leftover), SpectralNormLoadStateDictPreHook):
+                        del module._load_state_dict_pre_hooks[key]
             elif isinstance(hook, BasePruningMethod):
                 remove_mask(module, hook._tensor_name)  # type: ignore[no-untyped-call, unused-ignore]
         if parametrize.is_parametrized(module):
