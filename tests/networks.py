@@ -4,6 +4,7 @@
 `chain`: convolutions and a classifier, no shortcuts. `scalar`: answers with no logits.
 `rigid`: one convolution whose channels the forward counts, so that nothing can be pruned.
 `scaled`: a residual branch times a bare parameter per channel, as ConvNeXt has it.
+`several`: answers with an auxiliary head beside its logits; one weight is normed by a hook, one by a parametrisation.
 `stages`: four residual blocks that can be dropped, two of a kind, and a strided convolution between the kinds.
 """
 
@@ -97,6 +98,23 @@ class Stages(nn.Module):
         x = self.early(F.relu(self.stem(x)))
         x = self.late(F.relu(self.down(x)))
         return self.head(x.mean((2, 3)))
+
+
+class Several(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv(3, 8)
+        self.wide = nn.utils.spectral_norm(nn.Conv2d(8, 16, 3, padding=1))
+        self.narrow = nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 8, 3, padding=1))
+        self.aux, self.head = nn.Linear(8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = F.relu(self.narrow(F.relu(self.wide(F.relu(self.stem(x)))))).mean((2, 3))
+        return {"aux": self.aux(x), "logits": self.head(x)}
+
+
+def several() -> nn.Module:
+    return Several()
 
 
 def stages() -> nn.Module:

@@ -2,10 +2,12 @@
 
 import copy
 import io
+import logging
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,7 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
+from edgeoe.models.checkpoint import load_student, save_student
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
+from edgeoe.models.pruning import Pruned
+from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.run import Run
 
 
 class Two(NamedTuple):
@@ -154,3 +160,34 @@ def test_plain_weights_stay_as_they_are(network: Callable[[str], nn.Module]) -> 
     model = copy.deepcopy(network("residual"))
     before = dict(model.named_parameters())
     assert all(before[name] is parameter for name, parameter in plain_weights(model).named_parameters())
+
+
+# From the outside, and back into a run
+
+
+def test_a_teacher_of_several_outputs_is_loaded_from_its_own_weights(
+    teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = TeacherSource.parse(f"{teacher_file}:several")
+    torch.manual_seed(1)
+    outside = source._made(3, False).eval()
+    torch.save(outside.state_dict(), tmp_path / "weights.pt")
+    teacher = load_teacher(source, tmp_path / "weights.pt", classes=3)
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(teacher(x), outside(x)["logits"])
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert {name for name, _ in teacher.named_parameters() if name.startswith("wide")} == {"wide.weight", "wide.bias"}
+    with caplog.at_level(logging.WARNING):
+        check_outputs(teacher, (3, 16, 16), classes=3)
+    assert "the teacher has several outputs: aux (2, 3), logits (2, 3). Taken as logits: logits." in caplog.text
+
+
+def test_a_student_of_such_a_teacher_comes_back(
+    pruned: Callable[..., Pruned], teacher_file: Path, tmp_path: Path
+) -> None:
+    student, run = pruned("several").model, Run(tmp_path / "run")
+    x = torch.randn(4, 3, 16, 16)
+    save_student(run, student, TeacherSource.parse(f"{teacher_file}:several"), facts={"classes": [*"abc"]}, x=x)
+    loaded = load_student(run)
+    assert loaded(x).shape == (4, 3)
+    assert torch.equal(loaded(x), student(x))
