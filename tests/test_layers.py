@@ -27,6 +27,7 @@ LAYERS = """
     toml_document class_names
     registry  feasibility
     errors    progress records files     versions
+    interruption      shares  codec
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeoe.errors import PruningError, first_line
+from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.models.channels import decomposed
 from edgeoe.models.groups import Group
 from edgeoe.models.names import by_reason, shortened
@@ -105,6 +105,7 @@ def prune_channels(
         try:
             return removed, count(without_channels(teacher, groups, removed)) / original
         except Exception as reason:
+            pass_on_out_of_memory(reason)
             raise PruningError(
                 f"the pruned network fails: {type(reason).__name__}: {first_line(reason)}. "
                 "Narrow the cut with --exclude."
