@@ -20,7 +20,7 @@ LAYERS = """
     stages
     device
     workbench graph    measure
-    methods   balance  backends  compute
+    methods   balance  backends  compute   children
     models
     data
     settings  targets  run
