@@ -148,7 +148,7 @@ class Run:
             manifest = read_json_object(path)
         except ValueError:
             manifest = {}
-        if not isinstance(manifest.get("files"), dict):
+        if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("versions", {}), dict):
             raise RunError(f"{path}: not a manifest of edgeoe. Make the run again.")
         return manifest
 

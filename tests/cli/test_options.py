@@ -85,11 +85,8 @@ def test_every_command_has_what_all_have(words: tuple[str, ...]) -> None:
 def test_h_is_help(edgeoe: Edgeoe, words: tuple[str, ...]) -> None:
     code, out, _ = edgeoe(*words, "-h")
     assert code == 0
-    assert (
-        " ".join(("Usage:", "edgeoe", *words)).replace("edgeoe ", "")
-        in out.replace("pytest ", "").replace("python -m ", "")
-        or "Usage" in out
-    )
+    assert "Usage: " in out
+    assert "--log-file" in out
 
 
 def test_the_version_is_told_with_those_that_matter(edgeoe: Edgeoe) -> None:
@@ -242,19 +239,24 @@ def test_commands_of_a_group_read_the_groups_table(edgeoe: Edgeoe, command: str)
     assert "kept: " in out + err
 
 
-@pytest.mark.parametrize(
-    "words", [words for words, command in ALL.items() if not hasattr(command, "commands")], ids=" ".join
-)
-def test_no_command_minds_the_table_of_another(edgeoe: Edgeoe, words: tuple[str, ...]) -> None:
-    """All may stand in one file; only what they need is missing here."""
-    tables = {
-        names[0]: {"json": "x.json"}
-        for names, command in ALL.items()
-        if "config" in {parameter.name for parameter in command.params} and names[0] != "report"
-    }
+READING = [words for words, one in ALL.items() if "config" in {parameter.name for parameter in one.params}]
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_no_command_minds_the_table_of_another(words: tuple[str, ...]) -> None:
+    """All may stand in one file. The line is parsed, and nothing runs."""
+    assert len(READING) > 12
+    tables = {names[0]: {"json": "x.json"} for names in READING if names != ("report",)}
     write_toml(**tables, preprocess={}, oe={})
-    _, _, err = edgeoe(*words)
-    assert "unknown key" not in err
+    context = ROOT.make_context("edgeoe", list(words))
+    try:
+        for depth in range(len(words)):
+            command = ALL[words[: depth + 1]]
+            context = command.make_context(words[depth], list(words[depth + 1 :]), parent=context)
+    except typer.BadParameter as missing:  # what the command needs, which is looked at after the file
+        assert type(missing).__name__ == "MissingParameter"  # noqa: PT017 - it may also be none
+    else:
+        assert context.default_map == ({"json": "x.json"} if words != ("report",) else {})
 
 
 def test_every_path_in_the_file_is_its_own(edgeoe: Edgeoe, seen: list[CompressSettings]) -> None:
@@ -277,14 +279,11 @@ def test_commands_in_messages_can_be_pasted(edgeoe: Edgeoe, exported: Path, plac
         ("baseline", "show", "x", "--target", "host-cpu", "--store", "my store"),
     ):
         _, out, err = edgeoe(*arguments)
-        told = [
-            re.search(r"(?:next|Make one|Make it|Build|First|Save one): (edgeoe .*)", line)
-            for line in (out + err).splitlines()
-        ]
-        for line in filter(None, told):
-            words = shlex.split(line[1])
+        told = re.findall(r"(?:next|Make one|Make it|Build|First|Save one): (edgeoe .*)", out + err)
+        for line in told:
+            words = shlex.split(line)
             assert {str(run), str(place / "no run here"), "my store"} & set(words), words
-        assert any(told) or "no such folder" in err, (out, err)
+        assert told or "no such folder" in err, (out, err)
 
 
 def completed(line: str) -> set[str]:
@@ -305,7 +304,7 @@ def completed(line: str) -> set[str]:
         check=True,
     )
     loaded = {name.split(".")[0] for name in re.findall(r"\| +([\w.]+)$", ended.stderr, re.M)}
-    assert loaded & {"torch", "numpy", "onnx", "onnxruntime", "timm", "pydantic"} == set()
+    assert loaded & {"torch", "numpy", "onnx", "onnxruntime", "timm"} == set()
     return set(ended.stdout.split())
 
 
