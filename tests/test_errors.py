@@ -1,8 +1,11 @@
 """The exception tree."""
 
+import ast
 import errno
 import re
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,3 +97,22 @@ def test_nothing_else_is_taken_for_it(reason: Exception) -> None:
 @pytest.mark.parametrize("name", ["runs/a", "my run", "it's", "a;rm -rf b", "$HOME", "-x", "ä"])
 def test_a_quoted_word_is_one_word_for_a_shell(name: str) -> None:
     assert shlex.split(f"edgeoe export {quoted(name)}") == ["edgeoe", "export", name]
+
+
+def renaming(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
+    """The handlers that catch whatever other packages may raise, out of memory among it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            names = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)}
+            if names & {"Exception", "RuntimeError"}:
+                yield node
+
+
+def test_whoever_renames_any_exception_passes_on_that_memory_ran_out() -> None:
+    package = Path(errors.__file__).parent
+    apart = {"cli", "files.py", "compress.py", "settings.py"}  # which rename none, or know it by themselves
+    files = [path for path in package.rglob("*.py") if not apart & {*path.parts[-2:]}]
+    handlers = [(path.name, one) for path in files for one in renaming(ast.parse(path.read_text(encoding="utf-8")))]
+    assert len(handlers) > 10
+    firsts = {(name, one.lineno): ast.unparse(one.body[0]) for name, one in handlers}
+    assert {where: first for where, first in firsts.items() if first != "pass_on_out_of_memory(reason)"} == {}

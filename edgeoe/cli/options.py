@@ -196,7 +196,8 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
     if field.name in _COMPLETED:
         extra["autocompletion"] = _COMPLETED[field.name]
     if get_origin(kind) is tuple:
-        return Annotated[list[str], typer.Option(**extra | {"show_default": False, "metavar": "NAMES" if field.name == "classes" else "GLOB"})]
+        extra |= {"show_default": False, "metavar": "NAMES" if field.name == "classes" else "GLOB"}
+        return Annotated[list[str], typer.Option(**extra)]
     if len(plain) > 1:  # a file or a word: weights_from_text tells which
         extra["metavar"], kind = "FILE|random", str
     if is_share(hint):
