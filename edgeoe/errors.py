@@ -103,9 +103,11 @@ def _says_out_of_memory(reason: BaseException) -> bool:
         return True
     if isinstance(reason, OSError):
         return reason.errno == errno.ENOMEM
-    if isinstance(reason, EdgeoeError | ImportError | SyntaxError):
-        return False  # words about memory are somebody's name for a thing
     said = str(reason).lower()
+    if isinstance(reason, ImportError):
+        return "failed to map segment" in said  # a library that did not fit in
+    if isinstance(reason, EdgeoeError | SyntaxError):
+        return False  # words about memory are somebody's name for a thing
     return any(words in said for words in _ALLOCATORS_SAY)
 
 

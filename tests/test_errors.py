@@ -60,6 +60,7 @@ TorchLikeError.__name__ = "OutOfMemoryError"
         OSError(errno.ENOMEM, "Cannot allocate memory"),
         raised_from(MemoryError()),
         OutOfMemoryError("all gone"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
     ids=lambda reason: f"{type(reason).__name__}-{reason}"[:40],
 )

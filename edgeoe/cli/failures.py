@@ -111,6 +111,10 @@ def _mendable(reason: BaseException, arguments: list[str]) -> str | None:
         return f"{message}. See --help." if message else ""  # none where the help was shown instead
     if isinstance(reason, ModuleNotFoundError) and (extra := _EXTRAS.get((reason.name or "").partition(".")[0])):
         return f"this needs {reason.name}: pip install 'edgeoe[{extra}]'"
+    if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
+        return (
+            f"a package can't be imported: {first_line(reason)}. Install it again; edgeoe doctor says what works here."
+        )
     if isinstance(reason, OSError) and reason.errno is not None:
         place = " and ".join(str(name) for name in (reason.filename, reason.filename2) if name is not None)
         what = (reason.strerror or first_line(reason)).lower()

@@ -63,6 +63,7 @@ def system_error(number: int, name: str | None = None) -> OSError:
         (system_error(errno.EMFILE, "a"), "a: too many open files. Raise the limit (ulimit -n)."),
         (system_error(errno.ENOENT, "a"), "a: no such file or directory."),
         (system_error(errno.EIO), "the system says: input/output error. Look at the disk, or use another."),
+        (ImportError("libx.so.1: no such file"), "a package can't be imported: libx.so.1: no such file. Install it"),
         (MemoryError(), "out of memory: MemoryError. It takes less with a smaller --batch, [oe] ood_batch or"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes."),
@@ -90,7 +91,10 @@ def test_a_full_disk_without_a_name_is_that_of_temporary_files_perhaps(
     assert f"temporary files lie in {tmp_path / 'reports'}" in err
 
 
-@pytest.mark.parametrize("reason", [TypeError("bad\nnews"), KeyError("x"), AssertionError(), ZeroDivisionError("by 0")])
+@pytest.mark.parametrize(
+    "reason",
+    [TypeError("bad\nnews"), KeyError("x"), ImportError("no name 'x' in 'edgeoe.y'"), ZeroDivisionError("by 0")],
+)
 def test_a_bug_is_code_70_one_line_and_a_report(
     edgeoe: Edgeoe, compress_raises: Callable[[BaseException], None], tmp_path: Path, reason: Exception
 ) -> None:
