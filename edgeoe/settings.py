@@ -205,7 +205,7 @@ class CompressSettings:
                 TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
-                hint = f" Did you mean {value}%?" if is_share(kind) and 2 <= value <= 100 else ""
+                hint = f" Did you mean {value:g}%?" if is_share(kind) and 2 <= value <= 100 else ""
                 raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.{hint}") from None
         self.preprocess.require_scaled()
 

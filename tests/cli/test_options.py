@@ -174,7 +174,7 @@ def test_a_share_is_given_in_both_ways(edgeoe: Edgeoe, seen: list[CompressSettin
     ("arguments", "message"),
     [
         (["--keep-macs", "half"], "Invalid value for '--keep-macs': a share is written as 0.5 or 50%. Got 'half'. See"),
-        (["--keep-macs", "50"], "--keep-macs: input should be less than or equal to 1. Got 50.0. Did you mean 50.0%?"),
+        (["--keep-macs", "50"], "--keep-macs: input should be less than or equal to 1. Got 50.0. Did you mean 50%?"),
         (["--keep-macs", "500%"], "--keep-macs: input should be less than or equal to 1. Got 5.0."),
     ],
 )
