@@ -7,10 +7,11 @@
 The names below are imported when first used, so that `import edgeoe` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING, without typing: what comes next handles Ctrl-C, and must come soon
 
 if TYPE_CHECKING:
     from edgeoe.pipeline import build, bundle, collect, compress, deploy, export, inspect, validate
@@ -41,7 +42,9 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module 'edgeoe' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOME.get(name, "edgeoe.pipeline")), name)

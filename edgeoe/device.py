@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
 from edgeoe.data.pixels import normalise
-from edgeoe.errors import EdgeoeError, RunError
+from edgeoe.errors import EdgeoeError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.predictions import Predictions, predict
@@ -127,7 +127,7 @@ def _summary(result: Result, out: Path) -> str:
         *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
         f"median {nearest_rank(calls, 0.50):.3f} ms of {len(calls)} calls in {len(result.speed.calls_ms)} processes",
         *(f"noise: {reason}" for reason in result.speed.disturbed),
-        f"{out}: take it back to the run, and: edgeoe collect RUN {out.name}",
+        f"{out}: take it back to the run, and: edgeoe collect RUN {quoted(out.name)}",
     ]
     return "\n".join(lines)
 

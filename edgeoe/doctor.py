@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeoe.errors import BackendError, EdgeoeError, first_line
+from edgeoe.errors import BackendError, EdgeoeError, first_line, pass_on_out_of_memory
 from edgeoe.measure.environment import cpu_flags, cpu_model, environment, int8_saturates
 from edgeoe.targets import find_targets, load_target
 from edgeoe.versions import versions
@@ -115,4 +115,5 @@ def _tried(what: str, detail: Callable[[], str]) -> Finding:
     except ModuleNotFoundError as missing:
         return Finding(what, False, f"{missing.name} is not installed: pip install 'edgeoe[{_EXTRAS[what]}]'")
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         return Finding(what, False, f"{type(reason).__name__}: {first_line(reason)}")

@@ -9,8 +9,18 @@ EdgeoeError          one clear line: what, what it got, what is allowed, how to 
 ├── TargetError      a profile under targets/
 ├── RunError         a run directory: a stage missing, a file changed since it was written
 ├── ExportError      the exporter failed, or the graph does not compute what the student does
-└── BackendError     a runtime is missing, or cannot load or run an artifact
+├── BackendError     a runtime is missing, or cannot load or run an artifact
+└── OutOfMemoryError the memory of this machine, or of its GPU, does not suffice
+
+Where any exception of another package is renamed, `pass_on_out_of_memory` comes first: that memory ran out is no fault
+of the file, network or graph at hand.
 """
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Iterator
 
 __all__ = [
     "BackendError",
@@ -18,12 +28,16 @@ __all__ = [
     "DataError",
     "EdgeoeError",
     "ExportError",
+    "OutOfMemoryError",
     "PruningError",
     "RunError",
     "TargetError",
     "TeacherError",
     "TrainingError",
     "first_line",
+    "is_out_of_memory",
+    "pass_on_out_of_memory",
+    "quoted",
 ]
 
 
@@ -67,6 +81,63 @@ class BackendError(EdgeoeError):
     """An inference runtime is missing or refuses the artifact."""
 
 
+class OutOfMemoryError(EdgeoeError):
+    """The work needs more memory than there is. `str(error)` is what the allocator said."""
+
+
+_ALLOCATORS_SAY = (  # where nothing but a RuntimeError or the like is raised, in lower case
+    "can't allocate memory",  # torch's CPU allocator
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",  # CUDA, cuDNN, TensorRT
+    "bad_alloc",  # C++: onnxruntime, OpenVINO
+    "bad allocation",
+    "failed to allocate memory",  # onnxruntime's arena
+    "resource_exhausted",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+
+
+def is_out_of_memory(reason: BaseException) -> bool:
+    """Whether `reason`, or what it was raised from, says that memory ran out: of any package, none is imported."""
+    return any(_says_out_of_memory(one) for one in _causes(reason))
+
+
+def _says_out_of_memory(reason: BaseException) -> bool:
+    if isinstance(reason, MemoryError | OutOfMemoryError) or type(reason).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(reason, OSError):
+        return reason.errno == errno.ENOMEM
+    said = str(reason).lower()
+    if isinstance(reason, ImportError):
+        return "failed to map segment" in said  # a library that did not fit in
+    if isinstance(reason, EdgeoeError | SyntaxError):
+        return False  # words about memory are somebody's name for a thing
+    return any(words in said for words in _ALLOCATORS_SAY)
+
+
+def _causes(reason: BaseException) -> Iterator[BaseException]:
+    """`reason` and what it was raised from, each once."""
+    seen: set[int] = set()
+    one: BaseException | None = reason
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def pass_on_out_of_memory(reason: Exception) -> None:
+    """Raise a OutOfMemoryError if `reason` says that memory ran out: for whoever catches what others may raise."""
+    if is_out_of_memory(reason):
+        raise OutOfMemoryError(first_line(reason)) from reason
+
+
 def first_line(reason: BaseException) -> str:
     """What somebody else's exception says, for a line of ours; its kind where it says nothing."""
     return (str(reason).strip() or type(reason).__name__).splitlines()[0]
+
+
+def quoted(word: object) -> str:
+    """`word`, a path or a name, as a shell takes it: for the commands that messages tell to run."""
+    return shlex.quote(str(word))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeoe.errors import TargetError
+from edgeoe.errors import TargetError, quoted
 from edgeoe.records import DeviceFacts, Target
 
 __all__ = ["BOARDS", "Board", "Complaint", "impossible_precision", "impossible_wishes", "require_buildable"]
@@ -50,7 +50,9 @@ def require_buildable(target: Target) -> None:
     """Raise TargetError for the first thing that `target` asks for and can't have."""
     for complaint in impossible_wishes(target):
         where = f"[{complaint.table}] " if complaint.table else ""
-        raise TargetError(f"target {target.name}: {where}{complaint.message} See: edgeoe targets check {target.name}")
+        raise TargetError(
+            f"target {target.name}: {where}{complaint.message} See: edgeoe targets check {quoted(target.name)}"
+        )
 
 
 def impossible_wishes(target: Target, tables: Mapping[str, Any] | None = None) -> Iterator[Complaint]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import codecs
 import hashlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["file_sha256", "read_text", "write_atomic"]
+from edgeoe.interruption import shielded, work_begins
+
+__all__ = ["file_sha256", "new_parents", "read_text", "write_atomic"]
 
 
 def file_sha256(path: Path) -> str:
@@ -21,14 +25,50 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched.
+
+    Folders that are missing above it are made; those are removed again if it fails. Raises OSError, which names `path`,
+    where it can't be written.
+    """
+    work_begins()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with _naming(path, temporary), new_parents(path):
+        try:
+            write(temporary)
+            temporary.replace(path)
+        finally:
+            with shielded():
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_parents(path: Path) -> Iterator[None]:
+    """A block for which the folders above `path` are made; those that it leaves empty by an exception are removed."""
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with shielded(), suppress(OSError):  # the first that is not empty, or not there, ends it
+            for folder in missing:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Turn what fails in writing `temporary` into an OSError that names `path`."""
+    try:
+        yield
+    except OSError as reason:
+        if reason.errno is None or reason.filename not in (None, str(temporary)):
+            raise
+        raise OSError(reason.errno, os.strerror(reason.errno), str(path)) from reason
+    except Exception as reason:
+        rust = re.search(r"\(os error (\d+)\)", str(reason))  # as safetensors words it
+        if rust is None:
+            raise
+        raise OSError(int(rust[1]), os.strerror(int(rust[1])), str(path)) from reason
 
 
 def read_text(path: Path) -> str:

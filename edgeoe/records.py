@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from edgeoe.codec import from_json
+
 __all__ = [
     "Accuracy",
     "AccuracyChange",
@@ -546,21 +548,9 @@ class Comparison:
     environment: dict[str, Any] = field(default_factory=dict)
 
 
-def target_from_json(data: dict[str, Any]) -> Target:
-    """The Target that `to_json` made `data` of."""
-    parts = {
-        "device": DeviceFacts,
-        "runtime": RuntimeSettings,
-        "engine": EngineSettings,
-        "measure": MeasureSettings,
-        "budget": Budget,
-    }
-    tables = {name: kind(**{key: _tuple(value) for key, value in data[name].items()}) for name, kind in parts.items()}
-    return Target(**{**data, **tables})
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def target_from_json(data: Any) -> Target:
+    """The Target that `to_json` made `data` of. Raises ValueError where it is none."""
+    return from_json(Target, data)
 
 
 def to_json(record: Any) -> Any:

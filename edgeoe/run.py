@@ -23,20 +23,25 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from edgeoe.errors import RunError
-from edgeoe.files import file_sha256, write_atomic
+from edgeoe.codec import from_json, read_json_object
+from edgeoe.errors import RunError, first_line, quoted
+from edgeoe.files import file_sha256, new_parents, write_atomic
+from edgeoe.interruption import shielded, work_begins
 from edgeoe.records import to_json
 from edgeoe.toml_document import TomlDocument
 from edgeoe.versions import versions
 
 __all__ = ["Run", "file_sha256", "new_run", "versions", "write_atomic"]
+
+Record = TypeVar("Record")
 
 
 class Run:
@@ -49,7 +54,7 @@ class Run:
     def open(cls, path: Path) -> Run:
         """The run at `path`, which `edgeoe compress` must have finished."""
         if not (path / "compress.json").is_file():
-            raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {path}")
+            raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {quoted(path)}")
         return cls(path)
 
     def file(self, name: str, *, made_by: str) -> Path:
@@ -83,8 +88,22 @@ class Run:
 
     def read_record(self, name: str, *, made_by: str) -> dict[str, Any]:
         """The JSON object in file `name`."""
-        data: dict[str, Any] = json.loads(self.file(name, made_by=made_by).read_text(encoding="utf-8"))
-        return data
+        return self.decoded(lambda data: data, name, made_by=made_by)
+
+    def read(self, kind: type[Record], name: str, *, made_by: str) -> Record:
+        """The record of class `kind` in file `name`."""
+        return self.decoded(lambda data: from_json(kind, data), name, made_by=made_by)
+
+    def decoded(self, decode: Callable[[dict[str, Any]], Record], name: str, *, made_by: str) -> Record:
+        """What `decode` makes of the JSON object in file `name`.
+
+        Raises RunError where it raises ValueError: another edgeoe wrote it differently.
+        """
+        path = self.file(name, made_by=made_by)
+        try:
+            return decode(read_json_object(path))
+        except ValueError as reason:
+            raise RunError(f"{path}: not what this edgeoe writes ({reason}). Make it again: edgeoe {made_by}") from None
 
     def write_tensors(self, name: str, **arrays: NDArray[Any]) -> Path:
         """Write named arrays as file `name`, in safetensors format."""
@@ -92,7 +111,11 @@ class Run:
 
     def read_tensors(self, name: str, *, made_by: str) -> dict[str, NDArray[Any]]:
         """The named arrays in file `name`."""
-        return load_file(self.file(name, made_by=made_by))
+        path = self.file(name, made_by=made_by)
+        try:
+            return load_file(path)
+        except SafetensorError as reason:
+            raise RunError(f"{path}: damaged ({first_line(reason)}). Make it again: edgeoe {made_by}") from None
 
     def was_made_with(self, tables: Mapping[str, Any], *, whatever: Collection[str] = ()) -> bool:
         """Whether this is a finished run whose resolved settings are `tables`.
@@ -127,10 +150,11 @@ class Run:
         if not path.is_file():
             return {"format": 1, "files": {}}
         try:
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            manifest["files"].items()
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise RunError(f"{path}: not a manifest of edgeoe. Make the run again.") from None
+            manifest = read_json_object(path)
+        except ValueError:
+            manifest = {}
+        if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("versions", {}), dict):
+            raise RunError(f"{path}: not a manifest of edgeoe. Make the run again.")
         return manifest
 
     def _write_json(self, name: str, data: Any) -> None:
@@ -154,20 +178,33 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
             raise RunError(f"{path}: exists and is no run of edgeoe. Choose another --out.")
         if not overwrite:
             raise RunError(f"{path}: already holds a run. Choose another --out, or pass --overwrite.")
+    work_begins()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(new_parents(path))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        except OSError as reason:
+            raise RunError(f"{path}: can't be created: {reason.strerror}. Choose another --out.") from None
+        try:
+            temporary.chmod(0o755)
+            yield Run(temporary)
+            with shielded():
+                _put_in_place(temporary, path)
+        finally:
+            with shielded():
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`; what was there goes, or comes back if that fails."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    discarded = temporary.with_suffix(".old")
+    path.rename(discarded)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    except OSError as reason:
-        raise RunError(f"{path}: can't be created: {reason}") from None
-    try:
-        temporary.chmod(0o755)
-        yield Run(temporary)
-        if path.exists():
-            discarded = temporary.with_suffix(".old")
-            path.rename(discarded)
-            temporary.rename(path)
-            shutil.rmtree(discarded)
-        else:
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.rename(path)
+    except OSError:
+        discarded.rename(path)
+        raise
+    shutil.rmtree(discarded)

@@ -14,6 +14,7 @@ from edgeoe.class_names import class_names, names_a_file
 from edgeoe.errors import ConfigError
 from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
+from edgeoe.shares import is_share
 from edgeoe.toml_document import TomlDocument
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "OESettings",
     "PreprocessSettings",
     "Weights",
+    "superseded",
     "weights_from_text",
+    "with_home",
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -206,7 +209,8 @@ class CompressSettings:
                 TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
-                raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.") from None
+                hint = f" Did you mean {value:g}%?" if is_share(kind) and 2 <= value <= 100 else ""
+                raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.{hint}") from None
         self.preprocess.require_scaled()
 
     def _goals(self) -> dict[Literal["macs", "params", "blocks"], float | None]:
@@ -258,12 +262,22 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_home(text: str) -> str:
+    """`text` with ~ or ~user at its beginning replaced by that folder, where there is one."""
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        return text
+
+
 class Config:
     """An edgeoe.toml: one table a command, and [preprocess] and [oe].
 
     path: the file; None is ./edgeoe.toml where there is one, else no settings at all.
-    commands: the options of each command, so that an unknown key is refused by file and line.
-    paths: those options that are paths; relative ones are taken from the file's own folder.
+    commands: the options of each table, so that an unknown key is refused by file and line.
+    paths: those options that are paths; relative ones are taken from the file's own folder, and ~ is the home folder.
     """
 
     def __init__(self, path: Path | None, *, commands: Mapping[str, Collection[str]], paths: Collection[str]) -> None:
@@ -287,7 +301,15 @@ class Config:
         return self._document.record("oe", OESettings) if self._document else OESettings()
 
     def options(self, command: str) -> dict[str, Any]:
-        """The options that `[command]` sets."""
+        """The options that `[command]` sets; what makes a student, deploy and inspect also take from [compress]."""
+        own = self._table(command)
+        if command not in ("deploy", "inspect"):
+            return own
+        settings = {f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata}
+        shared = {key: value for key, value in self._table("compress").items() if key in settings}
+        return {key: value for key, value in shared.items() if key not in superseded(own)} | own
+
+    def _table(self, command: str) -> dict[str, Any]:
         if self._document is None or self.path is None:
             return {}
         return {key: self._anchored(key, value) for key, value in self._document.table(command).items()}
@@ -306,5 +328,16 @@ class Config:
         is_path = key in self._paths or (key == "teacher" and ".py:" in str(value)) or str(value).endswith(".toml")
         if not is_path or not isinstance(value, str) or self.path is None:
             return value
-        anchored = str(self.path.parent / value)
+        anchored = str(self.path.parent / with_home(value))
         return f"./{anchored}" if anchored == "random" else anchored  # which alone would be no file
+
+
+_GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks"})  # of which a student has one
+
+
+def superseded(given: Collection[str]) -> set[str]:
+    """The options that make way for those `given` nearer to the user: another goal, the weights of another teacher."""
+    gone = set(_GOALS) if _GOALS & set(given) else set()
+    if "teacher" in given:
+        gone |= {"weights", "weights_key"}
+    return gone - set(given)

@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from edgeoe.errors import EdgeoeError
 from edgeoe.registry import nearest
+from edgeoe.shares import is_share, read_share
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,6 +78,17 @@ class TomlDocument:
             raise self.complain("", name, f"{name} must be a table: write it as [{name}].")
         return value
 
+    def _fraction(self, table: str, key: str, value: Any, kind: type) -> Any:
+        """`value` as a number where it is a share in percent, as "50%"."""
+        if not isinstance(value, str) or not value.endswith("%"):
+            return value
+        if not is_share(get_type_hints(kind, include_extras=True)[key]):
+            return value
+        try:
+            return read_share(value)
+        except ValueError as reason:
+            raise self.complain(table, key, f"{key}: {reason}.") from None
+
     def record(self, table: str, kind: type[Record], values: Mapping[str, Any] | None = None) -> Record:
         """`[table]` as the dataclass `kind`, its keys and types checked.
 
@@ -87,6 +99,7 @@ class TomlDocument:
         given = self.table(table) if values is None else values
         fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
         self.refuse_unknown(table, given, fields)
+        given = {key: self._fraction(table, key, value, kind) for key, value in given.items()}
         try:
             return TypeAdapter(kind).validate_json(json.dumps(given, default=str), strict=True)
         except ValidationError as invalid:

@@ -20,13 +20,14 @@ LAYERS = """
     stages
     device
     workbench graph    measure
-    methods   balance  backends  compute
+    methods   balance  backends  compute   children
     models
     data
     settings  targets  run
     toml_document class_names
     registry  feasibility
     errors    progress records files     versions
+    interruption      shares  codec
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}

@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeoe.errors import BackendError, first_line
+from edgeoe.errors import BackendError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.records import RuntimeSettings, Target
@@ -79,6 +79,7 @@ class _Runner:
         try:
             logits: NDArray[np.float32] = self._session.run(None, {self._input: x})[0]
         except Exception as reason:  # onnxruntime's exceptions have no common base but Exception
+            pass_on_out_of_memory(reason)
             raise BackendError(f"onnxruntime can't run it on {x.shape}: {first_line(reason)}") from reason
         return logits
 
@@ -105,6 +106,7 @@ def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = No
     try:
         session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
     except Exception as reason:  # as above
+        pass_on_out_of_memory(reason)
         raise BackendError(f"{path}: onnxruntime can't load it: {first_line(reason)}{_hint(settings)}") from reason
     if session.get_providers()[0] != provider:
         raise BackendError(

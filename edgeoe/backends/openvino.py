@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.errors import BackendError
+from edgeoe.errors import BackendError, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Target
@@ -68,6 +68,7 @@ class _Runner:
             self._model = self._core.read_model(str(path))
             shape = self._model.input(0).get_partial_shape()
         except Exception as reason:  # OpenVINO's exceptions have no common base but Exception
+            pass_on_out_of_memory(reason)
             raise BackendError(f"{path}: openvino can't load it: {_last_line(reason)}") from reason
         if shape.rank.get_length() != 4 or any(shape[axis].is_dynamic for axis in (1, 2, 3)):
             raise BackendError(f"{path}: takes images of {shape}; edgeoe runs graphs of a fixed (C, H, W).")
@@ -84,6 +85,7 @@ class _Runner:
             request.infer([x], share_inputs=True)
             return np.array(request.get_output_tensor(0).data, np.float32)
         except Exception as reason:  # as above
+            pass_on_out_of_memory(reason)
             raise BackendError(f"openvino can't run it on {x.shape}: {_last_line(reason)}") from reason
 
     def _request(self, batch: int) -> Any:
@@ -95,6 +97,7 @@ class _Runner:
             ran_on = {name.partition(".")[0] for name in compiled.get_property("EXECUTION_DEVICES")}
             self._compiled[batch] = compiled.create_infer_request()
         except Exception as reason:  # as above
+            pass_on_out_of_memory(reason)
             raise BackendError(f"{self._path}: openvino can't load it: {_last_line(reason)}") from reason
         if ran_on != {unit}:
             raise BackendError(f"{self._path}: OpenVINO chose {', '.join(sorted(ran_on))} instead of {unit}.")

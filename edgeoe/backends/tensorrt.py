@@ -22,7 +22,7 @@ import numpy as np
 from edgeoe.backends.cuda import Cuda, CudaDevice, open_device
 from edgeoe.backends.tensorrt_bindings import bindings
 from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
-from edgeoe.errors import BackendError
+from edgeoe.errors import BackendError, quoted
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.versions import versions
@@ -72,7 +72,7 @@ class TensorRT:
 
     @contextmanager
     def open(self, artifact: Path, target: Target) -> Iterator[Engine]:
-        again = f"Build again: edgeoe build RUN --target {target.name}"
+        again = f"Build again: edgeoe build RUN --target {quoted(target.name)}"
         sidecar, plan = _read_sidecar(artifact, again), artifact.read_bytes()
         if sha256(plan).hexdigest() != sidecar["plan_sha256"]:
             raise BackendError(

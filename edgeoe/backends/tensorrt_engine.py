@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeoe.backends.cuda import Cuda
 from edgeoe.backends.tensorrt_bindings import BuildPhases, bindings, new_monitor, one_line, process_logger, why
-from edgeoe.errors import BackendError
+from edgeoe.errors import BackendError, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress
 
@@ -51,6 +51,7 @@ def plan_from_onnx(graph: bytes, settings: EngineSettings, *, timing_cache: Path
     try:
         builder: tensorrt.Builder = trt.Builder(logger)
     except (TypeError, RuntimeError) as reason:  # how the bindings say that there is none
+        pass_on_out_of_memory(reason)
         raise BackendError(f"TensorRT can't start: {why(logger) or reason}") from None
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)  # its memory holds the weights until all is built
@@ -173,6 +174,7 @@ class Engine:
         try:
             self._runtime: tensorrt.Runtime = trt.Runtime(self._logger)
         except (TypeError, RuntimeError) as reason:
+            pass_on_out_of_memory(reason)
             raise BackendError(f"TensorRT can't start: {why(self._logger) or reason}") from None
         self._runtime.engine_host_code_allowed = False
         if settings.dla_core is not None:

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
+from edgeoe.cli.completion import complete_target
+from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, write_json
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
 from edgeoe.cli.stages import TargetOption
+from edgeoe.errors import quoted
 
 __all__ = ["bundle_command", "collect_command"]
 
@@ -30,7 +32,6 @@ def bundle_command(
         Path | None,
         typer.Option(help="Test images, a folder per class, for accuracy on the device.", show_default=False),
     ] = None,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Pack a model with all that builds, checks and measures it on a device without edgeoe.
@@ -54,8 +55,8 @@ def bundle_command(
     if not record.test_images:
         say(("without --test the device measures no accuracy, only agreement on the golden images", "dim"))
     folder = f"edgeoe-{profile.name}"
-    say(f"on the device: tar -xf {out.name} && python3 {folder}/run.py --out validation.json")
-    next_step(f"edgeoe collect {run} validation.json")
+    say(f"on the device: tar -xf {quoted(out.name)} && python3 {quoted(f'{folder}/run.py')} --out validation.json")
+    next_step(f"edgeoe collect {quoted(run)} validation.json")
     return 0
 
 
@@ -64,12 +65,15 @@ def collect_command(
     result: Annotated[Path, typer.Argument(help="What the bundle wrote on the device.", show_default=False)],
     target: Annotated[
         str | None,
-        typer.Option(help="A profile whose budget judges instead of the bundled one.", show_default=False),
+        typer.Option(
+            help="A profile whose budget judges instead of the bundled one.",
+            show_default=False,
+            autocompletion=complete_target,
+        ),
     ] = None,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
     github: GithubOption = False,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Read what a bundle measured on its device back into the run, and judge it.
@@ -86,7 +90,7 @@ def collect_command(
     profile, measurement, verdict = collect(opened, result, target=load_target(target) if target else None)
     tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
     if verdict.outcome == "passed":
-        next_step(f"edgeoe baseline save {run} --target {profile.name} --name main")
+        next_step(f"edgeoe baseline save {quoted(run)} --target {quoted(profile.name)} --name main")
     else:
-        next_step(f"edgeoe targets show {profile.name}   (its budget), or compress again with other settings")
+        next_step(f"edgeoe targets show {quoted(profile.name)}   (its budget), or compress again with other settings")
     return EXIT_CODES[verdict.outcome]

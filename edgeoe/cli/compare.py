@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, write_json
+from edgeoe.cli.completion import complete_run
+from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, share, write_json
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_comparison_reports
-from edgeoe.cli.stages import TargetOption
-from edgeoe.errors import ConfigError
+from edgeoe.cli.stages import TargetOption, TargetsOption
+from edgeoe.errors import ConfigError, quoted
 from edgeoe.records import worst
 
 if TYPE_CHECKING:
@@ -23,32 +25,38 @@ StoreOption = Annotated[Path, typer.Option(help="Folder of baselines.")]
 baseline_app = typer.Typer(help="Artifacts and results that later ones are compared with.", no_args_is_help=True)
 
 
-def _share(text: str, option: str) -> float:
-    """`text`, as 3% or 0.03, as a fraction. Raises ConfigError."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
+def _tolerance(given: str) -> float:
+    """What the user gave as 3% or 0.03, as a fraction: Typer's parser of tolerances."""
+    value = share(given)
     if not 0 <= value < 1:
-        raise ConfigError(f"{option} is a share, as 3% or 0.03, from 0 to under 100%. Got {text!r}.")
+        raise typer.BadParameter(f"a share is from 0 to under 100%. Got {given!r}")
     return value
 
 
+def _tolerance_option(help: str, default: str) -> Any:  # noqa: A002 - as Typer calls it
+    return typer.Option(help=help, metavar="SHARE", parser=_tolerance, show_default=default)
+
+
+def _side(help: str) -> Any:  # noqa: A002 - as above
+    return typer.Argument(help=help, show_default=False, autocompletion=complete_run)
+
+
 def compare_command(
-    base: Annotated[str, typer.Argument(help=f"What it was: {_Side}", show_default=False)],
-    new: Annotated[str, typer.Argument(help=f"What it is now: {_Side}", show_default=False)],
-    target: Annotated[list[str], typer.Option(help="A profile; may be given several times.", show_default=False)],
-    tolerance: Annotated[str, typer.Option(help="Slow-down of p50 that is no regression.")] = "3%",
-    p99_tolerance: Annotated[str, typer.Option(help="The same of p99.")] = "10%",
-    accuracy_tolerance: Annotated[str, typer.Option(help="Loss of top-1 that is no regression.")] = "2%",
-    class_tolerance: Annotated[str, typer.Option(help="The same of a rare class's recall.")] = "10%",
+    base: Annotated[str, typer.Argument(help=f"What it was: {_Side}", show_default=False, autocompletion=complete_run)],
+    new: Annotated[
+        str, typer.Argument(help=f"What it is now: {_Side}", show_default=False, autocompletion=complete_run)
+    ],
+    target: TargetsOption,
+    tolerance: Annotated[float, _tolerance_option("Slow-down of p50 that is no regression.", "3%")] = 0.03,
+    p99_tolerance: Annotated[float, _tolerance_option("The same of p99.", "10%")] = 0.1,
+    accuracy_tolerance: Annotated[float, _tolerance_option("Loss of top-1 that is no regression.", "2%")] = 0.02,
+    class_tolerance: Annotated[float, _tolerance_option("The same of a rare class's recall.", "10%")] = 0.1,
     store: StoreOption = Path("baselines"),
     stored: Annotated[bool, typer.Option("--stored", help="Compare what was measured earlier; run nothing.")] = False,
     max_minutes: Annotated[float, typer.Option(help="Per target; then it ends undecided.", min=0.1)] = 5.0,
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
     github: GithubOption = False,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Tell whether NEW is slower than BASE, or less often right, and how sure that is.
@@ -65,10 +73,10 @@ def compare_command(
     from edgeoe.targets import load_target
 
     settings = GateSettings(
-        tolerance=_share(tolerance, "--tolerance"),
-        p99_tolerance=_share(p99_tolerance, "--p99-tolerance"),
-        accuracy_tolerance=_share(accuracy_tolerance, "--accuracy-tolerance"),
-        class_tolerance=_share(class_tolerance, "--class-tolerance"),
+        tolerance=tolerance,
+        p99_tolerance=p99_tolerance,
+        accuracy_tolerance=accuracy_tolerance,
+        class_tolerance=class_tolerance,
         most_seconds=60 * max_minutes,
     )
     profiles, baselines = [load_target(name) for name in target], Store(store)
@@ -81,13 +89,24 @@ def compare_command(
     return EXIT_CODES[worst(comparison.outcome for comparison in comparisons)]
 
 
+@baseline_app.callback()
+@partial(everywhere, config=False)
+def _group() -> None:
+    pass
+
+
 @baseline_app.command("save")
+@everywhere
 def save_command(
-    run: Annotated[str, typer.Argument(help="A run, or a result (.json) from a device.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run, or a result (.json) from a device.", show_default=False, autocompletion=complete_run
+        ),
+    ],
     target: TargetOption,
     name: Annotated[str, typer.Option(help="What to call it: a branch, a release.")] = "main",
     store: StoreOption = Path("baselines"),
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Keep an artifact and its result, for later comparisons.
@@ -102,16 +121,19 @@ def save_command(
     profile, baselines = load_target(target), Store(store)
     side = find_side(run, profile, baselines)
     if side.result is None:
-        raise ConfigError(f"{run}: never measured. First: edgeoe validate {run} --target {profile.name} --test DIR")
+        raise ConfigError(
+            f"{run}: never measured. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
+        )
     saved = baselines.save(name, side.result, side.artifact)
     write_json(json, _record(saved))
     what = "artifact and result" if saved.artifact else "the result alone: the artifact is not at hand"
     say(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}")
-    next_step(f"edgeoe compare {name} RUN --target {profile.name}")
+    next_step(f"edgeoe compare {quoted(name)} RUN --target {quoted(target)}")
     return 0
 
 
 @baseline_app.command("list")
+@everywhere
 def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None) -> int:
     """The baselines in a folder.
 
@@ -147,6 +169,7 @@ def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None
 
 
 @baseline_app.command("show")
+@everywhere
 def show_command(
     name: Annotated[str, typer.Argument(help="The baseline.", show_default=False)],
     target: TargetOption,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import ConfigOption, JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.options import JsonOption, next_step, takes_settings, write_json
+from edgeoe.errors import quoted
 from edgeoe.settings import CompressSettings
 
 __all__ = ["command"]
@@ -20,7 +21,6 @@ def command(
     settings: CompressSettings,
     out: Annotated[Path, typer.Option(help="Run directory to write.", show_default=False)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
-    config: ConfigOption = None,  # noqa: ARG001 - takes_settings reads it
     json: JsonOption = None,
 ) -> int:
     """Make a smaller student of a teacher, from a few labelled images and any pile of pictures.
@@ -47,5 +47,5 @@ def command(
     plan = run.read_record("student/plan.json", made_by="compress")
     show_left_alone(plan["left_alone"])
     show_speed(record)
-    next_step(f"edgeoe export {out}")
+    next_step(f"edgeoe export {quoted(out)}")
     return 0

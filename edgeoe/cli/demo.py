@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import ConfigOption, JsonOption, next_step, write_json
+from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.errors import quoted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,7 +21,6 @@ def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """The whole line on handwritten digits, in about a minute and without a network.
@@ -50,7 +50,9 @@ def command(
     for row in rows:
         say(f"{row['run']}: report.html, student.onnx, targets/host-cpu/model.onnx")
     say(f"{out}/images: the digits, and the photograph patches that served as OOD")
-    next_step(f"edgeoe validate {out}/student-with-oe --target host-cpu --test {out}/images/test")
+    next_step(
+        f"edgeoe validate {quoted(out / 'student-with-oe')} --target host-cpu --test {quoted(out / 'images/test')}"
+    )
     return 0
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings, write_json
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
+from edgeoe.errors import quoted
 from edgeoe.records import worst
 from edgeoe.settings import CompressSettings
 
@@ -25,7 +26,6 @@ def command(
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
     exporter: ExporterOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run with other settings.")] = False,
-    config: ConfigOption = None,  # noqa: ARG001 - takes_settings reads it
     json: JsonOption = None,
 ) -> int:
     """The whole line: compress, export, build and validate, for one target or several.
@@ -68,6 +68,8 @@ def command(
     built = run.read_record(f"targets/{profiles[0].name}/engine.json", made_by="build")
     code = EXIT_CODES[worst(outcomes)]
     next_step(
-        f"copy {out}/{built['artifact']} to the device" if not code else f"edgeoe targets show {profiles[0].name}"
+        f"copy {quoted(out / built['artifact'])} to the device"
+        if not code
+        else f"edgeoe targets show {quoted(settings.target[0])}"
     )
     return code

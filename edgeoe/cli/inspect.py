@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from edgeoe.class_names import class_names
-from edgeoe.cli.options import ConfigOption, JsonOption, next_step, preprocess_settings, write_json
-from edgeoe.errors import ConfigError
-from edgeoe.settings import weights_from_text
+from edgeoe.cli.completion import complete_target
+from edgeoe.cli.options import JsonOption, next_step, typed, write_json
+from edgeoe.errors import ConfigError, quoted
+from edgeoe.settings import superseded, weights_from_text
 
 __all__ = ["command"]
 
@@ -38,7 +39,12 @@ def command(
         Path | None, typer.Option(help="A folder per class, instead of --classes.", show_default=False)
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Profile on whose runtime to measure latencies, here.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Profile on whose runtime to measure latencies, here.",
+            show_default=False,
+            autocompletion=complete_target,
+        ),
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Glob over layers whose channels may go.", show_default=False)
@@ -47,7 +53,6 @@ def command(
         list[str] | None, typer.Option(help="Glob over layers whose channels must stay.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
-    config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
     """Show what of a teacher can be pruned, what it would bring, and what must stay and why. Nothing is trained.
@@ -60,14 +65,22 @@ def command(
     from edgeoe.report.terminal import bar
     from edgeoe.targets import load_target
 
-    if classes and samples is not None:
+    given = typed(context)
+    if gone := superseded(given):
+        weights = None if "weights" in gone else weights
+        weights_key = None if "weights_key" in gone else weights_key
+    if {"classes", "samples"} <= given:
         raise ConfigError("--classes and --samples: give one of them.")
+    if "samples" in given:
+        classes = None
+    elif classes:
+        samples = None
     record = inspect(
         teacher,
         weights=None if weights is None else weights_from_text(weights),
         weights_key=weights_key,
         classes=_count(classes or []) if samples is None else len(find_samples(samples, none_allowed=True).classes),
-        preprocess=preprocess_settings(context, config),
+        preprocess=context.obj.preprocess,
         include=include or (),
         exclude=exclude or (),
         target=load_target(target) if target is not None else None,
@@ -77,9 +90,9 @@ def command(
     write_json(json, record)
     show_inspection(record)
     if any(not group.refused for group in record.groups):
-        next_step(f"edgeoe compress --teacher {teacher} --samples DIR --ood DIR --out RUN")
+        next_step(f"edgeoe compress --teacher {quoted(teacher)} --samples DIR --ood DIR --out RUN")
     elif record.blocks:
-        next_step(f"edgeoe compress --method practise --teacher {teacher} --samples DIR --ood DIR --out RUN")
+        next_step(f"edgeoe compress --method practise --teacher {quoted(teacher)} --samples DIR --ood DIR --out RUN")
     else:
         next_step("edgeoe inspect with another --teacher: no method can make this one smaller")
     return 0

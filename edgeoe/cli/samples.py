@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import ConfigOption, JsonOption, next_step, preprocess_settings, write_json
-from edgeoe.errors import ConfigError
+from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.errors import ConfigError, quoted
 from edgeoe.settings import PreprocessSettings, weights_from_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def command(
         str | None, typer.Option(help="Which weights in the file, as compress takes it.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the labelled images shown to the teacher.", min=0)] = 0,
-    config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
     """Look at labelled samples: images per class, imbalance, unreadable, unused and duplicate images.
@@ -82,14 +81,14 @@ def command(
     for group in report.duplicates:
         say(("same pixels:", "yellow"), f" {', '.join(group)}")
     if report.unreadable:
-        next_step(f"remove or replace the unreadable images, then edgeoe samples {folder}")
+        next_step(f"remove or replace the unreadable images, then edgeoe samples {quoted(folder)}")
         return 2
     if teacher is not None:
-        agreement = _ask(teacher, weights, weights_key, found, preprocess_settings(context, config), seed)
+        agreement = _ask(teacher, weights, weights_key, found, context.obj.preprocess, seed)
         write_json(json, dataclasses.replace(report, teacher_agreement=agreement))
     elif not classes:
         _tell_order(found)
-    next_step(f"edgeoe compress --samples {folder} ...")
+    next_step(f"edgeoe compress --samples {quoted(folder)} ...")
     return 0
 
 

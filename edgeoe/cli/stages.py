@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, ConfigOption, JsonOption, RunArgument, next_step, write_json
+from edgeoe.cli.completion import complete_target
+from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, share, write_json
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
-from edgeoe.errors import ConfigError
+from edgeoe.errors import ConfigError, quoted
 from edgeoe.records import CalibrationMethod, Precision
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ExporterOption",
     "TargetOption",
+    "TargetsOption",
     "build_command",
     "checked_calibration",
     "checked_exporter",
@@ -26,7 +28,14 @@ __all__ = [
     "validate_command",
 ]
 
-TargetOption = Annotated[str, typer.Option(help="Name of a profile, or a .toml file.", show_default=False)]
+TargetOption = Annotated[
+    str,
+    typer.Option(help="Name of a profile, or a .toml file.", show_default=False, autocompletion=complete_target),
+]
+TargetsOption = Annotated[
+    list[str],
+    typer.Option(help="A profile; may be given several times.", show_default=False, autocompletion=complete_target),
+]
 ExporterOption = Annotated[
     str, typer.Option(help="torch's exporter; auto: the first that works.", metavar="auto|dynamo|legacy")
 ]
@@ -67,14 +76,15 @@ def export_command(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Share of images that int8 may change the class of: the most sensitive layers stay fp32 for it."
+            help="Share of images that int8 may change the class of: the most sensitive layers stay fp32 for it.",
+            metavar="SHARE",
+            parser=share,
         ),
     ] = None,
     bias_correction: Annotated[bool, typer.Option(help="Take the mean error of int8 weights off the biases.")] = True,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show how sensitive each layer is to int8.")
     ] = False,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Write the student as ONNX, checked against it on real images.
@@ -113,14 +123,13 @@ def export_command(
         say((f"{refused.precision} not written", "yellow"), f": {refused.reason}")
     if record.refused:
         say(retry_int8(opened))
-    next_step(f"edgeoe build {run} --target host-cpu")
+    next_step(f"edgeoe build {quoted(run)} --target host-cpu")
     return 0
 
 
 def build_command(
     run: RunArgument,
     target: TargetOption,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Build the artifact for one target, and prove that it loads and runs.
@@ -138,7 +147,7 @@ def build_command(
         f"{run / record.artifact}: {record.size_bytes / 1e6:.3f} MB for {record.backend} "
         f"{record.versions.get(record.backend, '')}, sha256 {record.sha256[:12]}"
     )
-    next_step(f"edgeoe validate {run} --target {target} --test DIR")
+    next_step(f"edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR")
     return 0
 
 
@@ -149,7 +158,6 @@ def validate_command(
     junit: JunitOption = None,
     markdown: MarkdownOption = None,
     github: GithubOption = False,
-    config: ConfigOption = None,  # noqa: ARG001 - its callback sets the defaults
     json: JsonOption = None,
 ) -> int:
     """Measure the built artifact's accuracy and latency, and judge both by the profile's budget.
@@ -168,7 +176,7 @@ def validate_command(
     tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
     if verdict.outcome == "passed":
         artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
-        next_step(f"copy {run}/{artifact} to the device")
+        next_step(f"copy {quoted(run / artifact)} to the device")
     else:
-        next_step(f"edgeoe targets show {target}   (its budget), or compress again with other settings")
+        next_step(f"edgeoe targets show {quoted(target)}   (its budget), or compress again with other settings")
     return EXIT_CODES[verdict.outcome]

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.completion import complete_target
+from edgeoe.cli.options import JsonOption, everywhere, next_step, write_json
 from edgeoe.errors import TargetError
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Profiles of the devices that artifacts are built for.", no_args_is_help=True)
-_Name = Annotated[str, typer.Argument(help="Name of a profile, or a .toml file.", show_default=False)]
+
+
+def _profile(help: str) -> Any:  # noqa: A002 - as Typer calls it
+    return typer.Argument(help=help, show_default=False, autocompletion=complete_target)
+
+
+_Name = Annotated[str, _profile("Name of a profile, or a .toml file.")]
+
+
+@app.callback()
+@partial(everywhere, config=False)
+def _group() -> None:
+    pass
 
 
 @app.command("list")
+@partial(everywhere, config=False)
 def list_command(json: JsonOption = None) -> int:
     """Every profile: those in ./targets, then those that edgeoe ships.
 
@@ -39,6 +54,7 @@ def list_command(json: JsonOption = None) -> int:
 
 
 @app.command("show")
+@partial(everywhere, config=False)
 def show_command(name: _Name) -> int:
     """Print a profile's file, to copy and edit.
 
@@ -53,8 +69,12 @@ def show_command(name: _Name) -> int:
 
 
 @app.command("check")
+@partial(everywhere, config=False)
 def check_command(
-    names: Annotated[list[str] | None, typer.Argument(help="Profiles; default: all.", show_default=False)] = None,
+    names: Annotated[
+        list[str] | None,
+        _profile("Profiles; default: all."),
+    ] = None,
     json: JsonOption = None,
 ) -> int:
     """Check profiles: every key, and that the device can do what they ask for. Findings have a file and a line.

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from edgeoe.errors import pass_on_out_of_memory
+
 __all__ = ["UNREADABLE", "eight_bits", "open_image", "readable_suffixes", "remedy_for", "upright"]
 
 UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -64,7 +66,8 @@ def upright(image: Image.Image) -> Image.Image:
     """`image` turned as its EXIF orientation says; itself where that is upright, absent or unreadable."""
     try:
         turned = image.getexif().get(_ORIENTATION, 1) != 1
-    except Exception:  # a broken EXIF block; the pixels are whole
+    except Exception as reason:  # a broken EXIF block; the pixels are whole
+        pass_on_out_of_memory(reason)
         return image
     return ImageOps.exif_transpose(image) if turned else image
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeoe.data.formats import UNREADABLE, open_image
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import DataError
+from edgeoe.errors import DataError, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
 
 __all__ = ["Images"]
@@ -28,6 +28,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as reason:
+        pass_on_out_of_memory(reason)
         raise DataError(f"{path}: can't be read as an image ({reason}). Remove or replace it.") from None
 
 

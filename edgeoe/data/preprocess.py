@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,12 +71,6 @@ class Preprocess:
                 f"Got {len(result.mean)} and {len(result.std)}."
             )
         return result
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Preprocess:
-        """The inverse of `dataclasses.asdict` after a trip through JSON."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """`image` of any size and mode, upright, resized and cropped: (C, H, W) uint8."""

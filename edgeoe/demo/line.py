@@ -16,6 +16,7 @@ from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.demo import network
 from edgeoe.demo.data import write_images
 from edgeoe.errors import RunError
+from edgeoe.interruption import shielded, work_begins
 from edgeoe.methods import Stage
 from edgeoe.pipeline import deploy
 from edgeoe.progress import Progress, silent
@@ -53,10 +54,12 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, progress: Pro
         if not overwrite:
             raise RunError(f"{out}: already holds a demo. Choose another --out, or pass --overwrite.")
         shutil.rmtree(out)
+    work_begins()
     try:
         yield from _demo(out, seed=seed, progress=progress)
     except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
+        with shielded():
+            shutil.rmtree(out, ignore_errors=True)
         raise
 
 

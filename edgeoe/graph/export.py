@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError, first_line
+from edgeoe.errors import BackendError, ExportError, first_line, pass_on_out_of_memory
 from edgeoe.graph.evaluation import run_graph
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
@@ -60,6 +60,7 @@ def onnx_from_student(
     except ExportError:
         raise
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         cause: BaseException = reason
         while cause.__cause__ is not None:  # the exporters wrap what went wrong in advice
             cause = cause.__cause__

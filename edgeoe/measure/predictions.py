@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from edgeoe.codec import from_json
 from edgeoe.progress import Progress, silent
 
 __all__ = ["Predictions", "predict"]
@@ -31,9 +33,22 @@ class Predictions:
         return {"chosen": self.chosen.tolist(), "labels": self.labels.tolist(), "test_sha256": self.test_sha256}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Predictions:
-        """What `to_json` made of one."""
-        return cls(np.asarray(data["chosen"], np.int64), np.asarray(data["labels"], np.int64), data["test_sha256"])
+    def from_json(cls, data: Any, *, classes: int) -> Predictions:
+        """What `to_json` made of one. Raises ValueError where it is none of as many classes."""
+        plain = from_json(_Plain, data)
+        chosen, labels = np.asarray(plain.chosen, np.int64), np.asarray(plain.labels, np.int64)
+        if not len(labels) or len(chosen) != len(labels) or max(chosen.max(), labels.max()) >= classes:
+            raise ValueError(f"predictions: not one of {classes} classes for each of at least one image")
+        return cls(chosen, labels, plain.test_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """Predictions without arrays."""
+
+    chosen: tuple[Annotated[int, Ge(0)], ...]
+    labels: tuple[Annotated[int, Ge(0)], ...]
+    test_sha256: str
 
 
 def predict(

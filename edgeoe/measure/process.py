@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from edgeoe.errors import BackendError
+from edgeoe.interruption import work_begins
 from edgeoe.records import Target, to_json
 
 __all__ = ["Process"]
@@ -30,6 +31,7 @@ class Process:
         self._artifact, self._target = artifact, target
 
     def __enter__(self) -> Process:
+        work_begins()
         threads = str(self._target.runtime.threads)
         paths = os.pathsep.join(filter(None, (str(_PACKAGE), os.environ.get("PYTHONPATH"))))
         self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
+
+from edgeoe.codec import from_json, read_json_object
 from edgeoe.errors import RunError
 from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.speed import SpeedSamples
-from edgeoe.records import Target, target_from_json, to_json
+from edgeoe.records import Fraction, Target, to_json
 
 __all__ = ["Result", "read_result", "write_result"]
 
@@ -64,21 +69,54 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """The result that `write_result` wrote. Raises RunError if the file is none."""
+    """The result that `write_result` wrote, of which every figure can be used. Raises RunError if the file is none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != _FORMAT:
+        data = read_json_object(path)
+        if data.pop("format", None) != _FORMAT:
             raise ValueError("it has another format")
-        seen = data.pop("predictions")
-        return Result(
-            target=target_from_json(data.pop("target")),
-            classes=tuple(data.pop("classes")),
-            rare=tuple(data.pop("rare")),
-            predictions=Predictions.from_json(seen) if seen else None,
-            speed=SpeedSamples.from_json(data.pop("speed")),
-            **data,
-        )
+        plain = from_json(_Plain, {key: value for key, value in data.items() if key != "predictions"})
+        seen = data.get("predictions")
+        predictions = None if seen is None else Predictions.from_json(seen, classes=len(plain.classes))
+        _check(plain)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
+    except OSError as reason:
+        raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
+    except ValueError as reason:
         raise RunError(f"{path}: not a result of this edgeoe ({reason}).") from None
+    return Result(predictions=predictions, **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plain:
+    """A Result without its arrays."""
+
+    target: Target
+    artifact: str
+    artifact_sha256: str
+    size_bytes: Annotated[int, Ge(1)]
+    classes: tuple[str, ...]
+    rare: tuple[Annotated[int, Ge(0)], ...]
+    golden_agreement: Fraction | None
+    speed: SpeedSamples
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    bundle_sha256: str = ""
+
+
+def _check(result: _Plain) -> None:
+    """Raise ValueError where parts of `result` do not fit together."""
+    speed, processes = result.speed, len(result.speed.calls_ms)
+    if len(result.classes) < 2 or any(k >= len(result.classes) for k in result.rare):
+        raise ValueError("classes and rare do not fit together")
+    if not re.fullmatch("[0-9a-f]{64}", result.artifact_sha256):
+        raise ValueError(f"artifact_sha256: {result.artifact_sha256!r} is none")
+    if not result.artifact or Path(result.artifact).name != result.artifact:
+        raise ValueError(f"artifact: {result.artifact!r} is no file's name")
+    lists = {"load_ms": speed.load_ms, "first_ms": speed.first_ms, "peak_memory_mb": speed.peak_memory_mb}
+    lists |= {f"throughput_ips.{batch}": rates for batch, rates in speed.throughput_ips.items()}
+    if processes < 2 or not all(speed.calls_ms) or speed.batch not in speed.throughput_ips:
+        raise ValueError("speed: no calls of at least 2 processes")
+    for name, values in lists.items():
+        if len(values) != processes:
+            raise ValueError(f"speed.{name}: {len(values)} values of {processes} processes")

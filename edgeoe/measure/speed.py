@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from edgeoe.measure.noise import Watch
 from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
-from edgeoe.records import MeasureSettings, Target
+from edgeoe.records import MeasureSettings, Positive, Target
 
 __all__ = ["SpeedSamples", "measure_speed"]
 
@@ -27,28 +28,15 @@ class SpeedSamples:
     why figures of that time can't be judged.
     """
 
-    batch: int
-    calls_ms: tuple[tuple[float, ...], ...]
-    load_ms: tuple[float, ...]
-    first_ms: tuple[float, ...]
-    peak_memory_mb: tuple[float, ...]
-    throughput_ips: dict[int, tuple[float, ...]]
-    unsteady: int
+    batch: Annotated[int, Ge(1)]
+    calls_ms: tuple[tuple[Positive, ...], ...]
+    load_ms: tuple[Positive, ...]
+    first_ms: tuple[Positive, ...]
+    peak_memory_mb: tuple[Positive, ...]
+    throughput_ips: dict[int, tuple[Positive, ...]]
+    unsteady: Annotated[int, Ge(0)]
     watched: dict[str, Any]
     disturbed: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SpeedSamples:
-        """What `to_json` made of one."""
-        lists = {key: tuple(data[key]) for key in ("load_ms", "first_ms", "peak_memory_mb", "disturbed")}
-        return cls(
-            batch=data["batch"],
-            calls_ms=tuple(tuple(calls) for calls in data["calls_ms"]),
-            throughput_ips={int(batch): tuple(values) for batch, values in data["throughput_ips"].items()},
-            unsteady=data["unsteady"],
-            watched=data["watched"],
-            **lists,
-        )
 
 
 def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent) -> SpeedSamples:

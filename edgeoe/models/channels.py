@@ -24,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from edgeoe.errors import pass_on_out_of_memory
 from edgeoe.models.channel_names import Names, leading, narrowed
 
 __all__ = ["Fix", "Slot", "Tied", "decomposed", "read_channels"]
@@ -232,7 +233,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if name in _PRODUCTS:
                 left, right = [t for t in tensors if isinstance(t, Tensor)][-2:]
                 return self._product(left, right, result)
-        except (RuntimeError, KeyError, TypeError, IndexError, ValueError):
+        except (RuntimeError, KeyError, TypeError, IndexError, ValueError) as reason:
+            pass_on_out_of_memory(reason)
             return self._give_up(name, named, result)
         shapes = [t.shape for t in tensors if isinstance(t, Tensor)]
         if isinstance(result, Tensor) and result.shape == _broadcast(shapes):

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
-from edgeoe.errors import PruningError, RunError, TeacherError
+from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
@@ -230,6 +230,7 @@ def load_student(run: Run) -> nn.Module:
     try:
         load_numbers(student, load_file(weights))
     except (SafetensorError, RuntimeError) as reason:
+        pass_on_out_of_memory(reason)
         line = " ".join(str(reason).split())[:300]
         raise RunError(f"{weights}: does not fit {run.path / _PLAN}: {line}") from reason
     return student.eval()

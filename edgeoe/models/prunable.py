@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgeoe.errors import PruningError, first_line
+from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.models.channels import Fix, Tied, decomposed, read_channels
 from edgeoe.models.groups import Group
 from edgeoe.models.removal import is_counted, without_caches, without_channels
@@ -38,6 +38,7 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
     try:
         tied = read_channels(without_caches(copy.deepcopy(teacher)), _example(shape))
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         raise PruningError(
             f"the teacher's layers can't be traced: {type(reason).__name__}: {first_line(reason)}"
         ) from reason
@@ -206,6 +207,7 @@ class _Verification:
             try:
                 got = without_channels(model, groups, removed)(images)
             except Exception as reason:
+                pass_on_out_of_memory(reason)
                 return f"the network fails without them ({type(reason).__name__}: {first_line(reason)})"
         if got.shape != expected.shape:
             return "they are the network's outputs"

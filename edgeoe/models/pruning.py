@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgeoe.errors import PruningError, first_line
+from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.models.allocation import Cut, is_met, nearest_cut, prunable_units
 from edgeoe.models.channels import decomposed
 from edgeoe.models.groups import Group
@@ -101,6 +101,7 @@ def prune_channels(
         try:
             return count(without_channels(teacher, groups, removed)) / original
         except Exception as reason:
+            pass_on_out_of_memory(reason)
             raise PruningError(
                 f"the pruned network fails: {type(reason).__name__}: {first_line(reason)}. "
                 "Narrow the cut with --exclude."

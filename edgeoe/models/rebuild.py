@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
-from edgeoe.errors import TeacherError, first_line
+from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
@@ -77,6 +77,7 @@ def _save_weights(teacher: nn.Module, path: Path, source: TeacherSource) -> None
     try:
         save_model(teacher, str(path))
     except Exception as reason:  # safetensors raises nearly anything over what is no dense tensor of its own
+        pass_on_out_of_memory(reason)
         what = f"{type(reason).__name__}: {first_line(reason)}"
         raise TeacherError(f"--teacher {source}: its weights can't be written as safetensors: {what}") from reason
 
@@ -144,6 +145,7 @@ def _answer(folder: Path) -> Rebuilt:
         with torch.no_grad():
             return Rebuilt(shapes, model(x))
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         line = str(reason).removeprefix(f"--teacher {source}: ").replace(f"{root}{os.sep}", "").splitlines()[0]
         return Rebuilt({}, failed=line + _hint(reason), missing=_missing(reason, root))
 

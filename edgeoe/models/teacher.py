@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import TeacherError, first_line
+from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
 from edgeoe.models.teacher_code import CodeFiles, TeacherCode
 from edgeoe.models.weights import load_weights, say_converted
@@ -76,6 +76,7 @@ class TeacherSource:
         try:
             return model.cpu().float()
         except (NotImplementedError, RuntimeError) as reason:  # it has no values: it lies on the device "meta"
+            pass_on_out_of_memory(reason)
             raise TeacherError(f"--teacher {self}: can't be moved to the CPU: {first_line(reason)}") from reason
 
     def _made(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
@@ -92,6 +93,7 @@ class TeacherSource:
                 'under `if __name__ == "__main__":`.'
             ) from None
         except Exception as reason:
+            pass_on_out_of_memory(reason)
             raise TeacherError(f"--teacher {self}: {self._said(reason)}{_DOWNLOADED if pretrained else ''}") from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
@@ -258,6 +260,7 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
         logits = teacher(torch.zeros(2, *shape))
         several = describe_outputs(teacher, torch.zeros(2, *shape))
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         raise TeacherError(
             f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason).rstrip('.')}. "
             + (_of_channels(teacher, shape[0]) or "Check size, mean and std under [preprocess].")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from edgeoe.errors import TeacherError, first_line
+from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 
 __all__ = ["StandIn", "pickled_object", "read_weights_file"]
 
@@ -135,6 +135,7 @@ def _from_torch_save(path: Path) -> Any:
                 break
             names.add(name[1] if "." in name[1] else f"builtins.{name[1]}")
         except Exception as reason:  # the unpickler raises nearly anything over a file that is none of its own
+            pass_on_out_of_memory(reason)
             what = f"{type(reason).__name__}: {first_line(reason)}"
             raise TeacherError(f"--weights {path}: not a file of torch.save: {what}") from None
     raise pickled_object(path)
@@ -150,7 +151,8 @@ def _foreign_names(path: Path) -> set[str]:
     """The classes and functions named in the file that are neither tensors' nor plain data's."""
     try:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except Exception:  # not the format that torch writes now; `torch.load` tells whether it is one of its own
+    except Exception as reason:  # not the format that torch writes now; `torch.load` tells if it is its own
+        pass_on_out_of_memory(reason)
         return set()
 
 

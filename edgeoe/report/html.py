@@ -55,7 +55,7 @@ def report_page(run: Run) -> str:
         exported=exported,
         targets=targets,
         config=run.file("config.toml", made_by="compress").read_text(encoding="utf-8"),
-        versions=run.described()["versions"],
+        versions=run.described().get("versions", {}),
         share=Axis(0.0, 1.0),
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite
+from time import perf_counter
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from edgeoe.interruption import work_begins
 from edgeoe.models.names import by_reason, shortened
 from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Verdict
 from edgeoe.report.wording import check_text, speed_text
@@ -27,9 +31,11 @@ __all__ = [
     "COLOUR",
     "bar",
     "err",
+    "is_quiet",
     "out",
     "percent",
     "say",
+    "set_quiet",
     "show_layers",
     "show_left_alone",
     "show_measurement",
@@ -38,15 +44,42 @@ __all__ = [
     "table",
 ]
 
+
+class _Console(Console):
+    """A console whose reader may leave (`| head`): the command still runs to its end, and exits with its own code."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with suppress(OSError, ValueError):  # what stands for the file may have no number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # A class, a folder or somebody's error may be called [red] or :car:, so text is only text; styles stand beside it.
-out = Console(highlight=False, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = _Console(highlight=False, markup=False, emoji=False)
+err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+
+
+_quiet = False
+_log = logging.getLogger(__name__)
+
+
+def set_quiet(quiet: bool) -> None:
+    """Whether to show results and errors alone: no progress, no hints."""
+    global _quiet
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether results and errors alone are shown."""
+    return _quiet
 
 
 def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
     """Print `parts`, each text or (text, style), as one line; to stdout unless told."""
-    (to or out).print(Text.assemble(*parts), soft_wrap=True)
+    text = Text.assemble(*parts)
+    _log.debug("%s", text.plain)
+    (to or out).print(text, soft_wrap=True)
 
 
 @contextmanager
@@ -60,10 +93,13 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, refresh_per_second=4) as progress:
+    work_begins()
+    started = perf_counter()
+    with Progress(*columns, console=err, refresh_per_second=4, disable=_quiet) as progress:
         task = progress.add_task(title, total=total)
         yield lambda: progress.advance(task)
         progress.update(task, total=progress.tasks[0].completed)
+    _log.debug("%s: %d in %.1f s", title, progress.tasks[0].completed, perf_counter() - started)
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edgeoe.errors import ConfigError, RunError
+from edgeoe.errors import ConfigError, RunError, quoted
 from edgeoe.files import file_sha256, write_atomic
 from edgeoe.measure.result import Result, read_result, write_result
 from edgeoe.registry import nearest
@@ -63,7 +63,8 @@ class Store:
             known = f"It has {', '.join(targets)}." if targets else nearest(name, names) if names else "It is empty."
             raise ConfigError(
                 f"{self._folder}: no baseline {name!r} for {target}. {known} "
-                f"Save one: edgeoe baseline save RUN --target {target} --name {name} --store {self._folder}"
+                f"Save one: edgeoe baseline save RUN --target {quoted(target)} --name {quoted(name)} "
+                f"--store {quoted(self._folder)}"
             )
         result = read_result(path)
         artifact = self._object(result)

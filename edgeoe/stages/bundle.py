@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgeoe import __version__
 from edgeoe.data.samples import Samples, rarest
 from edgeoe.device import FORMAT
-from edgeoe.errors import ConfigError
+from edgeoe.errors import ConfigError, quoted
 from edgeoe.feasibility import require_buildable
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
@@ -144,7 +144,7 @@ def _facts(run: Run, target: Target, files: Mapping[str, str]) -> dict[str, Any]
 
 def _graph_record(run: Run, name: str) -> dict[str, Any]:
     """What `export` noted of that graph: for int8 its calibration, too."""
-    record = run.read_record("export.json", made_by=f"export {run.path}")
+    record = run.read_record("export.json", made_by=f"export {quoted(run.path)}")
     graphs = [record, *record.pop("graphs", [])]
     return next(graph for graph in graphs if graph["path"] == name)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from edgeoe.errors import RunError
+from edgeoe.errors import RunError, quoted
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.result import read_result
 from edgeoe.records import Measurement, Target, Verdict
@@ -25,12 +26,14 @@ def collect(run: Run, path: Path, *, target: Target | None = None) -> tuple[Targ
     name = result.target.name
     if target is not None and target.name != name:
         raise RunError(f"{path}: a result for {name}, not for {target.name}.")
-    made_by = f"bundle {run.path} --target {name}"
+    made_by = f"bundle {quoted(run.path)} --target {quoted(name)}"
     facts = run.file(bundle_facts_file(name), made_by=made_by)
     if file_sha256(facts) != result.bundle_sha256:
         raise RunError(f"{path}: not from the bundle that {run.path} made last for {name}. Run that one on the device.")
-    said = run.path / teacher_file(name)
-    teacher = Predictions.from_json(run.read_record(teacher_file(name), made_by=made_by)) if said.is_file() else None
+    teacher = None
+    if (run.path / teacher_file(name)).is_file():
+        decode = partial(Predictions.from_json, classes=len(result.classes))
+        teacher = run.decoded(decode, teacher_file(name), made_by=made_by)
     if teacher and result.predictions and teacher.test_sha256 != result.predictions.test_sha256:
         raise RunError(f"{path}: its predictions are of other test images than {made_by} took. Run the bundle again.")
     judged_by = target or result.target

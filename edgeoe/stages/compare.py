@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeoe.backends import Backend
-from edgeoe.errors import ConfigError, RunError
+from edgeoe.errors import ConfigError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
@@ -151,16 +151,19 @@ def _side_of_run(run: Run, target: Target) -> Side:
     folder = f"targets/{target.name}"
     artifact = result = None
     if (run.path / folder / "result.json").is_file():
-        result = read_result(run.file(f"{folder}/result.json", made_by=f"validate {run.path} --target {target.name}"))
+        result = read_result(
+            run.file(f"{folder}/result.json", made_by=f"validate {quoted(run.path)} --target {quoted(target.name)}")
+        )
     if (run.path / folder / "engine.json").is_file():
-        made_by = f"build {run.path} --target {target.name}"
-        record = Artifact(**run.read_record(f"{folder}/engine.json", made_by=made_by))
+        made_by = f"build {quoted(run.path)} --target {quoted(target.name)}"
+        record = run.read(Artifact, f"{folder}/engine.json", made_by=made_by)
         artifact = run.file(record.artifact, made_by=made_by)
         if result and not _is(artifact, result):  # collected from a device
             artifact = None
     if not artifact and not result:
         raise RunError(
-            f"{run.path}: nothing built for {target.name}. Build: edgeoe build {run.path} --target {target.name}"
+            f"{run.path}: nothing built for {target.name}. "
+            f"Build: edgeoe build {quoted(run.path)} --target {quoted(target.name)}"
         )
     return Side(name=str(run.path), artifact=artifact, result=result)
 
@@ -216,7 +219,7 @@ def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, 
         missing = new if base.result else base
         raise RunError(
             f"{missing.name}: neither both artifacts nor both results are at hand for {target.name}. "
-            f"Measure it: edgeoe validate {missing.name} --target {target.name} --test DIR"
+            f"Measure it: edgeoe validate {quoted(missing.name)} --target {quoted(target.name)} --test DIR"
         )
     differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbed(side))]
     changes = () if differs else tuple(_decide_stored(base.result, new.result, q, settings, alpha) for q in _QUANTITIES)

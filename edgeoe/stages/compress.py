@@ -20,12 +20,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
+from edgeoe.children import children_end_here, hear_interrupts
 from edgeoe.compute import new_fabric
 from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
-from edgeoe.errors import EdgeoeError
+from edgeoe.errors import EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
 from edgeoe.methods import Compressed, Fit, Method, Stage
 from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.pruning import count_params
@@ -68,7 +69,7 @@ def compress(
     devices = tuple(map(load_target, settings.target) if targets is None else targets)
     fabric = new_fabric(settings)
     first = os.environ.get("RANK", "0") == "0"
-    with new_run(out, overwrite=overwrite) if first else nullcontext() as run:
+    with new_run(out, overwrite=overwrite) if first else nullcontext() as run, children_end_here():
         reason = fabric.launch(partial(_compress, settings=settings, targets=devices, run=run, progress=progress))
         if isinstance(reason, EdgeoeError):
             raise reason
@@ -79,10 +80,15 @@ def _compress(
     fabric: Fabric, settings: CompressSettings, targets: Sequence[Target], run: Run | None, progress: Progress
 ) -> EdgeoeError | None:
     """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
+    hear_interrupts()
     try:
         _compress_into(fabric, settings, targets, run, progress if fabric.is_global_zero else silent)
     except EdgeoeError as reason:
         return reason
+    except Exception as reason:
+        if is_out_of_memory(reason):
+            return OutOfMemoryError(first_line(reason))
+        raise
     return None
 
 

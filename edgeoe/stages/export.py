@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe import __version__
-from edgeoe.errors import ExportError
+from edgeoe.errors import ExportError, quoted
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
 from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.models.checkpoint import load_student
@@ -65,7 +65,7 @@ def export(
         if len(failed) > 1:
             raise ExportError(f"no exporter can take this student. dynamo: {failed[0]} legacy: {failed[1]}")
         other = "dynamo" if exporter == "legacy" else "legacy"
-        raise ExportError(f"{failed[0]} Try: edgeoe export {run.path} --exporter {other}")
+        raise ExportError(f"{failed[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
     if failed:
         _log.warning("the legacy exporter was taken: %s", failed[0])
     run.write_tensors("golden.safetensors", images=images, logits=logits)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from edgeoe.codec import from_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.run import Run
 
@@ -17,15 +18,14 @@ class RunFacts:
     preprocess: Preprocess
     classes: tuple[str, ...]
     counts: tuple[int, ...]
-    random_weights: bool
+    random_weights: bool = False
 
 
 def run_facts(run: Run) -> RunFacts:
     """The facts in the student's plan. Raises RunError if it is missing or was changed."""
-    plan = run.read_record("student/plan.json", made_by="compress")
-    return RunFacts(
-        Preprocess.from_json(plan["preprocess"]),
-        tuple(plan["classes"]),
-        tuple(plan["counts"]),
-        plan.get("random_weights", False),
+    names = {field.name for field in fields(RunFacts)}
+    return run.decoded(
+        lambda plan: from_json(RunFacts, {key: value for key, value in plan.items() if key in names}),
+        "student/plan.json",
+        made_by="compress",
     )

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeoe.errors import ExportError, RunError
+from edgeoe.errors import ExportError, RunError, quoted
 from edgeoe.graph.bias_correction import correct_biases, mean_errors
 from edgeoe.graph.calibration import Observed, observe
 from edgeoe.graph.evaluation import run_model
@@ -76,7 +76,7 @@ def recipe_for(target: Target, *, here: bool = True) -> Recipe:
 
 def graph_made_by(run: Run, target: Target) -> str:
     """The command that writes graph_file(target), for messages."""
-    return f"export {run.path}" + ("" if target.precision == "fp32" else f" --precision {target.precision}")
+    return f"export {quoted(run.path)}" + ("" if target.precision == "fp32" else f" --precision {target.precision}")
 
 
 def graph_file(target: Target, *, here: bool = True) -> str:
@@ -163,7 +163,7 @@ class Int8Writer:
 
 
 def _fp32(run: Run) -> onnx.ModelProto:
-    return onnx.load(run.file("student.onnx", made_by=f"export {run.path}"))
+    return onnx.load(run.file("student.onnx", made_by=f"export {quoted(run.path)}"))
 
 
 def _logits(graph: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:

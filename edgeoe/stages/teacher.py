@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeoe.data.samples import Samples
-from edgeoe.errors import RunError, TeacherError
+from edgeoe.errors import RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.models.checkpoint import read_architecture
 from edgeoe.models.teacher import load_teacher
@@ -37,6 +37,7 @@ def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent)
             key=made.get("weights_key"),
         )
     except (TeacherError, OSError) as reason:
+        pass_on_out_of_memory(reason)
         raise RunError(
             f"{run.path}: max_drop compares with the teacher, and it can't be loaded: {reason} "
             "Put it back, or leave max_drop out of [budget]."

@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeoe.backends import Backend, Runner
 from edgeoe.data.samples import Samples, find_test, load_samples, rarest
-from edgeoe.errors import RunError
+from edgeoe.errors import RunError, quoted
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.judge import judge
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> tuple[Measurement, Verdict]:
     """Measure the built artifact's accuracy on `test` and its speed here, and judge both."""
     artifact = built_artifact(run, target)
-    path = run.file(artifact.artifact, made_by=f"build {run.path} --target {target.name}")
-    golden = run.read_tensors("golden.safetensors", made_by=f"export {run.path}")
+    path = run.file(artifact.artifact, made_by=f"build {quoted(run.path)} --target {quoted(target.name)}")
+    golden = run.read_tensors("golden.safetensors", made_by=f"export {quoted(run.path)}")
     samples = read_test(run, test, progress=progress)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
 
@@ -67,8 +67,8 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
 
 def built_artifact(run: Run, target: Target) -> Artifact:
     """The record of what `build` made for `target`. Raises RunError if the graph has changed since."""
-    made_by = f"build {run.path} --target {target.name}"
-    artifact = Artifact(**run.read_record(f"targets/{target.name}/engine.json", made_by=made_by))
+    made_by = f"build {quoted(run.path)} --target {quoted(target.name)}"
+    artifact = run.read(Artifact, f"targets/{target.name}/engine.json", made_by=made_by)
     if artifact.graph_sha256 != file_sha256(graph_for(run, target)):
         raise RunError(f"{run.path / artifact.artifact}: built from another graph. Build again: edgeoe {made_by}")
     return artifact

@@ -108,7 +108,10 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
     [
         ("compare a b --target quick", "baselines: no baseline 'a' for quick. It is empty."),
         ("compare run run --target quik", "unknown target 'quik'. Did you mean 'quick'?"),
-        ("compare run run --target quick --tolerance lots", "--tolerance is a share, as 3% or 0.03, from 0 to under"),
+        (
+            "compare run run --target quick --tolerance lots",
+            "Invalid value for '--tolerance': a share is written as 0.5 or 50%. Got 'lots'",
+        ),
         ("compare run x/y.onnx --target quick", "x/y.onnx: no run, result (.json) or artifact."),
         ("baseline save run --target host-cpu", "run: nothing built for host-cpu. Build: edgeoe build run"),
         ("baseline save run --target quick --name a/b", "--name takes letters, digits and . _ -"),

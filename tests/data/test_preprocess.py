@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from torchvision.transforms import functional as torchvision
 
+from edgeoe.codec import from_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import ConfigError
 from edgeoe.settings import PreprocessSettings
@@ -199,7 +200,7 @@ def test_means_and_deviations_must_fit_together(
 
 @given(preprocess=PREPROCESSES)
 def test_json_and_back_is_the_same(preprocess: Preprocess) -> None:
-    assert Preprocess.from_json(json.loads(json.dumps(asdict(preprocess)))) == preprocess
+    assert from_json(Preprocess, json.loads(json.dumps(asdict(preprocess)))) == preprocess
 
 
 def test_sixteen_bits_of_grey_are_scaled_and_not_clipped() -> None:

@@ -15,7 +15,7 @@ from edgeoe.measure.result import read_result, write_result
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    own = result(speed=speed(throughput_ips={1: (1.0, 2.0), 8: (3.0, 4.0)}, disturbed=("others used 90 %",)))
+    own = result(speed=speed(throughput_ips={1: (1.0,) * 8, 8: (3.0,) * 8}, disturbed=("others used 90 %",)))
     write_result(tmp_path / "r.json", own)
     back = read_result(tmp_path / "r.json")
     assert back.predictions is not None
@@ -44,6 +44,15 @@ def _without(key: str) -> Any:
         lambda data: {**data, "target": {}},
         lambda data: {**data, "speed": {**data["speed"], "calls_ms": None}},
         lambda data: [],
+        lambda data: {**data, "rare": [3]},
+        lambda data: {**data, "artifact": "../model.onnx"},
+        lambda data: {**data, "artifact_sha256": "short"},
+        lambda data: {**data, "speed": {**data["speed"], "calls_ms": []}},
+        lambda data: {**data, "speed": {**data["speed"], "calls_ms": [[1.0], []]}},
+        lambda data: {**data, "speed": {**data["speed"], "load_ms": [1.0]}},
+        lambda data: {**data, "speed": {**data["speed"], "first_ms": [float("nan")] * 8}},
+        lambda data: {**data, "predictions": {**data["predictions"], "chosen": [0]}},
+        lambda data: {**data, "predictions": {**data["predictions"], "labels": [3] * 100}},
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(spoil: Any, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_up import QUICK, speed
 
+from edgeoe.codec import from_json
 from edgeoe.errors import BackendError
 from edgeoe.measure.speed import SpeedSamples, measure_speed
 from edgeoe.records import Target, to_json
@@ -47,4 +48,4 @@ def test_an_artifact_that_is_none_is_refused(tmp_path: Path, target: Target) -> 
 
 def test_samples_travel_as_json() -> None:
     own = speed(throughput_ips={1: (1.0,), 8: (2.0,)}, disturbed=("x",))
-    assert SpeedSamples.from_json(json.loads(json.dumps(to_json(own)))) == own
+    assert from_json(SpeedSamples, json.loads(json.dumps(to_json(own)))) == own

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from edgeoe.cli import app
+from edgeoe.cli.app import app
 
 FOLDER = Path(__file__).parents[2] / "tools" / "ci"
 FILES = sorted(FOLDER.glob("*.yml"))

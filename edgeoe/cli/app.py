@@ -1,0 +1,107 @@
+"""The commands in one tree, and how a command line becomes an exit code."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from edgeoe import __version__
+from edgeoe.cli import (
+    bundle,
+    compare,
+    compress,
+    demo,
+    deploy,
+    doctor,
+    inspect,
+    methods,
+    reports,
+    samples,
+    stages,
+    targets,
+)
+from edgeoe.cli.failures import report_failure, said_interrupted
+from edgeoe.cli.logs import begin_logging, end_logging
+from edgeoe.cli.options import everywhere
+from edgeoe.interruption import EXIT_CODE
+from edgeoe.settings import with_home
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="edgeoe",
+    help="Compress a vision classifier with a few class-imbalanced images, and ship it with a verdict.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(everywhere(inspect.command))
+app.command("compress")(everywhere(compress.command))
+app.command("export")(everywhere(stages.export_command))
+app.command("build")(everywhere(stages.build_command))
+app.command("validate")(everywhere(stages.validate_command))
+app.command("deploy")(everywhere(deploy.command))
+app.command("bundle")(everywhere(bundle.bundle_command))
+app.command("collect")(everywhere(bundle.collect_command))
+app.command("compare")(everywhere(compare.compare_command))
+app.command("report")(everywhere(reports.report_command))
+app.add_typer(compare.baseline_app, name="baseline")
+app.add_typer(targets.app, name="targets")
+app.command("methods")(everywhere(methods.command, config=False))
+app.command("samples")(everywhere(samples.command))
+app.command("doctor")(everywhere(doctor.command, config=False))
+app.command("demo")(everywhere(demo.command))
+
+
+def _show_version(context: typer.Context, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from edgeoe.report.terminal import say
+        from edgeoe.versions import versions
+
+        others = {name: version for name, version in versions("torch", "onnxruntime").items() if name != "edgeoe"}
+        say(f"edgeoe {__version__} ({', '.join(f'{name} {version}' for name, version in others.items())})")
+        raise typer.Exit
+
+
+@app.callback()
+@partial(everywhere, config=False)
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show versions.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments`: its exit code. Whatever is raised becomes a line and a code."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # other packages' deprecations are not the user's to mend
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name of a file or class may hold anything
+    arguments = [_expanded(word) for word in arguments]
+    begin_logging()
+    try:
+        code = app(args=arguments, standalone_mode=False)
+        if code == EXIT_CODE:  # some versions of typer turn Ctrl-C into this code themselves
+            return said_interrupted()
+        return code if isinstance(code, int) else 0
+    except BaseException as reason:
+        return report_failure(reason, arguments)
+    finally:
+        end_logging()
+
+
+def _expanded(word: str) -> str:
+    """`word` with ~ replaced as a shell does it, and also where it does not: in --out=~/run, and within quotes."""
+    option = re.match(r"--[\w-]+=|-\w(?=~)|", word)
+    assert option is not None  # noqa: S101 - it may match nothing
+    return option[0] + with_home(word[option.end() :])

@@ -1,0 +1,45 @@
+"""What the shell offers after TAB: names of profiles and methods, and runs. Nothing large is imported for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from edgeoe.registry import METHODS
+from edgeoe.settings import with_home
+
+__all__ = ["complete_method", "complete_run", "complete_target"]
+
+_DEPTH = 3  # of folders below the one that is typed, as in runs/july/a
+
+
+def complete_method(incomplete: str) -> list[str]:
+    """Names of methods."""
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """Names of profiles."""
+    from edgeoe.targets import find_targets
+
+    return [name for name in find_targets() if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Runs below the folder that is typed so far."""
+    typed, slash, begun = incomplete.rpartition("/")
+    folder = Path(with_home(typed + slash) or ".")
+    names = (run.relative_to(folder).as_posix() for run in _runs(folder, _DEPTH))
+    return sorted(f"{typed}{slash}{name}" for name in names if name.startswith(begun))
+
+
+def _runs(folder: Path, depth: int) -> Iterator[Path]:
+    with suppress(OSError):  # a folder that may not be read
+        for path in folder.iterdir():
+            if path.name.startswith(".") or not path.is_dir():
+                continue
+            if (path / "manifest.json").is_file():
+                yield path
+            elif depth > 1:
+                yield from _runs(path, depth - 1)

@@ -1,0 +1,159 @@
+"""What a command that ended by an exception says, and the code that it exits with.
+
+2 is for what the user can mend, 70 for a bug of edgeoe, 130 for an interruption; 1 and 3 are verdicts, and no exception
+ends in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+import typer
+
+from edgeoe import __version__
+from edgeoe.cli.logs import is_verbose, log_file
+from edgeoe.errors import EdgeoeError, first_line, is_out_of_memory
+from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
+from edgeoe.versions import versions
+
+__all__ = ["BUG", "USER_ERROR", "report_failure", "said_interrupted"]
+
+USER_ERROR, BUG = 2, 70  # 70 is EX_SOFTWARE of sysexits.h
+_EXTRAS = {  # packages that a lean installation lacks, and the extra that brings each
+    **dict.fromkeys(("onnxruntime", "scipy"), "gate"),
+    **dict.fromkeys(
+        (
+            "jinja2",
+            "lightning_fabric",
+            "onnx",
+            "onnxconverter_common",
+            "onnxscript",
+            "PIL",
+            "sklearn",
+            "timm",
+            "tomli_w",
+            "torch",
+            "torchvision",
+            "zstandard",
+        ),
+        "compress",
+    ),
+}
+_USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_TRAINING = "a smaller --batch, [oe] ood_batch or [oe] compression_images, or smaller images ([preprocess] size)"
+_SMALLER = {  # what needs less memory, by command
+    "compress": _TRAINING,
+    "deploy": f"{_TRAINING}; a smaller [measure] batch in the profile",
+    "inspect": "smaller images ([preprocess] size), or another --teacher",
+    "export": "--calibration minmax, which keeps no activations, or a run of smaller images ([preprocess] size)",
+    "bundle": "fewer images in --test",
+}
+_ELSE_SMALLER = "a smaller [measure] batch, or smaller throughput_batches, in the profile"
+_MENDS = {  # what to do about an error of the system
+    errno.ENOSPC: "Free some space there, or write elsewhere.",
+    errno.EDQUOT: "Free some space there, or write elsewhere.",
+    errno.EFBIG: "Write to another file system, or raise the limit (ulimit -f).",
+    errno.EACCES: "Change its permissions, or use another place.",
+    errno.EPERM: "Change its permissions, or use another place.",
+    errno.EROFS: "Write elsewhere.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EMFILE: "Raise the limit (ulimit -n).",
+    errno.ENFILE: "Close other programs.",
+    errno.EIO: "Look at the disk, or use another.",
+}
+_log = logging.getLogger(__name__)
+
+
+def report_failure(reason: BaseException, arguments: list[str]) -> int:
+    """Say in a line what `reason` means for the user of the command line `arguments`: the exit code."""
+    if was_interrupted() or isinstance(reason, KeyboardInterrupt | typer.Abort):
+        return said_interrupted()
+    if isinstance(reason, SystemExit):
+        closed = isinstance(reason.__context__, BrokenPipeError)  # nobody reads on: edgeoe -h | head -1
+        return 0 if closed or reason.code is None else reason.code if isinstance(reason.code, int) else USER_ERROR
+    _log.debug("ended by:", exc_info=reason)
+    message = _mendable(reason, arguments)
+    if message is None:
+        return _report_bug(reason, arguments)
+    if message:
+        _say_error("error: ", message)
+    return USER_ERROR
+
+
+def said_interrupted() -> int:
+    """Say that it was interrupted, if anybody still reads: the exit code."""
+    from edgeoe.report.terminal import err, say
+
+    try:
+        say(("interrupted", "yellow"), INTERRUPTED.removeprefix("interrupted"), to=err)
+    except OSError:  # the terminal is closed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return EXIT_CODE
+
+
+def _mendable(reason: BaseException, arguments: list[str]) -> str | None:
+    """What the user can do, empty where all is said; None where it is nothing that a user can mend."""
+    if is_out_of_memory(reason):
+        smaller = next((_SMALLER[word] for word in arguments if word in _SMALLER), _ELSE_SMALLER)
+        return f"out of memory: {first_line(reason).rstrip('.')}. It takes less with {smaller}."
+    if isinstance(reason, EdgeoeError):
+        return str(reason)
+    if isinstance(reason, _USAGE_ERROR):
+        message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return f"{message}. See --help." if message else ""  # none where the help was shown instead
+    if isinstance(reason, ModuleNotFoundError) and (extra := _EXTRAS.get((reason.name or "").partition(".")[0])):
+        return f"this needs {reason.name}: pip install 'edgeoe[{extra}]'"
+    if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
+        return (
+            f"a package can't be imported: {first_line(reason)}. Install it again; edgeoe doctor says what works here."
+        )
+    if isinstance(reason, OSError) and reason.errno is not None:
+        place = " and ".join(str(name) for name in (reason.filename, reason.filename2) if name is not None)
+        what = (reason.strerror or first_line(reason)).lower()
+        if not place and reason.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = f"the disk written to (temporary files lie in {tempfile.gettempdir()})"
+        mend = _MENDS.get(reason.errno, "")
+        return f"{place}: {what}. {mend}" if place else f"the system says: {what}. {mend}"
+    return None
+
+
+def _report_bug(reason: BaseException, arguments: list[str]) -> int:
+    told = "".join(traceback.format_exception(reason))
+    facts = ", ".join(f"{name} {version}" for name, version in versions("torch", "onnx", "onnxruntime").items())
+    report = f"edgeoe {__version__} on {platform.platform()}: {facts}\nedgeoe {shlex.join(arguments)}\n\n{told}"
+    where = log_file() or _written(report)
+    if is_verbose() or where is None:
+        sys.stderr.write(told)
+    place = f"Its traceback is in {where}" if where else "Its traceback stands above"
+    _say_error(
+        "bug in edgeoe: ",
+        f"{type(reason).__name__}: {first_line(reason)}. {place}: please report it, with this command and what "
+        "`edgeoe doctor` says, to whoever maintains your edgeoe. Nothing half-written was left.",
+    )
+    return BUG
+
+
+def _written(report: str) -> Path | None:
+    """A new file with that text; None where it can't be written."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="edgeoe-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
+        ) as stream:
+            stream.write(report)
+        return Path(stream.name)
+    except OSError:
+        return None
+
+
+def _say_error(label: str, message: str) -> None:
+    from edgeoe.report.terminal import err, say
+
+    say((label, "red"), " ".join(message.split()), to=err)

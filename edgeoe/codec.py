@@ -1,0 +1,123 @@
+"""JSON data -> records, every key, type and bound checked. The standard library alone: it runs on devices too."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["from_json", "read_json_object"]
+
+Record = TypeVar("Record")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ValueError where it holds none, OSError where it can't be read."""
+    try:
+        data = json.loads(path.read_bytes())  # bytes, so that what is no text is a ValueError, too
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"an object is expected. Got {_kind(data)}")
+    return data
+
+
+def from_json(kind: type[Record], data: Any) -> Record:
+    """The record of class `kind` that `to_json` made `data` of. Raises ValueError, which names the place."""
+    made: Record = _decode(kind, data, kind.__name__)
+    return made
+
+
+def _decode(hint: Any, data: Any, where: str) -> Any:
+    """`data` as what the type `hint` says."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return data
+    if dataclasses.is_dataclass(hint):
+        return _record(hint, data, where)
+    if origin is Annotated:
+        value = _decode(parts[0], data, where)
+        for bound in parts[1:]:
+            _check_bound(bound, value, where)
+        return value
+    if origin is Literal:
+        return data if data in parts and type(data) is str else _refuse(data, " or ".join(map(repr, parts)), where)
+    if origin in (Union, types.UnionType):
+        (other,) = (part for part in parts if part is not type(None))
+        return None if data is None else _decode(other, data, where)
+    if origin is tuple:
+        return _tuple(parts, data, where)
+    if origin is dict:
+        return _dict(parts, data, where)
+    return _plain(hint, data, where)
+
+
+def _record(kind: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        _refuse(data, "an object", where)
+    hints = get_type_hints(kind, include_extras=True)
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := sorted(data.keys() - fields.keys()):
+        raise ValueError(f"{where}: unknown key {unknown[0]!r}")
+    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if missing := sorted(needed - data.keys()):
+        raise ValueError(f"{where}: no {missing[0]!r}")
+    return kind(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+
+def _tuple(parts: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(data, list):
+        _refuse(data, "a list", where)
+    kinds = [parts[0]] * len(data) if parts[-1] is ... else list(parts)
+    if len(kinds) != len(data):
+        _refuse(data, f"{len(kinds)} values", where)
+    return tuple(_decode(kind, one, f"{where}[{at}]") for at, (kind, one) in enumerate(zip(kinds, data, strict=True)))
+
+
+def _dict(parts: tuple[Any, ...], data: Any, where: str) -> dict[Any, Any]:
+    if not isinstance(data, dict):
+        _refuse(data, "an object", where)
+    key: Callable[[str], Any] = int if parts[0] is int else str
+    try:
+        return {key(name): _decode(parts[1], value, f"{where}.{name}") for name, value in data.items()}
+    except ValueError as reason:
+        raise ValueError(f"{where}: {reason}" if "invalid literal" in str(reason) else str(reason)) from None
+
+
+def _plain(kind: Any, data: Any, where: str) -> Any:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+    if kind is float and type(data) is int:
+        data = float(data)
+    if type(data) is not (str if kind is Path else kind):
+        _refuse(data, names[kind], where)
+    if kind is float and not math.isfinite(data):
+        _refuse(data, "a finite number", where)
+    return Path(data) if kind is Path else data
+
+
+def _check_bound(bound: Any, value: Any, where: str) -> None:
+    tests: dict[str, Callable[[Any], bool]] = {
+        "ge": lambda least: value >= least,
+        "gt": lambda limit: value > limit,
+        "le": lambda most: value <= most,
+        "lt": lambda limit: value < limit,
+    }
+    for name, holds in tests.items():
+        limit = getattr(bound, name, None)
+        if limit is not None and not holds(limit):
+            words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+            _refuse(value, f"{words[name]} {limit}", where)
+
+
+def _refuse(data: Any, expected: str, where: str) -> Any:
+    raise ValueError(f"{where}: {expected} is expected. Got {_kind(data)}")
+
+
+def _kind(data: Any) -> str:
+    """What `data` is, in few words."""
+    text = json.dumps(data, default=str)
+    return text if len(text) <= 40 else f"{text[:37]}..."

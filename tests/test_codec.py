@@ -1,0 +1,93 @@
+"""JSON data -> records, strictly."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Ge, Lt
+from made_up import speed
+
+from edgeoe.codec import from_json, read_json_object
+from edgeoe.measure.speed import SpeedSamples
+from edgeoe.records import Target, to_json
+from edgeoe.targets import find_targets, load_target
+
+
+@dataclass(frozen=True)
+class Inner:
+    n: Annotated[int, Ge(1)] = 1
+
+
+@dataclass(frozen=True)
+class Outer:
+    text: str
+    number: Annotated[float, Lt(10)]
+    pair: tuple[int, int]
+    many: tuple[Inner, ...]
+    rates: dict[int, float]
+    word: Literal["a", "b"] = "a"
+    path: Path | None = None
+    free: Any = None
+
+
+GOOD = {"text": "t", "number": 1, "pair": [1, 2], "many": [{"n": 2}, {}], "rates": {"8": 2.5}}
+
+
+def test_a_record_is_decoded_with_its_parts() -> None:
+    made = from_json(Outer, {**GOOD, "word": "b", "path": "x/y", "free": [1, {}]})
+    assert made == Outer("t", 1.0, (1, 2), (Inner(2), Inner()), {8: 2.5}, "b", Path("x/y"), [1, {}])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": 3}, "Outer.text: text is expected. Got 3"),
+        ({"text": None}, "Outer.text: text is expected. Got null"),
+        ({"number": True}, "Outer.number: a number is expected. Got true"),
+        ({"number": float("nan")}, "Outer.number: a finite number is expected. Got NaN"),
+        ({"number": 10}, "Outer.number: less than 10 is expected. Got 10.0"),
+        ({"pair": [1]}, "Outer.pair: 2 values is expected. Got [1]"),
+        ({"pair": [1, 2.0]}, "Outer.pair[1]: a whole number is expected. Got 2.0"),
+        ({"many": {}}, "Outer.many: a list is expected. Got {}"),
+        ({"many": [{"n": 0}]}, "Outer.many[0].n: at least 1 is expected. Got 0"),
+        ({"many": [{"m": 0}]}, "Outer.many[0]: unknown key 'm'"),
+        ({"many": [[]]}, "Outer.many[0]: an object is expected. Got []"),
+        ({"rates": {"x": 1.0}}, "Outer.rates: invalid literal for int() with base 10: 'x'"),
+        ({"rates": []}, "Outer.rates: an object is expected. Got []"),
+        ({"word": "c"}, "Outer.word: 'a' or 'b' is expected. Got \"c\""),
+        ({"word": []}, "Outer.word: 'a' or 'b' is expected. Got []"),
+        ({"path": 1}, "Outer.path: a path is expected. Got 1"),
+        ({"more": 1}, "Outer: unknown key 'more'"),
+    ],
+)
+def test_whatever_does_not_fit_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r".") as refused:
+        from_json(Outer, {**GOOD, **change})
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_a_missing_key_is_named(key: str) -> None:
+    with pytest.raises(ValueError, match=f"^Outer: no '{key}'$"):
+        from_json(Outer, {name: value for name, value in GOOD.items() if name != key})
+
+
+@pytest.mark.parametrize("name", find_targets())
+def test_profiles_travel(name: str) -> None:
+    target = load_target(name)
+    assert from_json(Target, json.loads(json.dumps(to_json(target)))) == target
+
+
+def test_what_was_measured_travels() -> None:
+    assert from_json(SpeedSamples, json.loads(json.dumps(to_json(speed())))) == speed()
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"\xff\xfe{", b"[" * 100_000, b'{"a": 1}x'])
+def test_what_is_no_object_is_a_value_error(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(ValueError, match=r"."):
+        read_json_object(tmp_path / "a.json")
