@@ -1,8 +1,9 @@
 """The demo: one teacher, and for each of several draws of few samples a student without OE and one with.
 
-Its setting (few samples, OOD images, method, share of MACs, steps) was chosen on the training digits alone:
-`tools/bench_demo.py` tests on some of their sheets and trains on the others, with other seeds than the demo's. The test
-digits were looked at when the setting was fixed.
+Method and `[oe]` are the defaults. The rest (50 samples, imbalance 20, letters as OOD images, 30 % of the MACs, 200
+steps of 32) was chosen on the training digits alone, as a setting in which few imbalanced samples do harm:
+`tools/bench_demo.py` trains on some of their sheets and tests on the others, with other seeds than the demo's. There OE
+brought 4.2 points of top-1 [+0.3, +8.0] over six draws. The test digits were first used when the setting was fixed.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, progress: Pro
     seed: of the first draw; the others count up from it. Raises RunError if `out` can't be used.
     """
     if out.exists():
-        if not (out / "images" / "ood").is_dir():
+        if not any((out / "images").glob("few-*.txt")):
             raise RunError(f"{out}: exists and is no demo. Choose another --out.")
         if not overwrite:
             raise RunError(f"{out}: already holds a demo. Choose another --out, or pass --overwrite.")

@@ -53,8 +53,8 @@ def test_a_folder_that_is_no_demo_is_left_as_it_is(tmp_path: Path, name: str, ov
 
 
 def test_an_earlier_demo_is_not_replaced_unasked(tmp_path: Path) -> None:
-    (tmp_path / "images/ood").mkdir(parents=True)
     few = tmp_path / "images/few-0.txt"
+    few.parent.mkdir()
     few.write_text("of a demo")
     with pytest.raises(RunError, match=r": already holds a demo\. Choose another --out, or pass --overwrite\.$"):
         run_demo(tmp_path)
