@@ -22,6 +22,7 @@ __all__ = ["COUNTS", "TRAINING", "DemoFolders", "Digits", "draw_few", "letters",
 COUNTS = (20, 10, 6, 4, 3, 2, 2, 1, 1, 1)  # few samples a class: 5 on average, imbalance 20
 TRAINING = 1287  # digits of the first ten sheets
 _LETTERS = 2000
+_BLACK_OR_WHITE = [255 * (value > 127) for value in range(256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def _scanned(picture: Image.Image) -> Image.Image:
     glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))))
     bitmap = Image.new("L", (32, 32))
     bitmap.paste(glyph, ((32 - glyph.width) // 2, (32 - glyph.height) // 2))
-    return bitmap.point(lambda value: 255 * (value > 127)).resize((8, 8), Image.Resampling.BOX)
+    return bitmap.point(_BLACK_OR_WHITE).resize((8, 8), Image.Resampling.BOX)
 
 
 def write_images(
