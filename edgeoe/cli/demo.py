@@ -57,6 +57,9 @@ def command(
     write_json(json, {"networks": networks, "draws": demo.draws, "gains": brought})
     console.print(_comparison(brought, networks, draws=draws))
     say((statement(brought["top-1"].difference, draws=draws), "bold"))
+    noise = [reason for row in networks for reason in row["validation"]["noise"]]
+    if noise:
+        say(("noise", "yellow"), f": latencies are uncertain: {noise[0]}")
     say("host-cpu: ", ", ".join(f"{row['name']} {row['validation']['verdict']}" for row in networks))
     for row in networks:
         say(f"{row['run']}: report.html, student.onnx, targets/host-cpu/model.onnx")
