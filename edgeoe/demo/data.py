@@ -1,74 +1,124 @@
-"""The demo's images, as folders of PNG files: handwritten digits, and patches of photographs as OOD."""
+"""The demo's images, as folders of PNG files: digits that people wrote, and printed letters as OOD.
+
+scikit-learn lists its 1,797 digits sheet by sheet: 14 times somebody copied the same sequence. The last four sheets are
+the test images and the others are for training, so that networks are judged on handwriting that they never saw.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from edgeoe.progress import Progress, silent
 
-__all__ = ["COUNTS", "DemoFolders", "write_images"]
+__all__ = ["COUNTS", "TRAINING", "DemoFolders", "Digits", "draw_few", "letters", "load_digits", "write_images"]
 
-COUNTS = (31, 21, 15, 11, 7, 5, 4, 3, 2, 1)  # few samples a class: 10 on average, imbalance 31
-_TEST_SHARE, _PATCHES = 0.45, 2000
+COUNTS = (20, 10, 6, 4, 3, 2, 2, 1, 1, 1)  # few samples a class: 5 on average, imbalance 20
+TRAINING = 1287  # digits of the first ten sheets
+_LETTERS = 2000
+_BLACK_OR_WHITE = [255 * (value > 127) for value in range(256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """pixels: (N, 8, 8) uint8, white on black. labels: (N,) int64."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class DemoFolders:
-    """train and test: a folder per class. few: the list of few samples within train. ood: photograph patches."""
+    """train and test: a folder per class. few: lists of few samples within train, one per seed. ood: letters."""
 
     train: Path
     test: Path
-    few: Path
+    few: tuple[Path, ...]
     ood: Path
 
 
-def write_images(folder: Path, *, seed: int, progress: Progress = silent) -> DemoFolders:
-    """Write scikit-learn's 1,797 digits (8x8) and 2,000 patches of its two photographs below `folder`.
+def load_digits() -> tuple[Digits, Digits]:
+    """scikit-learn's digits for training and for testing."""
+    from sklearn import datasets
 
-    `seed` decides which digits are for testing, which class is rare, and where the patches lie.
-    """
-    from sklearn.datasets import load_digits
+    digits = datasets.load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    labels = digits.target.astype(np.int64)
+    return Digits(pixels[:TRAINING], labels[:TRAINING]), Digits(pixels[TRAINING:], labels[TRAINING:])
 
-    digits = load_digits()
+
+def draw_few(labels: NDArray[np.int64], *, seed: int, counts: Sequence[int] = COUNTS) -> NDArray[np.int64]:
+    """Ascending indices of the few samples among (N,) `labels`; `seed` also decides which class has which count."""
     rng = np.random.default_rng(seed)
-    folders = DemoFolders(folder / "train", folder / "test", folder / "few.txt", folder / "ood")
-    testing = rng.random(len(digits.target)) < _TEST_SHARE
-    few, left = [], dict(zip(rng.permutation(10).tolist(), COUNTS, strict=True))
-    with progress("Writing images", len(digits.target) + _PATCHES) as advance:
-        for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-            name = f"{label}/{number:04d}.png"
-            path = (folders.test if testing[number] else folders.train) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)).save(path)
-            if not testing[number] and left[int(label)]:
-                left[int(label)] -= 1
-                few.append(name)
-            advance()
-        folders.few.write_text("\n".join(few) + "\n", encoding="utf-8")
+    classes = rng.permutation(len(counts))
+    drawn = [
+        rng.choice(np.flatnonzero(labels == k), count, replace=False) for k, count in zip(classes, counts, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
+def letters(count: int, *, seed: int) -> Iterator[Image.Image]:
+    """`count` letters of Pillow's own font, thin or bold, slanted and rotated, scanned as the digits were: a bitmap of
+    32x32 whose blocks of 4x4 are counted."""
+    rng = np.random.default_rng(seed)
+    font = ImageFont.load_default(96)
+    for _ in range(count):
+        canvas = Image.new("L", (256, 256))
+        letter, stroke = string.ascii_letters[rng.integers(len(string.ascii_letters))], int(rng.integers(9))
+        ImageDraw.Draw(canvas).text((128, 128), letter, 255, font=font, anchor="mm", stroke_width=stroke)
+        slant, angle = rng.uniform(-0.3, 0.3), rng.uniform(-15, 15)
+        slanted = canvas.transform(canvas.size, Image.Transform.AFFINE, (1, slant, -128 * slant, 0, 1, 0))
+        yield _scanned(slanted.rotate(float(angle)))
+
+
+def _scanned(picture: Image.Image) -> Image.Image:
+    """What is white on `picture`, fitted into 32x32 pixels and brought to 8x8."""
+    glyph = picture.crop(picture.getbbox())
+    scale = 32 / max(glyph.size)
+    glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))))
+    bitmap = Image.new("L", (32, 32))
+    bitmap.paste(glyph, ((32 - glyph.width) // 2, (32 - glyph.height) // 2))
+    return bitmap.point(_BLACK_OR_WHITE).resize((8, 8), Image.Resampling.BOX)
+
+
+def write_images(
+    folder: Path,
+    *,
+    train: Digits,
+    test: Digits,
+    seeds: Sequence[int],
+    counts: Sequence[int] = COUNTS,
+    progress: Progress = silent,
+) -> DemoFolders:
+    """Write the digits, the same 2,000 letters each time, and for each of `seeds` a list of few samples."""
+    folders = DemoFolders(
+        train=folder / "train",
+        test=folder / "test",
+        few=tuple(folder / f"few-{seed}.txt" for seed in seeds),
+        ood=folder / "ood",
+    )
+    with progress("Writing images", len(train.labels) + len(test.labels) + _LETTERS) as advance:
+        for part, digits in ((folders.train, train), (folders.test, test)):
+            for number, (pixels, label) in enumerate(zip(digits.pixels, digits.labels, strict=True)):
+                path = part / _name(number, label)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+                advance()
         folders.ood.mkdir()
-        for number, patch in enumerate(_patches(rng)):
-            patch.save(folders.ood / f"{number:04d}.png")
+        for number, letter in enumerate(letters(_LETTERS, seed=0)):
+            letter.save(folders.ood / f"{number:04d}.png")
             advance()
+    for path, seed in zip(folders.few, seeds, strict=True):
+        names = [_name(number, train.labels[number]) for number in draw_few(train.labels, seed=seed, counts=counts)]
+        path.write_text("\n".join(names) + "\n", encoding="utf-8")
     return folders
 
 
-def _patches(rng: np.random.Generator) -> Iterator[Image.Image]:
-    """Squares of 8 to 64 pixels anywhere in the photographs, brought to the digits' look: greyscale, 8x8, and
-    only what is brighter than most of the patch, on black."""
-    from sklearn.datasets import load_sample_images
-
-    photographs = [Image.fromarray(image).convert("L") for image in load_sample_images().images]
-    for number in range(_PATCHES):
-        photograph = photographs[number % len(photographs)]
-        side = int(rng.integers(8, 65))
-        left, top = (int(rng.integers(0, extent - side)) for extent in photograph.size)
-        patch = photograph.crop((left, top, left + side, top + side)).resize((8, 8), Image.Resampling.BOX)
-        pixels = np.asarray(patch, np.float64)
-        floor = np.percentile(pixels, 60)
-        stretched = (pixels - floor) / max(pixels.max() - floor, 1.0)
-        yield Image.fromarray(np.round(stretched.clip(0, 1) * 255).astype(np.uint8))
+def _name(number: int | np.int64, label: np.int64) -> str:
+    return f"{label}/{number:04d}.png"

@@ -1,6 +1,6 @@
-"""A small residual network for 16x16 greyscale digits: a teacher file such as a user would bring.
+"""A small residual network for 8x8 greyscale digits: a teacher file such as a user would bring.
 
-`digits_net()` maps images (N, 1, 16, 16), normalised with mean 0.3 and std 0.35, to logits (N, 10).
+`digits_net()` maps images (N, 1, 8, 8), normalised with mean 0.3 and std 0.35, to logits (N, 10).
 """
 
 import torch
@@ -25,20 +25,13 @@ class Block(nn.Module):
 
 
 class DigitsNet(nn.Module):
-    """Three stages of 16, 32 and 64 channels, two blocks each."""
+    """Three blocks of 16, 32 and 64 channels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.blocks = nn.Sequential(
-            Block(16, 16, 1),
-            Block(16, 16, 1),
-            Block(16, 32, 2),
-            Block(32, 32, 1),
-            Block(32, 64, 2),
-            Block(64, 64, 1),
-        )
+        self.blocks = nn.Sequential(Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2))
         self.head = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:

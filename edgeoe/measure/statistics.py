@@ -12,6 +12,7 @@ from edgeoe.records import Estimate
 
 __all__ = [
     "finite_positive",
+    "mean",
     "mean_of_proportions",
     "nearest_rank",
     "over_processes",
@@ -33,6 +34,23 @@ def proportion(hits: int, n: int) -> Estimate:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
     return Estimate(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """Mean of `values` of independent repetitions, and its Student t interval.
+
+    A single one leaves its interval without ends: minus infinity to infinity. Raises ValueError if there is none.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if not n:
+        raise ValueError("a mean needs at least one value. Got none.")
+    value = float(np.mean(values))
+    if n == 1:
+        return Estimate(value, -math.inf, math.inf)
+    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(value, value - half, value + half)
 
 
 def mean_of_proportions(hits: Sequence[int], n: Sequence[int]) -> Estimate:

@@ -5,26 +5,41 @@ from pathlib import Path
 
 import pytest
 
-from edgeoe.demo.line import run_demo
+from edgeoe.demo.data import DemoFolders
+from edgeoe.demo.line import demo_settings, run_demo
 from edgeoe.errors import RunError
+from edgeoe.settings import CompressSettings, OESettings
 
 
 @pytest.mark.slow
-def test_the_demo_makes_half_the_network_and_keeps_its_accuracy(tmp_path: Path) -> None:
+def test_the_demo_compares_five_draws_and_deploys_the_first(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    rows = list(run_demo(out, seed=0))
-    assert [row.name for row in rows] == ["teacher", "student without OE", "student with OE"]
-    assert {row.verdict.outcome for row in rows} == {"passed"}
-    teacher, plain, balanced = (json.loads((row.run.path / "compress.json").read_text()) for row in rows)
+    demo = run_demo(out, seed=7)
+    assert [network.name for network in demo.networks] == ["teacher", "without OE", "with OE"]
+    assert {network.verdict.outcome for network in demo.networks} == {"passed"}
+    teacher, plain, balanced = (json.loads((n.run.path / "compress.json").read_text()) for n in demo.networks)
     assert (teacher["macs_kept"], teacher["steps"]) == (1, 0)
-    assert abs(plain["macs_kept"] - 0.5) <= 0.01
+    assert abs(plain["macs_kept"] - 0.3) <= 0.01
     assert plain["macs"] == balanced["macs"]
     assert (plain["oe"], balanced["oe"]) == (False, True)
-    top1, without, with_oe = (row.measurement.accuracy.top1.value for row in rows if row.measurement.accuracy)
-    assert top1 > 0.95
-    assert min(without, with_oe) > 0.9
-    for row in rows:
-        assert (row.run.path / "targets/host-cpu/validation.json").is_file()
+    assert [draw.seed for draw in demo.draws] == [7, 8, 9, 10, 11]
+    assert len({draw.teacher.rare_classes for draw in demo.draws}) > 1
+    for draw in demo.draws:
+        assert draw.teacher.top1.value > 0.9
+        assert min(draw.without_oe.top1.value, draw.with_oe.top1.value) > 0.8
+    first = demo.draws[0]
+    for network, accuracy in zip(demo.networks, (first.teacher, first.without_oe, first.with_oe), strict=True):
+        deployed = network.measurement.accuracy
+        assert deployed is not None
+        assert deployed.images_per_class == accuracy.images_per_class
+        assert deployed.top1.value == pytest.approx(accuracy.top1.value, abs=0.005)  # what was deployed was compared
+
+
+def test_the_method_and_oe_are_the_defaults(tmp_path: Path) -> None:
+    folders = DemoFolders(tmp_path / "train", tmp_path / "test", (tmp_path / "few-0.txt",), tmp_path / "ood")
+    settings = demo_settings(tmp_path, folders)
+    assert settings.method == CompressSettings(teacher="t.py:t", samples=tmp_path, oe=False).method
+    assert settings.oe_settings == OESettings()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -32,17 +47,17 @@ def test_the_demo_makes_half_the_network_and_keeps_its_accuracy(tmp_path: Path) 
 def test_a_folder_that_is_no_demo_is_left_as_it_is(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / name).write_text("the user's own")
     with pytest.raises(RunError, match=r": exists and is no demo\. Choose another --out\.$"):
-        next(run_demo(tmp_path, overwrite=overwrite))
+        run_demo(tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "the user's own"
 
 
 def test_an_earlier_demo_is_not_replaced_unasked(tmp_path: Path) -> None:
-    few = tmp_path / "images/few.txt"
+    few = tmp_path / "images/few-0.txt"
     few.parent.mkdir()
     few.write_text("of a demo")
     with pytest.raises(RunError, match=r": already holds a demo\. Choose another --out, or pass --overwrite\.$"):
-        next(run_demo(tmp_path))
+        run_demo(tmp_path)
     assert few.read_text() == "of a demo"
 
 
@@ -56,5 +71,5 @@ def test_a_demo_that_is_cut_short_leaves_nothing(
 
     monkeypatch.setattr("edgeoe.demo.line.write_images", write_images)
     with pytest.raises(reason):
-        list(run_demo(tmp_path / "demo"))
+        run_demo(tmp_path / "demo")
     assert list(tmp_path.iterdir()) == []

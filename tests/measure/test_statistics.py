@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from edgeoe.measure.statistics import (
+    mean,
     mean_of_proportions,
     nearest_rank,
     over_processes,
@@ -34,6 +35,19 @@ def test_no_hit_in_a_few_still_leaves_room_above() -> None:
     estimate = proportion(0, 20)  # Newcombe, 1998, table I: 0.0000 to 0.1611
     assert estimate.low == 0.0
     assert estimate.high == pytest.approx(0.1611, abs=5e-5)
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.2], [0.024, -0.013, 0.07, 0.001, 0.02]])
+def test_a_mean_has_students_interval(values: list[float]) -> None:
+    estimate = mean(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((np.mean(values), low, high))
+
+
+def test_the_mean_of_one_value_has_an_interval_without_ends() -> None:
+    assert mean([0.5]) == Estimate(0.5, -np.inf, np.inf)
+    with pytest.raises(ValueError, match="at least one value"):
+        mean([])
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

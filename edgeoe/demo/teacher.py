@@ -1,0 +1,58 @@
+"""The demo's teacher."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_model
+from torch import nn
+
+from edgeoe.compute import new_fabric
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.data.samples import find_samples, load_samples
+from edgeoe.demo import network
+from edgeoe.methods import Stage
+from edgeoe.progress import Progress, silent
+from edgeoe.settings import CompressSettings
+from edgeoe.workbench import Workbench
+
+__all__ = ["train_teacher"]
+
+_STEPS, _BATCH, _LR = 200, 128, 0.1
+
+
+def train_teacher(settings: CompressSettings, *, progress: Progress = silent) -> nn.Module:
+    """Fit the network to all digits below `settings.samples`, in the loop that the students are fitted in.
+
+    Writes network.py and the weights where `settings` look for them.
+    """
+    weights = settings.weights
+    assert isinstance(weights, Path)  # noqa: S101 - demo_settings sets it
+    shutil.copyfile(Path(network.__file__), weights.with_name("network.py"))
+    torch.manual_seed(settings.seed)
+    samples = load_samples(find_samples(settings.samples), Preprocess.resolve(None, settings.preprocess))
+    teacher = network.digits_net()
+    bench = Workbench(
+        teacher.eval(),
+        samples,
+        None,
+        plan=None,
+        fabric=new_fabric(settings),
+        batch=_BATCH,
+        padding=1,
+        flip=settings.flip,
+        seed=settings.seed,
+        progress=progress,
+    )
+    stage = Stage(
+        name="Training a teacher",
+        distance=lambda student, teacher: torch.zeros_like(student.logits[:, 0]),  # noqa: ARG005 - labels alone
+        label_weight=1.0,
+        lr=_LR,
+        max_steps=_STEPS,
+    )
+    bench.fit(teacher, stage)
+    save_model(teacher, str(weights))
+    return teacher
