@@ -26,7 +26,7 @@ LAYERS = """
     settings  targets  run
     toml_document class_names
     registry  feasibility
-    errors    progress records files     versions
+    errors    progress records files     versions import_path
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}
