@@ -26,6 +26,7 @@ LAYERS = """
     settings  targets  run
     toml_document class_names
     registry  feasibility
+    boards
     errors    progress records files     versions import_path
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]

@@ -13,7 +13,7 @@ from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.speed import SpeedSamples
 from edgeoe.records import Target, target_from_json, to_json
 
-__all__ = ["Result", "read_result", "write_result"]
+__all__ = ["Result", "artifact_folder", "artifact_of", "read_result", "write_result"]
 
 _FORMAT = 1
 
@@ -23,7 +23,8 @@ class Result:
     """artifact: its file name. classes, rare: names, and the indices of those with the fewest few samples.
 
     golden_agreement: share of the golden images on which it decides as the student does; None where nobody looked.
-    environment: facts on the device, with `versions` of the runtime. bundle_sha256: of the bundle that it ran from;
+    speed: None where it was not measured, as the machine is not the target's device. environment: facts on the machine,
+    with `versions` of the runtime. bundle_sha256: of the bundle that it ran from;
     empty if from none.
     """
 
@@ -35,7 +36,7 @@ class Result:
     rare: tuple[int, ...]
     golden_agreement: float | None
     predictions: Predictions | None
-    speed: SpeedSamples
+    speed: SpeedSamples | None
     environment: dict[str, Any]
     settings: dict[str, Any]
     bundle_sha256: str = ""
@@ -64,21 +65,55 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """The result that `write_result` wrote. Raises RunError if the file is none."""
+    """The result that `write_result` wrote. Raises RunError if the file is none, or holds what nobody can measure."""
+    data = _read_json(path)
+    if "verdict" in data and "checks" in data:
+        raise RunError(
+            f"{path}: a verdict, as validate and collect write it, and no result. The result that it was made of is "
+            "the result.json that run.py wrote on the device, or the one beside the run's validation.json."
+        )
+    if data.pop("format", None) != _FORMAT:
+        raise RunError(f"{path}: not a result of this edgeoe: it has no key format, or another than {_FORMAT}.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("format") != _FORMAT:
-            raise ValueError("it has another format")
-        seen = data.pop("predictions")
-        return Result(
+        seen, speed = data.pop("predictions"), data.pop("speed")
+        result = Result(
             target=target_from_json(data.pop("target")),
             classes=tuple(data.pop("classes")),
             rare=tuple(data.pop("rare")),
             predictions=Predictions.from_json(seen) if seen else None,
-            speed=SpeedSamples.from_json(data.pop("speed")),
+            speed=SpeedSamples.from_json(speed) if speed else None,
             **data,
         )
+    except KeyError as missing:
+        raise RunError(f"{path}: not a result of this edgeoe: it has no key {missing}.") from None
+    except (ValueError, TypeError, AttributeError) as reason:
+        raise RunError(f"{path}: not a result of this edgeoe: {reason}.") from None
+    if result.speed and (field := result.speed.impossible()):
+        raise RunError(f"{path}: speed.{field}.")
+    return result
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as reason:
-        raise RunError(f"{path}: not a result of this edgeoe ({reason}).") from None
+    except OSError as reason:
+        raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
+    except ValueError:
+        raise RunError(f"{path}: not a result of this edgeoe: no JSON.") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: not a result of this edgeoe: no JSON object.")
+    return data
+
+
+def artifact_folder(path: Path) -> Path:
+    """Where a bundle keeps the artifact that its result at `path` is of."""
+    return path.with_name(f"{path.stem}-artifact")
+
+
+def artifact_of(path: Path, result: Result) -> Path:
+    """Where the artifact of the result at `path` is: where a bundle keeps it, else beside it, as in a run."""
+    name = Path(result.artifact).name
+    kept = artifact_folder(path) / name
+    return kept if kept.is_file() else path.with_name(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
 from edgeoe.records import MeasureSettings, Target
 
-__all__ = ["SpeedSamples", "measure_speed"]
+__all__ = ["SpeedSamples", "measure_speed", "measured_batches"]
 
 _THROUGHPUT_SECONDS = 0.5
 
@@ -50,6 +50,25 @@ class SpeedSamples:
             **lists,
         )
 
+    def impossible(self) -> str:
+        """The first field that holds what no clock ever showed, and what; empty if there is none."""
+        for field in ("calls_ms", "load_ms", "first_ms", "peak_memory_mb", "throughput_ips"):
+            values = getattr(self, field)
+            if not values:
+                return f"{field} is empty"
+            nested = values.values() if isinstance(values, dict) else values if field == "calls_ms" else (values,)
+            for part in nested:
+                if not part:
+                    return f"{field} is empty for a process"
+                wrong = [value for value in part if not (_is_number(value) and isfinite(value) and value > 0)]
+                if wrong:
+                    return f"{field} holds {wrong[0]!r}, which is no finite number above 0"
+        return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
 
 def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent) -> SpeedSamples:
     """Run `artifact` as `target` says, in fresh processes one after another.
@@ -58,7 +77,7 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
     """
     settings = target.measure
     with (
-        Watch(cores=target.runtime.affinity, gpu=_on_nvidia(target)) as watch,
+        Watch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
         parts = []
@@ -71,7 +90,9 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
         load_ms=tuple(part.load_ms for part in parts),
         first_ms=tuple(part.first_ms for part in parts),
         peak_memory_mb=tuple(part.peak_memory_mb for part in parts),
-        throughput_ips={batch: tuple(part.throughput_ips[batch] for part in parts) for batch in _batches(settings)},
+        throughput_ips={
+            batch: tuple(part.throughput_ips[batch] for part in parts) for batch in measured_batches(settings)
+        },
         unsteady=sum(not part.steady for part in parts),
         watched=watch.facts(),
         disturbed=watch.reasons(settings.max_foreign_load),
@@ -115,9 +136,6 @@ def _one_process(artifact: Path, target: Target) -> _Part:
         )
 
 
-def _on_nvidia(target: Target) -> bool:
-    return target.backend == "tensorrt" or target.runtime.provider in ("cuda", "tensorrt")
-
-
-def _batches(settings: MeasureSettings) -> list[int]:
+def measured_batches(settings: MeasureSettings) -> list[int]:
+    """The batch sizes that images per second are measured at, ascending."""
     return sorted({settings.batch, *settings.throughput_batches})

@@ -17,6 +17,7 @@ from edgeoe.backends import Backend, Runner
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError
 from edgeoe.graph.export import onnx_from_student
+from edgeoe.measure.here import require_here
 from edgeoe.records import Target
 from edgeoe.registry import BACKENDS, resolve
 
@@ -28,10 +29,13 @@ _CALLS, _MIN_ROUNDS, _SECONDS = 5, 20, 6.0  # calls of one network in a turn; tu
 def new_clock(target: Target, preprocess: Preprocess) -> Callable[[Sequence[nn.Module]], list[float]]:
     """A function that measures networks on `target`: each is exported and built, and they take turns.
 
-    It returns the median milliseconds of one image for each. Raises ExportError or BackendError where a network
-    can't be exported, or the target's runtime is not here.
+    It returns the median milliseconds of one image for each. Raises TargetError if this machine is not the target's
+    device, BackendError if its runtime is not here; then ExportError or BackendError where a network can't be exported
+    or built.
     """
+    require_here(target, way_out="Work on the device, or choose a target that is here: host-cpu is this machine.")
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend.check(target)
 
     def latency_ms(models: Sequence[nn.Module]) -> list[float]:
         x = np.zeros((1, *preprocess.shape), np.float32)

@@ -96,7 +96,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
     subprocess.run(["tar", "-xf", "b.tar.gz"], check=True)
     ran = subprocess.run([sys.executable, "edgeoe-quick/run.py"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    code, out, err = edgeoe("collect", "run", "validation.json", "--junit", "v.xml", "--json", "v.json")
+    code, out, err = edgeoe("collect", "run", "result.json", "--junit", "v.xml", "--json", "v.json")
     assert code == 0, err
     assert out.splitlines()[-1].startswith("next: edgeoe baseline save")
     assert json.loads(Path("v.json").read_text())["golden_agreement"] == 1.0
@@ -117,6 +117,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
         ("bundle run --target quick -o run/student.onnx/b.tar", "--out run/student.onnx/b.tar: can't be written"),
         ("collect run nothing.json", "nothing.json: no such file."),
         ("collect run run/manifest.json", "run/manifest.json: not a result of this edgeoe"),
+        ("collect run run/targets/quick/validation.json", "run/targets/quick/validation.json: a verdict, as validate"),
         ("collect run run/targets/quick/result.json", "run/targets/quick/bundle.json: missing. Make it: edgeoe bundle"),
     ],
 )

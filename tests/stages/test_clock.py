@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import ConfigError
+from edgeoe.errors import ConfigError, TargetError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.records import Target
 from edgeoe.stages import clock
@@ -71,6 +71,9 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
         def __init__(self) -> None:
             self.opened = 0
 
+        def check(self, target: object) -> None:
+            pass
+
         def build(self, graph: object, target: object, artifact: object) -> None:
             pass
 
@@ -106,3 +109,10 @@ def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
 def test_an_unknown_runtime_is_refused_before_anything_is_exported(target: Target) -> None:
     with pytest.raises(ConfigError, match="unknown backend 'tensorflow'"):
         new_clock(replace(target, backend="tensorflow"), PREPROCESS)
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_exported() -> None:
+    with pytest.raises(TargetError) as raised:
+        new_clock(load_target("jetson-xavier-nx"), PREPROCESS)
+    assert str(raised.value).startswith("target jetson-xavier-nx: not measured here: this ")
+    assert str(raised.value).endswith("choose a target that is here: host-cpu is this machine.")
