@@ -17,7 +17,7 @@ from edgeoe.demo import network
 from edgeoe.demo.data import write_images
 from edgeoe.errors import RunError
 from edgeoe.methods import Stage
-from edgeoe.pipeline import deploy
+from edgeoe.pipeline import Judged, deploy
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Measurement, Verdict
 from edgeoe.run import Run
@@ -87,10 +87,9 @@ def _demo(out: Path, *, seed: int, progress: Progress) -> Iterator[DemoRow]:
     }
     for name, settings in variants.items():
         run = out / name.replace(" ", "-").lower()
-        for _, measurement, verdict in deploy(
-            settings, out=run, targets=[load_target("host-cpu")], test=folders.test, progress=progress
-        ):
-            yield DemoRow(name, Run(run), measurement, verdict)
+        for one in deploy(settings, out=run, targets=[load_target("host-cpu")], test=folders.test, progress=progress):
+            if isinstance(one, Judged):  # host-cpu is every machine
+                yield DemoRow(name, Run(run), one.measurement, one.verdict)
 
 
 def _train_teacher(settings: CompressSettings, progress: Progress) -> None:
