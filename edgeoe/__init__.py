@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import build, bundle, collect, compress, deploy, export, inspect, validate
+    from edgeoe.pipeline import Bundled, Judged, build, bundle, collect, compress, deploy, export, inspect, validate
     from edgeoe.settings import CompressSettings, OESettings
     from edgeoe.stages.compare import compare
     from edgeoe.targets import load_target
 
 __all__ = [
+    "Bundled",
     "CompressSettings",
+    "Judged",
     "OESettings",
     "build",
     "bundle",

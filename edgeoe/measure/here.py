@@ -12,7 +12,7 @@ from edgeoe.errors import TargetError
 from edgeoe.measure.environment import environment
 from edgeoe.records import Target
 
-__all__ = ["bundle_command", "differences", "has_words", "not_measured", "require_here"]
+__all__ = ["bundle_command", "differences", "has_words", "is_of_every_machine", "not_measured", "require_here"]
 
 
 def differences(target: Target, facts: Mapping[str, Any]) -> tuple[str, ...]:
@@ -23,6 +23,12 @@ def differences(target: Target, facts: Mapping[str, Any]) -> tuple[str, ...]:
     """
     machine = tuple(_other_machine(target, facts))
     return machine or tuple(_other_parts(target, facts))  # of another architecture, everything differs
+
+
+def is_of_every_machine(target: Target) -> bool:
+    """Whether the profile says nothing of which machines are its device."""
+    device = target.device
+    return not any((device.board, device.machine, device.board_model, device.cpu, device.gpu))
 
 
 def not_measured(differs: Sequence[str]) -> str:
@@ -61,9 +67,10 @@ def _other_machine(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _other_parts(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
     device, board = target.device, BOARDS.get(target.device.board or "")
+    hidden = "no device tree tells which board this is (a container may hide it)"
     wanted = [
-        (board.model if board else None, "board", "this board is", "no device tree tells which board this is"),
-        (device.board_model, "board", "this board is", "no device tree tells which board this is"),
+        (board.model if board else None, "board", "this board is", hidden),
+        (device.board_model, "board", "this board is", hidden),
         (device.cpu, "cpu", "this processor is", "this processor has no name"),
         (device.gpu, "gpu", "this GPU is", "nvidia-smi finds no GPU here"),
     ]

@@ -88,6 +88,9 @@ def read_result(path: Path) -> Result:
         raise RunError(f"{path}: not a result of this edgeoe: it has no key {missing}.") from None
     except (ValueError, TypeError, AttributeError) as reason:
         raise RunError(f"{path}: not a result of this edgeoe: {reason}.") from None
+    for key, kind in (("environment", dict), ("settings", dict), ("size_bytes", int), ("artifact", str)):
+        if not isinstance(getattr(result, key), kind):
+            raise RunError(f"{path}: {key} is {getattr(result, key)!r}, which is no {kind.__name__}.")
     if result.speed and (field := result.speed.impossible()):
         raise RunError(f"{path}: speed.{field}.")
     return result

@@ -6,7 +6,7 @@ from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
 from edgeoe.feasibility import require_buildable
 from edgeoe.measure.environment import environment
-from edgeoe.measure.here import bundle_command, differences
+from edgeoe.measure.here import bundle_command, differences, is_of_every_machine
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Artifact, Target
 from edgeoe.registry import BACKENDS, resolve
@@ -56,8 +56,13 @@ def require_runtime(run: Run, target: Target) -> None:
         try:
             backend.check(target)
         except BackendError as missing:
-            if not differs:
+            if not differs and (target.on_cpu or not is_of_every_machine(target)):
                 raise
+            if not differs:
+                raise BackendError(
+                    f"{str(missing).rstrip('.')}; if the device is another machine, say so in [device] of "
+                    f"{target.name} (machine, board_model, cpu, gpu), and edgeoe bundle or deploy take it there."
+                ) from None
             reason = str(missing).rstrip(".")
     if reason:
         told = f"target {target.name}: not built here: {'; '.join(differs)}; {reason}."

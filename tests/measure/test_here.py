@@ -57,7 +57,11 @@ def test_every_shipped_profile_knows_its_devices_and_no_other() -> None:
         ("raspberry-pi-5", X86, "this is x86_64 (AMD EPYC), raspberry-pi-5 is aarch64"),
         ("raspberry-pi-5", {"machine": "x86_64", "cpu": "x86_64"}, "this is x86_64, raspberry-pi-5 is aarch64"),
         ("raspberry-pi-5", {}, "this is of an unknown architecture, raspberry-pi-5 is aarch64"),
-        ("raspberry-pi-5", ARM, "no device tree tells which board this is, raspberry-pi-5 is for Raspberry Pi 5"),
+        (
+            "raspberry-pi-5",
+            ARM,
+            "no device tree tells which board this is (a container may hide it), raspberry-pi-5 is for Raspberry Pi 5",
+        ),
         (
             "raspberry-pi-5",
             {**ARM, "board": "Raspberry Pi 4 Model B Rev 1.4"},

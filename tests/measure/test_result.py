@@ -87,6 +87,15 @@ def test_what_no_clock_ever_showed_is_refused_by_field(field: str, value: Any, t
     assert str(raised.value) == f"{path}: speed.{told}."
 
 
+@pytest.mark.parametrize("key", ["environment", "settings", "size_bytes", "artifact"])
+def test_a_field_of_another_kind_is_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_result(path, result())
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: [1]}))
+    with pytest.raises(RunError, match=rf"r\.json: {key} is \[1\], which is no (dict|int|str)\."):
+        read_result(path)
+
+
 def test_a_verdict_is_told_from_a_result(tmp_path: Path) -> None:
     path = tmp_path / "validation.json"
     path.write_text(json.dumps({"verdict": "passed", "checks": []}))

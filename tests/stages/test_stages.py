@@ -257,8 +257,10 @@ def test_what_only_the_device_can_build_is_refused_with_the_way_out(exported: Pa
 
 
 def test_a_runtime_that_only_the_device_has_is_refused_with_the_way_out(exported: Path, target: Target) -> None:
-    away = replace(target, device=DeviceFacts(cpu="No Such Processor"), runtime=RuntimeSettings(provider="openvino"))
+    runtime = RuntimeSettings(provider="openvino", unit="gpu")
+    away = replace(target, device=DeviceFacts(cpu="No Such Processor"), runtime=runtime)
     with pytest.raises(BackendError, match=r"not built here: .*; provider = 'openvino'.* edgeoe bundle .*host-cpu"):
         build(Run.open(exported), away)
-    with pytest.raises(BackendError, match=r"^provider = 'openvino': this onnxruntime has"):
+    told = r"^provider = 'openvino': this onnxruntime has .*; if the device is another machine, say so in \[device\]"
+    with pytest.raises(BackendError, match=told):
         build(Run.open(exported), replace(away, device=DeviceFacts()))
