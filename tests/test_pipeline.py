@@ -83,7 +83,7 @@ HERE = Target(name="mine", backend="onnxruntime")
             "provider = 'openvino': this onnxruntime has",
         ),
         (HERE, "nowhere", DataError, "nowhere: no such folder"),
-        (HERE, "ood", DataError, "must hold one folder of images per class"),
+        (HERE, "ood", DataError, "no class .deep. among the few samples"),
     ],
 )
 def test_what_can_not_work_is_known_before_training(
