@@ -14,13 +14,15 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without typing: what comes next handles Ctrl-C, and must come soon
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import build, bundle, collect, compress, deploy, export, inspect, validate
+    from edgeoe.pipeline import Bundled, Judged, build, bundle, collect, compress, deploy, export, inspect, validate
     from edgeoe.settings import CompressSettings, OESettings
     from edgeoe.stages.compare import compare
     from edgeoe.targets import load_target
 
 __all__ = [
+    "Bundled",
     "CompressSettings",
+    "Judged",
     "OESettings",
     "build",
     "bundle",

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,45 +22,87 @@ from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
 from edgeoe.data.pixels import normalise
-from edgeoe.errors import EdgeoeError, RunError, quoted
+from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.measure.artifact import measure_artifact
+from edgeoe.measure.environment import environment
+from edgeoe.measure.here import differences, not_measured
 from edgeoe.measure.predictions import Predictions, predict
-from edgeoe.measure.result import Result, write_result
+from edgeoe.measure.result import Result, artifact_folder, artifact_of, read_result, write_result
+from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress
 from edgeoe.records import target_from_json
 from edgeoe.registry import BACKENDS, resolve
 
-__all__ = ["FORMAT", "main", "run_bundle"]
+__all__ = ["FORMAT", "LIBRARY", "main", "run_bundle"]
 
-FORMAT = 1
+FORMAT = 2
+LIBRARY = "lib"  # the folder of a bundle that modules are imported from
 
 
 def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     """Do all that the unpacked `bundle` is for, and write the result to `out`.
 
-    Raises RunError if a file of the bundle was changed, BackendError where the runtime is missing or refuses the graph.
+    The artifact is kept in the folder `artifact_folder(out)`. Nothing is overwritten but what an earlier run wrote.
+    Raises RunError if a file of the bundle was changed or something else lies there, BackendError where the runtime is
+    missing or refuses the graph, or where this machine is not the device and a plan would be built for it.
     """
     facts = _read_facts(bundle)
+    _require_own(out)
     target = target_from_json(facts["target"])
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    artifact = out.with_name(f"model{backend.suffix}")
-    settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
-    result = measure_artifact(
-        artifact,
-        target,
-        backend,
-        golden={part: np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits")},
-        predictions=lambda runner: _predictions(bundle, runner, facts["preprocess"], progress),
-        classes=facts["classes"],
-        rare=facts["rare"],
-        settings=settings,
-        bundle_sha256=file_sha256(bundle / "bundle.json"),
-        progress=progress,
-    )
+    differs = differences(target, environment())
+    if differs and not backend.portable:
+        raise BackendError(f"not built here: {'; '.join(differs)}. A plan is built on the device that runs it.")
+    backend.check(target)
+    with _folder_beside(out) as folder:
+        artifact = folder / f"model{backend.suffix}"
+        settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
+        result = measure_artifact(
+            artifact,
+            target,
+            backend,
+            golden={part: np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits")},
+            predictions=lambda runner: _predictions(bundle, runner, facts["preprocess"], progress),
+            classes=facts["classes"],
+            rare=facts["rare"],
+            settings=settings,
+            bundle_sha256=file_sha256(bundle / "bundle.json"),
+            progress=progress,
+        )
+        kept = artifact_folder(out)
+        kept.mkdir(exist_ok=True)
+        for file in folder.glob(f"{artifact.name}*"):
+            file.replace(kept / file.name)
     write_result(out, result)
     return result
+
+
+def _require_own(out: Path) -> None:
+    """Raise RunError if anything lies at `out`, or where its artifact goes, but what an earlier run wrote there."""
+    kept, former = artifact_folder(out), None
+    if os.path.lexists(out):
+        try:
+            former = read_result(out)
+        except RunError:
+            raise RunError(f"{out}: exists and is no result of a bundle. Choose another --out.") from None
+    if os.path.lexists(kept):
+        own = kept / Path(former.artifact).name if former else kept
+        if kept.is_symlink() or not own.is_file() or not former or file_sha256(own) != former.artifact_sha256:
+            raise RunError(f"{kept}: exists and is not what an earlier run wrote. Choose another --out.")
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder of our own on the same disk, gone when the block is left."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
+    except OSError as reason:
+        raise RunError(f"--out {out}: can't be written: {reason.strerror}.") from None
+    with folder as name:
+        yield Path(name)
 
 
 def _read_facts(bundle: Path) -> dict[str, Any]:
@@ -72,6 +117,9 @@ def _read_facts(bundle: Path) -> dict[str, Any]:
         path = bundle / name
         if not path.is_file() or file_sha256(path) != sha256:
             raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
+    for path in (bundle / LIBRARY).rglob("*.py"):
+        if path.relative_to(bundle).as_posix() not in files:
+            raise RunError(f"{path}: no file of this bundle, and it may be imported. Unpack the bundle again.")
     return facts
 
 
@@ -104,33 +152,45 @@ def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python3 run.py`: the exit code is 0 if a result was written, else 2."""
-    bundle = Path(__file__).resolve().parents[1]
-    parser = argparse.ArgumentParser(description="Build, check and measure this bundle's model on this device.")
-    parser.add_argument("--out", type=Path, default=Path("validation.json"), help="where the result goes")
+    """`python3 run.py`: the exit code is 0 if a result was written, 130 if it was interrupted, else 2."""
+    bundle = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Build, check and measure this bundle's model on this device."
+    )
+    parser.add_argument("--out", type=Path, default=Path("result.json"), help="where the result goes")
     out: Path = parser.parse_args(arguments).out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         result = run_bundle(bundle, out, progress=_lines)
     except EdgeoeError as reason:
         print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: nothing half-written was left.", file=sys.stderr)
+        return 130
     print(_summary(result, out))
     return 0
 
 
 def _summary(result: Result, out: Path) -> str:
-    calls = np.concatenate([np.asarray(part) for part in result.speed.calls_ms])
     seen = result.predictions
     lines = [
-        f"{result.target.name}: {result.artifact}, {result.size_bytes / 1e6:.3f} MB",
+        f"{result.target.name}: {artifact_of(out, result)}, {result.size_bytes / 1e6:.3f} MB",
         f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
         *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
-        f"median {nearest_rank(calls, 0.50):.3f} ms of {len(calls)} calls in {len(result.speed.calls_ms)} processes",
-        *(f"noise: {reason}" for reason in result.speed.disturbed),
+        *(_speed_lines(result.speed) if result.speed else [_no_latency(result)]),
         f"{out}: take it back to the run, and: edgeoe collect RUN {quoted(out.name)}",
     ]
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _speed_lines(speed: SpeedSamples) -> list[str]:
+    calls = np.concatenate([np.asarray(part) for part in speed.calls_ms])
+    return [
+        f"median {nearest_rank(calls, 0.50):.3f} ms of {len(calls)} calls in {len(speed.calls_ms)} processes",
+        *(f"noise: {reason}" for reason in speed.disturbed),
+    ]
+
+
+def _no_latency(result: Result) -> str:
+    return f"latency {not_measured(differences(result.target, result.environment))}"

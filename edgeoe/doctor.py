@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgeoe.errors import BackendError, EdgeoeError, first_line, pass_on_out_of_memory
 from edgeoe.measure.environment import cpu_flags, cpu_model, environment, int8_saturates
+from edgeoe.measure.here import differences
 from edgeoe.targets import find_targets, load_target
 from edgeoe.versions import versions
 
@@ -99,14 +100,18 @@ def _tensorrt() -> Finding:
 
 
 def _targets() -> Finding:
-    good, bad = [], []
+    good, bad, here = [], [], []
+    facts = environment()
     for name, path in find_targets().items():
         try:
-            load_target(str(path))
+            target = load_target(str(path))
             good.append(name)
+            if not differences(target, facts):
+                here.append(name)
         except EdgeoeError as reason:
             bad.append(str(reason))
-    return Finding("profiles", not bad, "; ".join([", ".join(good), *bad]))
+    this_machine = f"this machine is the device of {', '.join(here) or 'none'}"
+    return Finding("profiles", not bad, "; ".join([", ".join(good), this_machine, *bad]))
 
 
 def _tried(what: str, detail: Callable[[], str]) -> Finding:

@@ -7,34 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeoe.boards import ARCHITECTURES, BOARDS, architecture
 from edgeoe.errors import TargetError, quoted
 from edgeoe.records import DeviceFacts, Target
 
-__all__ = ["BOARDS", "Board", "Complaint", "impossible_precision", "impossible_wishes", "require_buildable"]
+__all__ = ["Complaint", "impossible_precision", "impossible_wishes", "require_buildable"]
 
 _OLDEST, _LAST_10_WITH_DLA, _FIRST_11_WITH_DLA = (10, 3), (10, 7), (11, 4)
 _SAME_CAPABILITY_SINCE = (10, 13)
 _NEEDS = {"fp16": 5.3, "int8": 6.1, "fp8": 8.9}  # the compute capability that a precision needs
 _READS = {"runtime": ("onnxruntime", "openvino"), "engine": ("tensorrt",)}  # the backends that read a table
 _JETSON = (5.3, 6.2, 7.2, 8.7, 11.0)  # compute capabilities of Jetson modules
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """A board that profiles may name. power_modes: as /etc/nvpmodel.conf calls them; empty where we don't know them."""
-
-    compute_capability: float
-    dla_cores: int
-    power_modes: tuple[str, ...] = ()
-
-
-BOARDS = {
-    "jetson-orin-nano": Board(8.7, 0, ("15W", "25W", "MAXN_SUPER")),
-    "jetson-orin-nx": Board(8.7, 2, ("10W", "15W", "25W", "MAXN")),
-    "jetson-agx-orin": Board(8.7, 2, ("15W", "30W", "50W", "MAXN")),
-    "jetson-thor": Board(11.0, 0),
-    "jetson-xavier-nx": Board(7.2, 2),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +43,7 @@ def impossible_wishes(target: Target, tables: Mapping[str, Any] | None = None) -
     if tables:
         yield from _unread_tables(target, tables)
     yield from _device(target.device)
+    yield from _identity(target)
     if found := impossible_precision(target.precision, target.device):
         yield found
     yield from _runtime(target)
@@ -116,7 +100,7 @@ def _device(device: DeviceFacts) -> Iterator[Complaint]:
         return
     for key in ("compute_capability", "dla_cores"):
         own, stated = getattr(board, key), getattr(device, key)
-        if stated is not None and stated != own:
+        if stated is not None and own is not None and stated != own:
             yield Complaint("device", key, f"{key} of a {device.board} is {own}. Got {stated}.")
     if device.power_mode is not None and board.power_modes and device.power_mode not in board.power_modes:
         yield Complaint(
@@ -125,6 +109,25 @@ def _device(device: DeviceFacts) -> Iterator[Complaint]:
             f"power_mode of a {device.board} must be one of {', '.join(board.power_modes)}. Got {device.power_mode!r}. "
             "With an nvpmodel.conf of your own, leave board out.",
         )
+
+
+def _identity(target: Target) -> Iterator[Complaint]:
+    """What a profile says of which machines are its device, and can't be true of any."""
+    device, board = target.device, BOARDS.get(target.device.board or "")
+    if device.machine is not None and architecture(device.machine) not in ARCHITECTURES:
+        message = f"machine must be one of {', '.join(ARCHITECTURES)}. Got {device.machine!r}."
+        yield Complaint("device", "machine", message)
+    elif device.machine is not None and board and architecture(device.machine) != board.machine:
+        message = f"machine of a {device.board} is {board.machine}. Got {device.machine!r}."
+        yield Complaint("device", "machine", message)
+    if board and board.compute_capability is None:
+        for key in ("gpu", "compute_capability"):
+            if getattr(device, key) is not None:
+                yield Complaint("device", key, f"{key}: a {device.board} has no NVIDIA GPU. Remove it.")
+        if target.on_nvidia:
+            yield Complaint(
+                "device", "board", f"board: a {device.board} has no NVIDIA GPU, which this profile runs on."
+            )
 
 
 def _tensorrt(target: Target) -> Iterator[Complaint]:
@@ -138,7 +141,7 @@ def _tensorrt(target: Target) -> Iterator[Complaint]:
     level = engine.hardware_compatibility
     if level == "none":
         return
-    if capability in _JETSON or device.board in BOARDS:
+    if capability in _JETSON or (device.board or "").startswith("jetson-"):
         yield Complaint("engine", "hardware_compatibility", "hardware_compatibility must be none on a Jetson.")
     elif level == "ampere_plus" and capability is not None and capability < 8:
         message = f"ampere_plus needs compute capability 8.0 or higher, and this device has {capability}."

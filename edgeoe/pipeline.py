@@ -12,21 +12,36 @@ from dataclasses import replace
 from math import lcm
 from pathlib import Path
 
+from edgeoe.data.samples import find_samples, find_test
 from edgeoe.feasibility import require_buildable
+from edgeoe.measure.environment import environment
+from edgeoe.measure.here import differences
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Measurement, Target, Verdict
+from edgeoe.records import Target
 from edgeoe.run import Run
 from edgeoe.settings import CompressSettings
-from edgeoe.stages.build import build
-from edgeoe.stages.bundle import bundle
+from edgeoe.stages.build import build, require_runtime
+from edgeoe.stages.bundle import archive_file, bundle
 from edgeoe.stages.collect import collect
 from edgeoe.stages.compress import compress
+from edgeoe.stages.deployed import Bundled, Judged
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
 from edgeoe.stages.lower import recipe_for
 from edgeoe.stages.validate import validate
 
-__all__ = ["build", "bundle", "collect", "compress", "deploy", "export", "inspect", "validate"]
+__all__ = [
+    "Bundled",
+    "Judged",
+    "build",
+    "bundle",
+    "collect",
+    "compress",
+    "deploy",
+    "export",
+    "inspect",
+    "validate",
+]
 
 
 def deploy(
@@ -38,15 +53,21 @@ def deploy(
     exporter: ExporterChoice = "auto",
     overwrite: bool = False,
     progress: Progress = silent,
-) -> Iterator[tuple[Target, Measurement, Verdict]]:
+) -> Iterator[Judged | Bundled]:
     """The whole line for several targets; a finished student at `out` with the same settings is kept.
 
-    Its widths suit all targets at once, unless the settings name a multiple. Yields each target's measurement and
-    verdict as it is known.
+    Its widths suit all targets at once, unless the settings name a multiple. Yields, for each target as it is known,
+    what was judged here, or for a target that is not this machine the bundle to take there. What can't work is refused
+    before anything is trained.
     """
-    targets = list(targets)
+    targets, facts = list(targets), environment()
+    elsewhere = {target.name: differences(target, facts) for target in targets}
     for target in targets:
-        require_buildable(target)  # before an hour of compressing
+        require_buildable(target)
+        if not elsewhere[target.name]:
+            require_runtime(Run(out), target)
+    few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
+    find_test(test, few.classes)
     names = tuple(target.name for target in targets)
     if tuple(Path(name).name.removesuffix(".toml") for name in settings.target) != names:
         settings = replace(settings, target=names)
@@ -63,8 +84,14 @@ def deploy(
         progress=progress,
     )
     for target in targets:
-        build(run, target, progress=progress)
-        yield target, *validate(run, target, test=test, progress=progress)
+        if elsewhere[target.name]:
+            packed = bundle(run, target, out=run.path / archive_file(target.name), test=test, progress=progress)
+            run.note(archive_file(target.name))
+            yield Bundled(target=target, bundle=packed, differs=elsewhere[target.name])
+        else:
+            build(run, target, progress=progress)
+            measurement, verdict = validate(run, target, test=test, progress=progress)
+            yield Judged(target=target, measurement=measurement, verdict=verdict)
 
 
 def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:

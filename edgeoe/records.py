@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from edgeoe.codec import from_json
 
@@ -60,6 +60,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0), Lt(float("inf"))]
+Words = Annotated[str, MinLen(1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class RuntimeSettings:
 class DeviceFacts:
     """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
 
-    board: one that `edgeoe targets check` knows by name. memory_gb: in 10^9 bytes. tensorrt: the version on it.
+    board: one that `edgeoe targets check` knows by name. machine, board_model, cpu, gpu: the architecture, and words in
+    the names of the board (its device tree's), the processor and the GPU (nvidia-smi's). These five say which machines
+    are the device; latency is measured on no other. memory_gb: in 10^9 bytes. tensorrt: the version on it.
     int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits. Where the
     whole table is left out, the profile is of the machine that it is used on, whose processor tells.
     """
@@ -102,6 +105,10 @@ class DeviceFacts:
     tensorrt: str | None = None
     power_mode: str | None = None
     int8_dot: bool | None = None
+    machine: Words | None = None
+    board_model: Words | None = None
+    cpu: Words | None = None
+    gpu: Words | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,11 @@ class Target:
         """Whether a CPU does the work, not an accelerator."""
         runtime = self.runtime
         return self.backend != "tensorrt" and runtime.provider in ("cpu", "openvino") and runtime.unit == "cpu"
+
+    @property
+    def on_nvidia(self) -> bool:
+        """Whether an NVIDIA GPU, or a DLA beside it, does the work."""
+        return self.backend == "tensorrt" or self.runtime.provider in ("cuda", "tensorrt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,7 +457,8 @@ class Measurement:
     """What was measured of one artifact, where and how.
 
     accuracy: None where there were no test images. drop: top-1 of the teacher less that of the artifact, None where no
-    budget asks for it. random_weights: the teacher never learned, and the accuracy says nothing. notes: what the reader
+    budget asks for it, or nobody knows the teacher's predictions. speed: None where it was not measured, and
+    `not_measured` why. random_weights: the teacher never learned, and the accuracy says nothing. notes: what the reader
     should know besides.
     """
 
@@ -454,19 +467,20 @@ class Measurement:
     golden_agreement: float
     accuracy: Accuracy | None
     drop: Estimate | None
-    speed: Speed
+    speed: Speed | None
     environment: dict[str, Any]
     settings: dict[str, Any]
     random_weights: bool = False
     notes: tuple[str, ...] = ()
+    not_measured: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One limit against one measured value."""
+    """One limit against one measured value; without a limit, something that forbids to pass, and why."""
 
     name: str
-    limit: float
+    limit: float | None
     sense: Literal["at most", "at least"]
     measured: Estimate | None
     outcome: Outcome

@@ -10,7 +10,8 @@
       student.onnx           precision fp32
       golden.safetensors     the probe's images as the network takes them, and the student's logits
       targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
-                             result.json (raw samples, predictions), validation.json; bundle.json
+                             result.json (raw samples, predictions), validation.json (the verdict);
+                             bundle.json, edgeoe-<target>.tar.gz (of deploy, for a target that is elsewhere)
       report.html            all of it for people
 
 A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is

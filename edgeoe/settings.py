@@ -307,7 +307,7 @@ class Config:
             return own
         settings = {f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata}
         shared = {key: value for key, value in self._table("compress").items() if key in settings}
-        return {key: value for key, value in shared.items() if key not in superseded(own)} | own
+        return {key: value for key, value in shared.items() if key not in superseded(own, shared)} | own
 
     def _table(self, command: str) -> dict[str, Any]:
         if self._document is None or self.path is None:
@@ -335,9 +335,12 @@ class Config:
 _GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks"})  # of which a student has one
 
 
-def superseded(given: Collection[str]) -> set[str]:
-    """The options that make way for those `given` nearer to the user: another goal, the weights of another teacher."""
+def superseded(given: Collection[str], further: Collection[str]) -> set[str]:
+    """The options that make way for those `given` nearer to the user: another goal, the weights of another teacher.
+
+    further: the options that are set further from the user; without a teacher among them, weights there are for any.
+    """
     gone = set(_GOALS) if _GOALS & set(given) else set()
-    if "teacher" in given:
+    if "teacher" in given and "teacher" in further:
         gone |= {"weights", "weights_key"}
     return gone - set(given)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgeoe.boards import BOARDS
 from edgeoe.errors import TargetError
-from edgeoe.feasibility import BOARDS, impossible_wishes, require_buildable
+from edgeoe.feasibility import impossible_wishes, require_buildable
 from edgeoe.records import DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 
 ORIN = DeviceFacts(
@@ -49,6 +50,9 @@ def found(target: Target) -> list[str]:
         wishes(SERVER, hardware_compatibility="ampere_plus"),
         wishes(SERVER, hardware_compatibility="same_compute_capability"),
         wishes(DeviceFacts(power_mode="any")),
+        wishes(DeviceFacts(machine="AMD64", gpu="T4")),
+        wishes(replace(ORIN, machine="arm64", board_model="AGX Orin")),
+        Target(name="pi", backend="onnxruntime", device=DeviceFacts(board="raspberry-pi-5", cpu="Cortex-A76")),
         wishes(DeviceFacts(board="jetson-thor", power_mode="a name that we don't know", compute_capability=11.0)),
         wishes(batch_min=2, batch_opt=4, batch_max=8, batch=8, workspace_mb=60_000),
         on_cpu("int8", threads=2, affinity=(1, 3)),
@@ -106,6 +110,16 @@ def test_what_can_be_is_not_complained_of(target: Target) -> None:
             wishes(replace(SERVER, tensorrt="10.3"), hardware_compatibility="same_compute_capability"),
             "engine.hardware_compatibility: same_compute_capability needs TensorRT 10.13 or newer, and this device",
         ),
+        (
+            wishes(DeviceFacts(machine="arm")),
+            "device.machine: machine must be one of x86_64, aarch64, armv7l, riscv64.",
+        ),
+        (wishes(replace(ORIN, machine="x86_64")), "device.machine: machine of a jetson-agx-orin is aarch64. Got 'x86_"),
+        (
+            Target(name="pi", backend="onnxruntime", device=DeviceFacts(board="raspberry-pi-5", gpu="T4")),
+            "device.gpu: gpu: a raspberry-pi-5 has no NVIDIA GPU. Remove it.",
+        ),
+        (wishes(DeviceFacts(board="raspberry-pi-5")), "device.board: board: a raspberry-pi-5 has no NVIDIA GPU, which"),
         (wishes(DeviceFacts(tensorrt="8.5")), "device.tensorrt: tensorrt 8.5 is too old: edgeoe needs 10.3 or newer."),
         (wishes(DeviceFacts(tensorrt="JetPack 6")), 'device.tensorrt: tensorrt must be a version such as "10.3". Got'),
         (
@@ -158,7 +172,9 @@ def test_tables_of_another_backend_are_complained_of_if_the_file_has_them() -> N
 
 
 def test_boards_are_known_by_the_names_of_their_profiles() -> None:
-    assert all(board.compute_capability >= 5.3 for board in BOARDS.values())
+    jetsons = {name: board for name, board in BOARDS.items() if name.startswith("jetson-")}
+    assert all((board.compute_capability or 0) >= 5.3 for board in jetsons.values())
+    assert {board.machine for board in BOARDS.values()} == {"aarch64"}
     assert len({name for name, board in BOARDS.items() if board.power_modes}) == 3
 
 

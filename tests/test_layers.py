@@ -26,7 +26,8 @@ LAYERS = """
     settings  targets  run
     toml_document class_names
     registry  feasibility
-    errors    progress records files     versions
+    boards
+    errors    progress records files     versions import_path
     interruption      shares  codec
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]

@@ -1,15 +1,18 @@
 """The whole line on small real images."""
 
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import QUICK
 
-from edgeoe.errors import RunError
-from edgeoe.pipeline import deploy
-from edgeoe.records import Budget
+from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
+from edgeoe.pipeline import Bundled, Judged, deploy
+from edgeoe.records import Budget, DeviceFacts, RuntimeSettings, Target
+from edgeoe.run import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.targets import load_target
 
@@ -18,10 +21,12 @@ def test_deploy_leads_from_a_teacher_to_a_verdict(settings: CompressSettings, pi
     target = replace(load_target("host-cpu"), measure=QUICK, budget=Budget(size_mb=100, top1=0.0))
     out = tmp_path / "run"
     (one,) = deploy(settings, out=out, targets=[target], test=pictures / "test")
-    _, measurement, verdict = one
+    assert isinstance(one, Judged)
+    measurement, verdict = one.measurement, one.verdict
     assert verdict.outcome == "passed"
     assert [check.name for check in verdict.checks] == ["golden_agreement", "size_mb", "top1"]
     assert measurement.golden_agreement == 1.0
+    assert measurement.speed is not None
     assert measurement.speed.latency.n >= QUICK.min_iterations
     record = json.loads((out / "compress.json").read_text())
     assert abs(record["macs_kept"] - 0.5) <= 0.01
@@ -63,3 +68,63 @@ def test_deploy_prunes_to_widths_that_all_targets_compute_fast_unless_a_multiple
         multiples.append(record["channel_multiple"])
         assert [speed["target"] for speed in record["speed"]] == ["one", "two"]
     assert multiples == [12, 2]
+
+
+def test_a_target_that_is_not_this_machine_ends_in_a_bundle(
+    exported: Path, settings: CompressSettings, pictures: Path
+) -> None:
+    here = replace(load_target("host-cpu"), measure=QUICK)
+    away = replace(here, name="away", device=DeviceFacts(cpu="No Such Processor"))
+    jetson = replace(load_target("jetson-orin-nano"), channel_multiple=1)
+    own = replace(settings, seed=1)  # those of the run, whose student is kept
+    bundled, judged, plan = deploy(own, out=exported, targets=[away, here, jetson], test=pictures / "test")
+    assert isinstance(judged, Judged)
+    assert judged.outcome == "passed"
+    for one in (bundled, plan):
+        assert isinstance(one, Bundled)
+        assert one.outcome == "inconclusive", "nothing was judged yet"
+        assert one.bundle.test_images == 30
+        archive = exported / f"targets/{one.target.name}/edgeoe-{one.target.name}.tar.gz"
+        assert one.bundle.path == str(archive)
+        assert Run.open(exported).file(archive.relative_to(exported).as_posix(), made_by="deploy") == archive
+        with tarfile.open(archive) as opened:
+            assert f"edgeoe-{one.target.name}/run.py" in opened.getnames()
+    assert isinstance(bundled, Bundled)
+    assert bundled.differs[0].endswith("away is for No Such Processor")
+    assert not (exported / "targets/away/validation.json").exists()
+
+
+HERE = Target(name="mine", backend="onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("target", "test", "error", "message"),
+    [
+        (replace(HERE, precision="fp16"), "test", TargetError, "onnxruntime computes fp16 graphs in fp32 on a CPU"),
+        (
+            replace(HERE, runtime=RuntimeSettings(provider="openvino")),
+            "test",
+            BackendError,
+            "provider = 'openvino': this onnxruntime has",
+        ),
+        (HERE, "nowhere", DataError, "nowhere: no such folder"),
+        (HERE, "ood", DataError, "no class .deep. among the few samples"),
+    ],
+)
+def test_what_can_not_work_is_known_before_training(
+    settings: CompressSettings,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: Target,
+    test: str,
+    error: type[EdgeoeError],
+    message: str,
+) -> None:
+    def compress(*_: Any, **__: Any) -> None:
+        pytest.fail("it trains")
+
+    monkeypatch.setattr("edgeoe.pipeline.compress", compress)
+    with pytest.raises(error, match=message):
+        list(deploy(settings, out=tmp_path / "run", targets=[target], test=pictures / test))
+    assert not (tmp_path / "run").exists()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeoe.boards import BOARDS
 from edgeoe.errors import TargetError
-from edgeoe.feasibility import BOARDS
 from edgeoe.records import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 from edgeoe.targets import check_target, find_target, find_targets, load_target
 
@@ -37,6 +37,10 @@ memory_gb = 16
 dla_cores = 2
 tensorrt = "10.3"
 power_mode = "25W"
+machine = "arm64"
+board_model = "Orin NX"
+cpu = "ARMv8*"
+gpu = "Orin"
 
 [engine]
 batch_min = 2
@@ -69,7 +73,9 @@ def test_shipped_profiles_load() -> None:
 
 
 def test_the_limits_that_a_shipped_profile_suggests_load_too(folder: Path) -> None:
-    text = find_target("host-cpu").read_text(encoding="utf-8")
+    text = (
+        'backend = "onnxruntime"\n[budget]' + find_target("host-cpu").read_text(encoding="utf-8").split("[budget]")[1]
+    )
     wished, count = re.subn(r"^# (\w+ = )", r"\1", text, flags=re.M)
     (folder / "targets/wished.toml").write_text(wished, encoding="utf-8")
     limits = load_target("wished").budget
@@ -85,7 +91,10 @@ def test_every_key_arrives(folder: Path) -> None:
     assert target.runtime == RuntimeSettings(threads=2, spinning=True)
     assert target.measure == MeasureSettings(batch=4, warmup_seconds=0, min_seconds=1, min_iterations=10)
     assert target.budget == Budget(p99_ms=8, top1=0.5)
-    assert target.device == DeviceFacts("jetson-orin-nx", 8.7, 16, 2, "10.3", "25W")
+    assert target.device == DeviceFacts(
+        board="jetson-orin-nx", compute_capability=8.7, memory_gb=16, dla_cores=2, tensorrt="10.3", power_mode="25W",
+        machine="arm64", board_model="Orin NX", cpu="ARMv8*", gpu="Orin",
+    )  # fmt: skip
     assert target.engine == EngineSettings(2, 4, 8, 1024, 5, False, "ampere_plus", 1, True, False)
 
 
@@ -159,13 +168,14 @@ def test_a_missing_file_is_named() -> None:
             "2: backend: input should be 'onnxruntime', 'openvino' or 'tensorrt'. Got 'tensor'.",
         ),
         ("power_mode", "powermode", "26: unknown key 'powermode' in [device]. Did you mean 'power_mode'?"),
+        ('"Orin NX"', '""', "28: board_model: string should have at least 1 character. Got ''."),
         ("= 8.7", '= "8.7"', "22: compute_capability: input should be a valid number. Got '8.7'."),
-        ("dla_core = 1", "dla_core = -1", "36: dla_core: input should be greater than or equal to 0. Got -1."),
-        ("level = 5", "level = 6", "33: optimization_level: input should be less than or equal to 5. Got 6."),
+        ("dla_core = 1", "dla_core = -1", "40: dla_core: input should be greater than or equal to 0. Got -1."),
+        ("level = 5", "level = 6", "37: optimization_level: input should be less than or equal to 5. Got 6."),
         (
             '"ampere_plus"',
             '"all"',
-            "35: hardware_compatibility: input should be 'none', 'ampere_plus' or 'same_compute_capability'. "
+            "39: hardware_compatibility: input should be 'none', 'ampere_plus' or 'same_compute_capability'. "
             "Got 'all'.",
         ),
         ('backend = "onnxruntime"', "", "1: backend: field required."),
@@ -216,11 +226,11 @@ def test_every_finding_has_file_and_line_in_order() -> None:
     path = Path("targets/wrong.toml")
     path.write_text(FULL, encoding="utf-8")
     assert check_target("wrong") == [
-        f"{path}:28: backend onnxruntime reads no [engine]: that is for tensorrt. Remove it."
+        f"{path}:32: backend onnxruntime reads no [engine]: that is for tensorrt. Remove it."
     ]
     path.write_text(FULL.replace('"onnxruntime"', '"tensorrt"').replace('"10.3"', '"10.16"'), encoding="utf-8")
     assert [finding.partition(": ")[0] for finding in check_target("wrong")] == [
-        f"{path}:{line}" for line in (6, 35, 36, 36, 36)
+        f"{path}:{line}" for line in (6, 39, 40, 40, 40)
     ]
 
 

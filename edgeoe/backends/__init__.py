@@ -29,12 +29,17 @@ class Runner(Protocol):
 
 
 class Backend(Protocol):
-    """A runtime. Both verbs raise BackendError where it is missing or refuses.
+    """A runtime. Its verbs raise BackendError where it is missing or refuses.
 
-    suffix: of its artifacts' file names.
+    suffix: of its artifacts' file names. portable: an artifact may be built on another machine than the device.
     """
 
     suffix: str
+    portable: bool
+
+    def check(self, target: Target) -> None:
+        """Raise BackendError if the runtime is not here, or lacks what `target` runs on: no graph is needed to tell."""
+        ...
 
     def build(self, graph: Path, target: Target, artifact: Path, *, progress: Progress = silent) -> dict[str, Any]:
         """Write `artifact` for `target` from the ONNX `graph` and prove that it loads and runs.

@@ -39,6 +39,10 @@ class OnnxRuntime:
     """Backend "onnxruntime"; a provider that is missing, or does not take every node, is an error and no fallback."""
 
     suffix = ".onnx"
+    portable = True
+
+    def check(self, target: Target) -> None:
+        _check_provider(target.runtime)
 
     def build(
         self,
@@ -84,13 +88,19 @@ class _Runner:
         return logits
 
 
-def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = None) -> ort.InferenceSession:
+def _check_provider(settings: RuntimeSettings) -> str:
+    """ONNX Runtime's name of the provider that the profile asks for. Raises BackendError if this one lacks it."""
     provider = _PROVIDERS[settings.provider]
     if provider not in ort.get_available_providers():
         raise BackendError(
             f"provider = {settings.provider!r}: this onnxruntime has {', '.join(ort.get_available_providers())}. "
             f"Install another in its place: pip uninstall onnxruntime && pip install {_PACKAGES[settings.provider]}"
         )
+    return provider
+
+
+def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = None) -> ort.InferenceSession:
+    provider = _check_provider(settings)
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1

@@ -27,6 +27,10 @@ class OpenVino:
     """Backend "openvino"; it computes on the unit that the profile names, in the precision of the graph."""
 
     suffix = ".onnx"
+    portable = True
+
+    def check(self, target: Target) -> None:
+        _core(target)
 
     def build(
         self,
@@ -49,21 +53,25 @@ class OpenVino:
         return versions("openvino")
 
 
+def _core(target: Target) -> Any:
+    """OpenVINO's core. Raises BackendError if it is not installed, or does not find the profile's unit."""
+    try:
+        import openvino
+    except ModuleNotFoundError:
+        raise BackendError("openvino is not installed: pip install 'edgeoe[openvino]'") from None
+    core, unit = openvino.Core(), target.runtime.unit
+    if unit.upper() not in {name.partition(".")[0] for name in core.available_devices}:
+        raise BackendError(
+            f"unit = {unit!r}: OpenVINO finds {', '.join(core.available_devices)} here. Is the unit's driver installed?"
+        )
+    return core
+
+
 class _Runner:
     """One compiled model for each batch size: OpenVINO is faster when it knows the size."""
 
     def __init__(self, path: Path, target: Target) -> None:
-        try:
-            import openvino
-        except ModuleNotFoundError:
-            raise BackendError("openvino is not installed: pip install 'edgeoe[openvino]'") from None
-        self._core, self._path, self._target = openvino.Core(), path, target
-        unit = target.runtime.unit.upper()
-        if unit not in {name.partition(".")[0] for name in self._core.available_devices}:
-            raise BackendError(
-                f"unit = {target.runtime.unit!r}: OpenVINO finds {', '.join(self._core.available_devices)} here. "
-                "Is the unit's driver installed?"
-            )
+        self._core, self._path, self._target = _core(target), path, target
         try:
             self._model = self._core.read_model(str(path))
             shape = self._model.input(0).get_partial_shape()

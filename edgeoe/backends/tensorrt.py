@@ -44,6 +44,11 @@ class TensorRT:
     """Backend "tensorrt"; a plan is built on the device that runs it."""
 
     suffix = ".plan"
+    portable = False
+
+    def check(self, target: Target) -> None:
+        with open_device() as cuda:
+            _require_same_device(target, _here(cuda))
 
     def build(self, graph: Path, target: Target, artifact: Path, *, progress: Progress = silent) -> dict[str, Any]:
         settings, onnx = target.engine, graph.read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,10 @@ from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_v
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import quoted
 
-__all__ = ["bundle_command", "collect_command"]
+if TYPE_CHECKING:
+    from edgeoe.stages.bundle import BundleRecord
+
+__all__ = ["bundle_command", "collect_command", "show_bundle"]
 
 
 def bundle_command(
@@ -38,8 +41,9 @@ def bundle_command(
 
     The device needs Python, numpy and the target's runtime. The same run gives the same bytes.
 
-    Example: [bold]edgeoe bundle runs/a --target jetson-orin-nano -o bundle.tar.zst --test test/[/]
+    Example: [bold]edgeoe bundle runs/a --target jetson-orin-nano -o bundle.tar.gz --test test/[/]
     """
+    from edgeoe.cli.next_steps import lines_for_device
     from edgeoe.pipeline import bundle
     from edgeoe.report.terminal import bar, say
     from edgeoe.run import Run
@@ -48,21 +52,34 @@ def bundle_command(
     profile = load_target(target)
     record = bundle(Run.open(run), profile, out=out, test=test, progress=bar)
     write_json(json, record)
+    show_bundle(record)
+    *lines, last = lines_for_device(out, run, profile.name)
+    for line in lines:
+        say(f"  {line}")
+    next_step(last)
+    return 0
+
+
+def show_bundle(record: BundleRecord) -> None:
+    """Print what was packed."""
+    from edgeoe.report.terminal import say
+
     say(
         f"{record.path}: {record.size_bytes / 1e6:.3f} MB, {len(record.files)} files, {record.test_images} test "
         f"images, sha256 {record.sha256[:12]}"
     )
     if not record.test_images:
         say(("without --test the device measures no accuracy, only agreement on the golden images", "dim"))
-    folder = f"edgeoe-{profile.name}"
-    say(f"on the device: tar -xf {quoted(out.name)} && python3 {quoted(f'{folder}/run.py')} --out validation.json")
-    next_step(f"edgeoe collect {quoted(run)} validation.json")
-    return 0
+    if record.path.endswith(".zst"):
+        say(("the device's tar needs zstd to unpack it; .tar.gz needs nothing", "dim"))
+    say("to measure on the device, DEVICE being what ssh calls it:")
 
 
 def collect_command(
     run: RunArgument,
-    result: Annotated[Path, typer.Argument(help="What the bundle wrote on the device.", show_default=False)],
+    result: Annotated[
+        Path, typer.Argument(help="The result.json that run.py wrote on the device.", show_default=False)
+    ],
     target: Annotated[
         str | None,
         typer.Option(
@@ -80,10 +97,12 @@ def collect_command(
 
     Exit code 0 passed, 1 failed, 3 inconclusive.
 
-    Example: [bold]edgeoe collect runs/a validation.json[/]
+    Example: [bold]edgeoe collect runs/a result.json[/]
     """
+    from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import collect
     from edgeoe.run import Run
+    from edgeoe.stages.bundle import unpacked_folder
     from edgeoe.targets import load_target
 
     opened = Run.open(run)
@@ -92,5 +111,6 @@ def collect_command(
     if verdict.outcome == "passed":
         next_step(f"edgeoe baseline save {quoted(run)} --target {quoted(profile.name)} --name main")
     else:
-        next_step(f"edgeoe targets show {quoted(profile.name)}   (its budget), or compress again with other settings")
+        again = f"python3 {unpacked_folder(profile.name)}/run.py --out result.json"
+        next_step(after_verdict(run, profile.name, measurement, verdict, again=again, bundled=True))
     return EXIT_CODES[verdict.outcome]

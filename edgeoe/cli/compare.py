@@ -113,6 +113,7 @@ def save_command(
 
     Example: [bold]edgeoe baseline save runs/a --target host-cpu --name main[/]
     """
+    from edgeoe.measure.here import differences, not_measured
     from edgeoe.report.terminal import say
     from edgeoe.stages.baseline import Store
     from edgeoe.stages.compare import find_side
@@ -127,6 +128,9 @@ def save_command(
     saved = baselines.save(name, side.result, side.artifact)
     write_json(json, _record(saved))
     what = "artifact and result" if saved.artifact else "the result alone: the artifact is not at hand"
+    differs = differences(profile, side.result.environment)
+    if differs:
+        what += f"; without a latency, {not_measured(differs)}"
     say(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}")
     next_step(f"edgeoe compare {quoted(name)} RUN --target {quoted(target)}")
     return 0
@@ -155,7 +159,7 @@ def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None
             record["target"],
             record["artifact_sha256"][:12],
             f"{record['size_bytes'] / 1e6:.3f}",
-            f"{record['p50_ms']:.3f}",
+            "" if record["p50_ms"] is None else f"{record['p50_ms']:.3f}",
             "" if record["top1"] is None else f"{100 * record['top1']:.1f} %",
             "artifact, result" if record["artifact"] else "result",
         )
@@ -200,15 +204,16 @@ def _record(saved: Baseline) -> dict[str, Any]:
     from edgeoe.measure.statistics import percentile_over_processes
 
     result = saved.result
-    seen, calls = result.predictions, [np.asarray(part) for part in result.speed.calls_ms]
+    seen = result.predictions
+    calls = [np.asarray(part) for part in result.speed.calls_ms] if result.speed else []
     return {
         "name": saved.name,
         "target": saved.target,
         "artifact": str(saved.artifact) if saved.artifact else None,
         "artifact_sha256": result.artifact_sha256,
         "size_bytes": result.size_bytes,
-        "p50_ms": percentile_over_processes(calls, 0.50).value,
-        "p99_ms": percentile_over_processes(calls, 0.99).value,
+        "p50_ms": percentile_over_processes(calls, 0.50).value if calls else None,
+        "p99_ms": percentile_over_processes(calls, 0.99).value if calls else None,
         "processes": len(calls),
         "top1": float((seen.chosen == seen.labels).mean()) if seen else None,
         "test_images": len(seen.labels) if seen else 0,

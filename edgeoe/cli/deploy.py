@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +12,13 @@ from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
 from edgeoe.errors import quoted
+from edgeoe.measure.here import not_measured
 from edgeoe.records import worst
 from edgeoe.settings import CompressSettings
+
+if TYPE_CHECKING:
+    from edgeoe.pipeline import Bundled, Judged
+    from edgeoe.run import Run
 
 __all__ = ["command"]
 
@@ -30,29 +36,31 @@ def command(
 ) -> int:
     """The whole line: compress, export, build and validate, for one target or several.
 
-    A student that is already there, made with the same settings, is kept. The exit code is the worst verdict's.
+    A target that is not this machine ends in a bundle, with the lines that take it there. A student that is already
+    there, made with the same settings, is kept. The exit code is the worst verdict's; 3 where nothing was judged yet.
 
     Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
     """
-    from edgeoe.data.samples import find_samples, find_test
-    from edgeoe.pipeline import deploy
+    from edgeoe.pipeline import Bundled, deploy
     from edgeoe.report.terminal import bar, show_measurement, show_speed, show_verdict
     from edgeoe.run import Run
     from edgeoe.targets import load_target
 
     profiles, chosen = [load_target(name) for name in settings.target], checked_exporter(exporter)
-    few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
-    find_test(test, few.classes)  # before an hour of compressing
-    records, outcomes = {}, []
-    for profile, measurement, verdict in deploy(
+    reached: list[Judged | Bundled] = []
+    records: dict[str, Any] = {}
+    for one in deploy(
         settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, progress=bar
     ):
-        record = Run(out).read_record(f"targets/{profile.name}/validation.json", made_by="validate")
-        records[profile.name] = record
-        show_measurement(profile.name, record["classes"], measurement)
-        show_verdict(profile.name, verdict)
-        outcomes.append(verdict.outcome)
-    if not records:  # one of torchrun's other processes
+        reached.append(one)
+        name = one.target.name
+        if isinstance(one, Bundled):
+            records[name] = {"verdict": one.outcome, "not_measured": not_measured(one.differs), "bundle": one.bundle}
+            continue
+        records[name] = Run(out).read_record(f"targets/{name}/validation.json", made_by="validate")
+        show_measurement(name, records[name]["classes"], one.measurement)
+        show_verdict(name, one.verdict)
+    if not reached:  # one of torchrun's other processes
         return 0
     run = Run(out)
     show_speed(run.read_record("compress.json", made_by="compress"))
@@ -65,11 +73,31 @@ def command(
         },
     )
     write_page(run)
-    built = run.read_record(f"targets/{profiles[0].name}/engine.json", made_by="build")
-    code = EXIT_CODES[worst(outcomes)]
-    next_step(
-        f"copy {quoted(out / built['artifact'])} to the device"
-        if not code
-        else f"edgeoe targets show {quoted(settings.target[0])}"
-    )
-    return code
+    _show_way_on(run, reached, test)
+    return EXIT_CODES[worst(one.outcome for one in reached)]
+
+
+def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path) -> None:
+    """Print what to do on each device that is elsewhere, then the next step: about the worst that came out."""
+    from edgeoe.cli.bundle import show_bundle
+    from edgeoe.cli.next_steps import after_verdict, lines_for_device
+    from edgeoe.pipeline import Bundled
+    from edgeoe.report.terminal import say
+
+    step = ""
+    for one in reached:
+        name = one.target.name
+        if isinstance(one, Bundled):
+            say(f"{name}: ", (f"inconclusive, {not_measured(one.differs)}", "yellow"))
+            show_bundle(one.bundle)
+            lines = lines_for_device(Path(one.bundle.path), run.path, name)
+            for line in lines:
+                say(f"  {line}")
+            step = step or lines[0]
+        elif one.outcome != "passed":
+            again = f"edgeoe validate {quoted(run.path)} --target {quoted(name)} --test {quoted(test)}"
+            step = after_verdict(run.path, name, one.measurement, one.verdict, again=again)
+    if not step:
+        built = run.read_record(f"targets/{reached[0].target.name}/engine.json", made_by="build")
+        step = f"copy {quoted(run.path / built['artifact'])} to the device"
+    next_step(step)

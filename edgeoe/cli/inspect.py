@@ -66,7 +66,7 @@ def command(
     from edgeoe.targets import load_target
 
     given = typed(context)
-    if gone := superseded(given):
+    if gone := superseded(given, context.default_map or {}):
         weights = None if "weights" in gone else weights
         weights_key = None if "weights_key" in gone else weights_key
     if {"classes", "samples"} <= given:

@@ -173,7 +173,8 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
 
     def with_settings(**values: Any) -> int:
         context = values["context"]
-        values |= dict.fromkeys(superseded(typed(context)))  # what the file says of them gives way
+        from_file = context.default_map or {}
+        values |= dict.fromkeys(superseded(typed(context), from_file))  # what the file says of them gives way
         if values["weights"] is not None:
             values["weights"] = weights_from_text(values["weights"])
         settings = CompressSettings(

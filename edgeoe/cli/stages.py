@@ -162,10 +162,12 @@ def validate_command(
 ) -> int:
     """Measure the built artifact's accuracy and latency, and judge both by the profile's budget.
 
+    Latency is measured on the profile's own device alone: elsewhere the verdict is inconclusive at best.
     Exit code 0 passed, 1 failed, 3 inconclusive.
 
     Example: [bold]edgeoe validate runs/a --target host-cpu --test test/ --json out.json[/]
     """
+    from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import validate
     from edgeoe.report.terminal import bar
     from edgeoe.run import Run
@@ -178,5 +180,6 @@ def validate_command(
         artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
         next_step(f"copy {quoted(run / artifact)} to the device")
     else:
-        next_step(f"edgeoe targets show {quoted(target)}   (its budget), or compress again with other settings")
+        again = f"edgeoe validate {quoted(run)} --target {quoted(target)} --test {quoted(test)}"
+        next_step(after_verdict(run, target, measurement, verdict, again=again))
     return EXIT_CODES[verdict.outcome]

@@ -28,7 +28,7 @@ from edgeoe.errors import RunError
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import load_student
-from edgeoe.pipeline import compress, deploy
+from edgeoe.pipeline import Judged, compress, deploy
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Accuracy, Measurement, Verdict
 from edgeoe.run import Run
@@ -111,8 +111,9 @@ def _demo(out: Path, *, seeds: range, progress: Progress) -> Demo:
 
 def _deploy(name: str, settings: CompressSettings, out: Path, folders: DemoFolders, progress: Progress) -> Network:
     targets = [load_target("host-cpu")]
-    ((_, measurement, verdict),) = deploy(settings, out=out, targets=targets, test=folders.test, progress=progress)
-    return Network(name, Run(out), measurement, verdict)
+    (judged,) = deploy(settings, out=out, targets=targets, test=folders.test, progress=progress)
+    assert isinstance(judged, Judged)  # noqa: S101 - host-cpu is every machine
+    return Network(name, Run(out), judged.measurement, judged.verdict)
 
 
 def demo_settings(out: Path, folders: DemoFolders) -> CompressSettings:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgeoe.backends import Backend, Runner
 from edgeoe.files import file_sha256
 from edgeoe.measure.environment import environment
+from edgeoe.measure.here import differences
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.result import Result
 from edgeoe.measure.speed import measure_speed
@@ -34,11 +35,12 @@ def measure_artifact(
     bundle_sha256: str = "",
     progress: Progress,
 ) -> Result:
-    """Compare with the golden outputs, predict, and time in fresh processes.
+    """Compare with the golden outputs, predict, and time in fresh processes; that only on the target's own device.
 
     golden: images (N, C, H, W) as the network takes them, and the student's logits (N, K). predictions: what the loaded
     artifact says of test images; None where there are none. Raises BackendError where it can't be loaded or run.
     """
+    facts = environment()
     with backend.open(artifact, target) as runner:
         agreement = float((runner.infer(golden["images"]).argmax(1) == golden["logits"].argmax(1)).mean())
         seen = predictions(runner)
@@ -51,8 +53,8 @@ def measure_artifact(
         rare=tuple(rare),
         golden_agreement=agreement,
         predictions=seen,
-        environment={**environment(), "versions": backend.versions()},
-        speed=measure_speed(artifact, target, progress=progress),
+        environment={**facts, "versions": backend.versions()},
+        speed=None if differences(target, facts) else measure_speed(artifact, target, progress=progress),
         settings=settings,
         bundle_sha256=bundle_sha256,
     )

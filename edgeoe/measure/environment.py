@@ -169,7 +169,8 @@ def _container(root: Path) -> str:
 
 
 def _board(root: Path) -> dict[str, Any]:
-    board = read_text(root / "proc/device-tree/model") or read_text(root / "sys/devices/soc0/machine")
+    told = "".join(_cpuinfo(root, "Model")[:1])  # a Raspberry Pi's, in a container that hides the device tree
+    board = read_text(root / "proc/device-tree/model") or read_text(root / "sys/devices/soc0/machine") or told
     jetson = (
         "jetson" in board.lower()
         or "nvidia,tegra" in read_text(root / "proc/device-tree/compatible")

@@ -7,20 +7,22 @@ from typing import Literal
 
 from edgeoe.records import Budget, Check, Estimate, Measurement, Outcome, Verdict
 
-__all__ = ["MIN_AGREEMENT", "judge"]
+__all__ = ["BY_IMAGES", "MIN_AGREEMENT", "RUNNING", "UNLIMITED", "judge"]
 
 _ACCURACIES = ("top1", "mean_recall", "rare_recall", "worst_recall")
-_BY_IMAGES = (*_ACCURACIES, "max_drop")
+BY_IMAGES = (*_ACCURACIES, "max_drop")  # limits that more test images tell more of
+RUNNING = ("p50_ms", "p90_ms", "p99_ms", "throughput_ips")  # what noise spoils
 _UNCLEAR: Outcome = "inconclusive"
-_UNKNOWN = "it was measured without test images"
 MIN_AGREEMENT = 0.95  # of the artifact with its student on the golden images: fewer is a broken build
+UNLIMITED = ("golden_agreement", "device")  # checks that no budget asks for
 
 
 def judge(measurement: Measurement, budget: Budget) -> Verdict:
     """Check each limit of `budget`, and always that the artifact decides as its student does.
 
     A limit is passed or failed only if the whole 95 % interval lies on one side of it, else inconclusive. So is a limit
-    on latency or throughput, with the reason, where noise forbids to judge it.
+    on latency or throughput, with the reason, where noise forbids to judge it; and, whatever the budget, all that was
+    not measured on the device.
     """
     agreement = measurement.golden_agreement
     checks = [
@@ -32,6 +34,9 @@ def judge(measurement: Measurement, budget: Budget) -> Verdict:
             outcome="passed" if agreement >= MIN_AGREEMENT else "failed",
         )
     ]
+    if measurement.speed is None:
+        reason = measurement.not_measured
+        checks.append(Check(name="device", limit=None, sense="at most", measured=None, outcome=_UNCLEAR, reason=reason))
     for field in dataclasses.fields(budget):
         limit = getattr(budget, field.name)
         if limit is not None:
@@ -40,30 +45,44 @@ def judge(measurement: Measurement, budget: Budget) -> Verdict:
 
 
 def _check(name: str, limit: float, m: Measurement) -> Check:
-    latency, accuracy = m.speed.latency, m.accuracy
-    size = m.size_bytes / 1e6
-    running: dict[str, Estimate] = {
-        "p50_ms": latency.p50,
-        "p90_ms": latency.p90,
-        "p99_ms": latency.p99,
-        "throughput_ips": max(m.speed.throughput_ips.values(), key=lambda rate: rate.value),
-    }
-    known: dict[str, Estimate | None] = {
-        **running,
-        "peak_memory_mb": m.speed.peak_memory_mb,
-        "size_mb": Estimate(size, size, size),
-        "max_drop": m.drop,
-        **({key: getattr(accuracy, key) for key in _ACCURACIES} if accuracy else dict.fromkeys(_ACCURACIES)),
-    }
     sense: Literal["at most", "at least"] = "at least" if name in ("throughput_ips", *_ACCURACIES) else "at most"
-    measured = known[name]
+    measured = _measured(name, m)
     if measured is None:
-        outcome, reason = _UNCLEAR, _UNKNOWN if accuracy is None else "no test images of these classes"
-    elif name in running and m.speed.noise:
+        outcome, reason = _UNCLEAR, _why_unknown(name, m)
+    elif name in RUNNING and m.speed and m.speed.noise:
         outcome, reason = _UNCLEAR, "; ".join(m.speed.noise)
     else:
-        outcome, reason = _outcome(sense, limit, measured, more="test images" if name in _BY_IMAGES else "processes")
+        outcome, reason = _outcome(sense, limit, measured, more="test images" if name in BY_IMAGES else "processes")
     return Check(name=name, limit=limit, sense=sense, measured=measured, outcome=outcome, reason=reason)
+
+
+def _measured(name: str, m: Measurement) -> Estimate | None:
+    if name in _ACCURACIES:
+        accuracy: Estimate | None = getattr(m.accuracy, name) if m.accuracy else None
+        return accuracy
+    if name == "max_drop":
+        return m.drop
+    if name == "size_mb":
+        size = m.size_bytes / 1e6
+        return Estimate(size, size, size)
+    if m.speed is None:
+        return None
+    if name == "throughput_ips":
+        return max(m.speed.throughput_ips.values(), key=lambda rate: rate.value)
+    if name == "peak_memory_mb":
+        return m.speed.peak_memory_mb
+    latency: Estimate = getattr(m.speed.latency, name.removesuffix("_ms"))
+    return latency
+
+
+def _why_unknown(name: str, m: Measurement) -> str:
+    if name not in BY_IMAGES:
+        return m.not_measured
+    if m.accuracy is None:
+        return "it was measured without test images"
+    if name == "max_drop":
+        return "the teacher's predictions are missing: bundle again with --test and max_drop in [budget]"
+    return "no test images of these classes"
 
 
 def _outcome(sense: str, limit: float, estimate: Estimate, *, more: str) -> tuple[Outcome, str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeoe.codec import from_json
 from edgeoe.progress import Progress, silent
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Predictions", "labels_sha256", "predict", "test_sha256"]
 
 _BATCH = 64
 
@@ -51,6 +51,22 @@ class _Plain:
     test_sha256: str
 
 
+def labels_sha256(labels: NDArray[np.int64]) -> str:
+    """SHA-256 of (N,) labels, whatever machine holds them."""
+    return _digest(labels).hexdigest()
+
+
+def test_sha256(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """What `predict` makes the `test_sha256` of, for all images at once: (N, C, H, W) pixels and (N,) labels."""
+    digest = _digest(labels)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def _digest(labels: NDArray[np.int64]) -> hashlib._Hash:
+    return hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes())
+
+
 def predict(
     infer: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     rows: Callable[[NDArray[np.int64]], NDArray[np.uint8]],
@@ -59,7 +75,7 @@ def predict(
     progress: Progress = silent,
 ) -> Predictions:
     """infer: (n, C, H, W) pixels -> (n, K) logits. rows: the pixels of the images with those indices. labels: (N,)."""
-    digest = hashlib.sha256(np.ascontiguousarray(labels, "<i8").tobytes())
+    digest = _digest(labels)
     parts = np.array_split(np.arange(len(labels)), max(1, -(-len(labels) // _BATCH)))
     chosen = []
     with progress("Testing", len(parts)) as advance:

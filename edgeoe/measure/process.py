@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,18 +12,21 @@ from types import TracebackType
 from typing import Any
 
 from edgeoe.errors import BackendError
+from edgeoe.import_path import child_environment, import_path
 from edgeoe.interruption import work_begins
 from edgeoe.records import Target, to_json
 
 __all__ = ["Process"]
 
-_PACKAGE = Path(__file__).resolve().parents[2]  # edgeoe lies here, installed or not
+# Only `sys`, which is built in, is imported before the path is ours: not even json from the working folder.
+_START = "import sys; sys.path[:] = sys.argv[1:]; from edgeoe.measure.worker import main; main()"
 
 
 class Process:
     """A fresh process that loads `artifact` and calls it once; see measure/worker.py for what can then be asked.
 
-    It ends where the context is left. Raises BackendError, with what it printed, where the process fails.
+    Nothing is imported from the working folder. It ends where the context is left. Raises BackendError, with what it
+    printed, where the process fails.
     """
 
     def __init__(self, artifact: Path, target: Target) -> None:
@@ -33,15 +35,14 @@ class Process:
     def __enter__(self) -> Process:
         work_begins()
         threads = str(self._target.runtime.threads)
-        paths = os.pathsep.join(filter(None, (str(_PACKAGE), os.environ.get("PYTHONPATH"))))
         self._errors = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "edgeoe.measure.worker"],
+        self._child = subprocess.Popen(  # noqa: S603 - our own Python, and our own program
+            [sys.executable, "-c", _START, *import_path()],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": threads},
+            env=child_environment(OMP_NUM_THREADS=threads),
         )
         self._loaded: dict[str, float] | None = None
         self._send(artifact=str(self._artifact), target=to_json(self._target))

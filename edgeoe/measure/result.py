@@ -18,7 +18,7 @@ from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.speed import SpeedSamples
 from edgeoe.records import Fraction, Target, to_json
 
-__all__ = ["Result", "read_result", "write_result"]
+__all__ = ["Result", "artifact_folder", "artifact_of", "read_result", "write_result"]
 
 _FORMAT = 1
 
@@ -28,7 +28,8 @@ class Result:
     """artifact: its file name. classes, rare: names, and the indices of those with the fewest few samples.
 
     golden_agreement: share of the golden images on which it decides as the student does; None where nobody looked.
-    environment: facts on the device, with `versions` of the runtime. bundle_sha256: of the bundle that it ran from;
+    speed: None where it was not measured, as the machine is not the target's device. environment: facts on the machine,
+    with `versions` of the runtime. bundle_sha256: of the bundle that it ran from;
     empty if from none.
     """
 
@@ -40,7 +41,7 @@ class Result:
     rare: tuple[int, ...]
     golden_agreement: float | None
     predictions: Predictions | None
-    speed: SpeedSamples
+    speed: SpeedSamples | None
     environment: dict[str, Any]
     settings: dict[str, Any]
     bundle_sha256: str = ""
@@ -72,8 +73,13 @@ def read_result(path: Path) -> Result:
     """The result that `write_result` wrote, of which every figure can be used. Raises RunError if the file is none."""
     try:
         data = read_json_object(path)
+        if "verdict" in data and "checks" in data:
+            raise RunError(
+                f"{path}: a verdict, as validate and collect write it, and no result. The result that it was made of "
+                "is the result.json that run.py wrote on the device, or the one beside the run's validation.json."
+            )
         if data.pop("format", None) != _FORMAT:
-            raise ValueError("it has another format")
+            raise ValueError(f"it has no key format, or another than {_FORMAT}")
         plain = from_json(_Plain, {key: value for key, value in data.items() if key != "predictions"})
         seen = data.get("predictions")
         predictions = None if seen is None else Predictions.from_json(seen, classes=len(plain.classes))
@@ -98,7 +104,7 @@ class _Plain:
     classes: tuple[str, ...]
     rare: tuple[Annotated[int, Ge(0)], ...]
     golden_agreement: Fraction | None
-    speed: SpeedSamples
+    speed: SpeedSamples | None
     environment: dict[str, Any]
     settings: dict[str, Any]
     bundle_sha256: str = ""
@@ -106,13 +112,19 @@ class _Plain:
 
 def _check(result: _Plain) -> None:
     """Raise ValueError where parts of `result` do not fit together."""
-    speed, processes = result.speed, len(result.speed.calls_ms)
     if len(result.classes) < 2 or any(k >= len(result.classes) for k in result.rare):
         raise ValueError("classes and rare do not fit together")
     if not re.fullmatch("[0-9a-f]{64}", result.artifact_sha256):
         raise ValueError(f"artifact_sha256: {result.artifact_sha256!r} is none")
     if not result.artifact or Path(result.artifact).name != result.artifact:
         raise ValueError(f"artifact: {result.artifact!r} is no file's name")
+    if result.speed is not None:
+        _check_speed(result.speed)
+
+
+def _check_speed(speed: SpeedSamples) -> None:
+    """Raise ValueError unless every list has a value of each process."""
+    processes = len(speed.calls_ms)
     lists = {"load_ms": speed.load_ms, "first_ms": speed.first_ms, "peak_memory_mb": speed.peak_memory_mb}
     lists |= {f"throughput_ips.{batch}": rates for batch, rates in speed.throughput_ips.items()}
     if processes < 2 or not all(speed.calls_ms) or speed.batch not in speed.throughput_ips:
@@ -120,3 +132,15 @@ def _check(result: _Plain) -> None:
     for name, values in lists.items():
         if len(values) != processes:
             raise ValueError(f"speed.{name}: {len(values)} values of {processes} processes")
+
+
+def artifact_folder(path: Path) -> Path:
+    """Where a bundle keeps the artifact that its result at `path` is of."""
+    return path.with_name(f"{path.stem}-artifact")
+
+
+def artifact_of(path: Path, result: Result) -> Path:
+    """Where the artifact of the result at `path` is: where a bundle keeps it, else beside it, as in a run."""
+    name = Path(result.artifact).name
+    kept = artifact_folder(path) / name
+    return kept if kept.is_file() else path.with_name(name)

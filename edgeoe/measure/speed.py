@@ -14,7 +14,7 @@ from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
 from edgeoe.records import MeasureSettings, Positive, Target
 
-__all__ = ["SpeedSamples", "measure_speed"]
+__all__ = ["SpeedSamples", "measure_speed", "measured_batches"]
 
 _THROUGHPUT_SECONDS = 0.5
 
@@ -46,7 +46,7 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
     """
     settings = target.measure
     with (
-        Watch(cores=target.runtime.affinity, gpu=_on_nvidia(target)) as watch,
+        Watch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
         parts = []
@@ -59,7 +59,9 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
         load_ms=tuple(part.load_ms for part in parts),
         first_ms=tuple(part.first_ms for part in parts),
         peak_memory_mb=tuple(part.peak_memory_mb for part in parts),
-        throughput_ips={batch: tuple(part.throughput_ips[batch] for part in parts) for batch in _batches(settings)},
+        throughput_ips={
+            batch: tuple(part.throughput_ips[batch] for part in parts) for batch in measured_batches(settings)
+        },
         unsteady=sum(not part.steady for part in parts),
         watched=watch.facts(),
         disturbed=watch.reasons(settings.max_foreign_load),
@@ -103,9 +105,6 @@ def _one_process(artifact: Path, target: Target) -> _Part:
         )
 
 
-def _on_nvidia(target: Target) -> bool:
-    return target.backend == "tensorrt" or target.runtime.provider in ("cuda", "tensorrt")
-
-
-def _batches(settings: MeasureSettings) -> list[int]:
+def measured_batches(settings: MeasureSettings) -> list[int]:
+    """The batch sizes that images per second are measured at, ascending."""
     return sorted({settings.batch, *settings.throughput_batches})

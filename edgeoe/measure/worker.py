@@ -1,4 +1,4 @@
-"""The other side of measure/process.py: `python -m edgeoe.measure.worker` loads one artifact and times its calls.
+"""The other side of measure/process.py, in a process of its own: loads one artifact and times its calls.
 
 It speaks JSON, a line each way. First comes the job {"artifact", "target"}, answered with {"load_ms", "first_ms"}; then
 commands {"do": name, ...}, each answered with what the method of that name returns. An error is answered with
@@ -118,7 +118,3 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         serve(sys.stdin, answers)
-
-
-if __name__ == "__main__":
-    main()

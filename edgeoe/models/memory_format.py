@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgeoe.errors import first_line
+from edgeoe.errors import first_line, pass_on_out_of_memory
 
 __all__ = ["UnitStride", "to_faster_format"]
 
@@ -117,6 +117,7 @@ def _failure(model: nn.Module, x: Tensor, *, trains: bool) -> str:
             with torch.enable_grad(), UnitStride(), _NoStridedKernel():  # type: ignore[no-untyped-call]
                 trial(x).float().square().sum().backward()
     except Exception as reason:
+        pass_on_out_of_memory(reason)
         return first_line(reason)
     return ""
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
+from edgeoe.files import write_atomic
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
@@ -75,7 +76,9 @@ def rebuild(source: TeacherSource, teacher: nn.Module, x: Tensor, *, classes: in
 
 def _save_weights(teacher: nn.Module, path: Path, source: TeacherSource) -> None:
     try:
-        save_model(teacher, str(path))
+        write_atomic(path, lambda temporary: save_model(teacher, str(temporary)))
+    except OSError:  # a full disk says nothing about the teacher
+        raise
     except Exception as reason:  # safetensors raises nearly anything over what is no dense tensor of its own
         pass_on_out_of_memory(reason)
         what = f"{type(reason).__name__}: {first_line(reason)}"

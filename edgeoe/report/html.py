@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from edgeoe.measure.accuracy import accuracy_from_predictions
+from edgeoe.measure.judge import UNLIMITED
 from edgeoe.measure.result import Result, read_result
+from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import Accuracy, Check, Estimate, Outcome, Speed, Verdict, worst
+from edgeoe.records import Accuracy, Check, Estimate, MeasureSettings, Outcome, Speed, Verdict, worst
 from edgeoe.report.wording import speed_text
 from edgeoe.run import Run
 
@@ -123,21 +125,30 @@ class _Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """How fast it ran. beyond: processes whose p99 the axis has no room for."""
+
+    speed: Speed
+    processes: tuple[_Process, ...]
+    axis: Axis
+    beyond: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """What the page shows of one target. beyond: processes whose p99 the axis has no room for."""
+    """What the page shows of one target. running: None where no speed was measured, and `not_measured` why."""
 
     outcome: Outcome
     judged: tuple[_Judged, ...]
+    has_budget: bool
     noise: tuple[str, ...]
     notes: tuple[str, ...]
     drop: Estimate | None
     result: Result
-    speed: Speed
+    running: _Running | None
+    not_measured: str
     accuracy: Accuracy | None
     classes: tuple[_Class, ...]
-    processes: tuple[_Process, ...]
-    axis: Axis
-    beyond: int
 
 
 def _target(run: Run, name: str, counts: list[int]) -> _Target:
@@ -148,22 +159,30 @@ def _target(run: Run, name: str, counts: list[int]) -> _Target:
     accuracy = None
     if seen is not None:
         accuracy = accuracy_from_predictions(seen.chosen, seen.labels, classes=len(result.classes), rare=result.rare)
-    processes = tuple(
-        _Process(*(nearest_rank(np.asarray(calls), share) for share in (0.05, 0.50, 0.95, 0.99)))
-        for calls in result.speed.calls_ms
-    )
-    fastest, slowest = min(one.p5 for one in processes), max(one.p95 for one in processes)
-    room = 1.05 * max(slowest, float(np.median([one.p99 for one in processes])))
     return _Target(
         outcome=Verdict(checks).outcome,
         judged=tuple(_Judged(check, _around(check)) for check in checks),
+        has_budget=any(check.name not in UNLIMITED for check in checks),
         noise=tuple(record["noise"]),
         notes=tuple(record.get("notes", ())),
         drop=_estimate(record["intervals"]["drop"]),
         result=result,
-        speed=speed_from_samples(result.speed, result.target.measure),
+        running=_running(result.speed, result.target.measure) if result.speed and record["latency_ms"] else None,
+        not_measured=record.get("not_measured") or "",
         accuracy=accuracy,
         classes=_classes(result, accuracy, counts) if accuracy else (),
+    )
+
+
+def _running(samples: SpeedSamples, settings: MeasureSettings) -> _Running:
+    processes = tuple(
+        _Process(*(nearest_rank(np.asarray(calls), share) for share in (0.05, 0.50, 0.95, 0.99)))
+        for calls in samples.calls_ms
+    )
+    fastest, slowest = min(one.p5 for one in processes), max(one.p95 for one in processes)
+    room = 1.05 * max(slowest, float(np.median([one.p99 for one in processes])))
+    return _Running(
+        speed=speed_from_samples(samples, settings),
         processes=processes,
         axis=Axis(0.95 * fastest, room),
         beyond=sum(one.p99 > room for one in processes),
@@ -179,7 +198,7 @@ def _classes(result: Result, accuracy: Accuracy, counts: list[int]) -> tuple[_Cl
 
 def _around(check: Check) -> Axis | None:
     """A scale with some room around the limit and what was measured; none where nothing was."""
-    if check.measured is None:
+    if check.measured is None or check.limit is None:
         return None
     ends = (check.measured.low, check.measured.value, check.measured.high, check.limit)
     low, high = (pick(end for end in ends if math.isfinite(end)) for pick in (min, max))

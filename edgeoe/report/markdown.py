@@ -46,7 +46,10 @@ def markdown_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict
     lines += [f"- note: {_safe(note)}" for note in record.get("notes", [])]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     latency = record["latency_ms"]
-    lines.append(f"{latency['n']} calls in {latency['processes']} processes, batch {latency['batch']}.")
+    if latency:
+        lines.append(f"{latency['n']} calls in {latency['processes']} processes, batch {latency['batch']}.")
+    else:
+        lines.append(f"Latency was {_safe(record['not_measured'])}.")
     return "\n".join([*lines, *_environment(record["environment"]), "", "</details>", ""])
 
 

@@ -23,8 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeoe.interruption import work_begins
+from edgeoe.measure.judge import UNLIMITED
 from edgeoe.models.names import by_reason, shortened
-from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Verdict
+from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Speed, Verdict
 from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [
@@ -163,29 +164,34 @@ def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
 
 def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
     """Print accuracy and latency of one artifact."""
-    latency = m.speed.latency
-    rows = [
-        *_accuracy_rows(classes, m),
-        ("p50", milliseconds(latency.p50)),
-        ("p90", milliseconds(latency.p90)),
-        (f"p99 (n = {latency.n} in {latency.processes} processes, batch {latency.batch})", milliseconds(latency.p99)),
-        *(
-            (f"throughput, batch {batch}", interval(rate, "images/s", digits=0))
-            for batch, rate in m.speed.throughput_ips.items()
-        ),
-        ("loading", milliseconds(m.speed.load_ms)),
-        ("first call", milliseconds(m.speed.first_ms)),
-        ("peak memory", interval(m.speed.peak_memory_mb, "MB", digits=1)),
-        ("size", f"{m.size_bytes / 1e6:.3f} MB"),
-    ]
+    size = ("size", f"{m.size_bytes / 1e6:.3f} MB")
+    rows = [*_accuracy_rows(classes, m), *(_speed_rows(m.speed) if m.speed else ()), size]
     images = sum(m.accuracy.images_per_class) if m.accuracy else 0
     out.print(table(f"{target}, {images or 'no'} test images", ("", "measured [95 %]"), rows))
-    for reason in m.speed.noise:
+    if m.not_measured:
+        say(("latency", "yellow"), f" {m.not_measured}")
+    for reason in m.speed.noise if m.speed else ():
         say(("noise", "yellow"), f": {reason}")
     for note in m.notes:
         say(("note", "yellow"), f": {note}")
     if m.random_weights:
         say(("random weights", "yellow"), ": the teacher never learned, accuracy and recall say nothing")
+
+
+def _speed_rows(speed: Speed) -> list[tuple[str, str]]:
+    latency = speed.latency
+    return [
+        ("p50", milliseconds(latency.p50)),
+        ("p90", milliseconds(latency.p90)),
+        (f"p99 (n = {latency.n} in {latency.processes} processes, batch {latency.batch})", milliseconds(latency.p99)),
+        *(
+            (f"throughput, batch {batch}", interval(rate, "images/s", digits=0))
+            for batch, rate in speed.throughput_ips.items()
+        ),
+        ("loading", milliseconds(speed.load_ms)),
+        ("first call", milliseconds(speed.first_ms)),
+        ("peak memory", interval(speed.peak_memory_mb, "MB", digits=1)),
+    ]
 
 
 def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, str]]:
@@ -207,6 +213,6 @@ def show_verdict(target: str, verdict: Verdict) -> None:
     """Print each check and the verdict."""
     for check in verdict.checks:
         say("  ", (f"{check.outcome:<12}", COLOUR[check.outcome]), f" {check_text(check)}")
-    if len(verdict.checks) == 1:
+    if all(check.name in UNLIMITED for check in verdict.checks):
         say((f"  no budget in the profile of {target}: only the build itself was judged", "dim"))
     say(f"{target}: ", (verdict.outcome, f"bold {COLOUR[verdict.outcome]}"))

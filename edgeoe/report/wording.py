@@ -26,6 +26,8 @@ def accuracy_text(change: AccuracyChange) -> str:
 
 def check_text(check: Check) -> str:
     """A check with what was measured, its interval and its limit."""
+    if check.limit is None:
+        return f"{check.name}: {check.reason}"
     limit = f"{check.sense} {check.limit:g}"
     if check.measured is None:
         return f"{check.name} {limit}: {check.reason}"

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from edgeoe.backends import Backend
+from edgeoe.errors import BackendError
 from edgeoe.feasibility import require_buildable
+from edgeoe.measure.environment import environment
+from edgeoe.measure.here import bundle_command, differences, is_of_every_machine
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Artifact, Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.lower import graph_for
 
-__all__ = ["build"]
+__all__ = ["build", "require_runtime"]
 
 
 def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     """Build the artifact for `target` from the run's graph, and prove that it loads and runs.
 
-    Raises TargetError if the profile asks for what can't be, RunError if its graph was not exported.
+    Raises TargetError if the profile asks for what can't be, RunError if its graph was not exported, BackendError where
+    only the device itself can build.
     """
     require_buildable(target)
+    require_runtime(run, target)
     graph = graph_for(run, target)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     folder = f"targets/{target.name}"
@@ -40,3 +45,25 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     )
     run.write_record(f"{folder}/engine.json", artifact)
     return artifact
+
+
+def require_runtime(run: Run, target: Target) -> None:
+    """Raise BackendError unless artifacts for `target` can be built and run on this machine; it names the way out."""
+    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    differs = differences(target, environment())
+    reason = "a plan is built on the device that runs it" if differs and not backend.portable else ""
+    if not reason:
+        try:
+            backend.check(target)
+        except BackendError as missing:
+            if not differs and (target.on_cpu or not is_of_every_machine(target)):
+                raise
+            if not differs:
+                raise BackendError(
+                    f"{str(missing).rstrip('.')}; if the device is another machine, say so in [device] of "
+                    f"{target.name} (machine, board_model, cpu, gpu), and edgeoe bundle or deploy take it there."
+                ) from None
+            reason = str(missing).rstrip(".")
+    if reason:
+        told = f"target {target.name}: not built here: {'; '.join(differs)}; {reason}."
+        raise BackendError(f"{told} Take it to the device: {bundle_command(run.path, target.name)}")

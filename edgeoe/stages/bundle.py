@@ -20,11 +20,12 @@ import zstandard
 from numpy.typing import NDArray
 
 from edgeoe import __version__
-from edgeoe.data.samples import Samples, rarest
-from edgeoe.device import FORMAT
+from edgeoe.data.samples import rarest
+from edgeoe.device import FORMAT, LIBRARY
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.feasibility import require_buildable
 from edgeoe.files import write_atomic
+from edgeoe.measure.predictions import labels_sha256, test_sha256
 from edgeoe.progress import Progress, silent
 from edgeoe.records import Target, to_json
 from edgeoe.registry import BACKENDS
@@ -34,7 +35,7 @@ from edgeoe.stages.lower import graph_for, graph_made_by
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 
-__all__ = ["BundleRecord", "bundle", "bundle_facts_file", "teacher_file"]
+__all__ = ["BundleRecord", "archive_file", "bundle", "bundle_facts_file", "teacher_file", "unpacked_folder"]
 
 _LEVEL = 19
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -43,7 +44,15 @@ _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".tar.gz": lambda data: gzip.compress(data, compresslevel=9, mtime=0),
     ".tar": lambda data: data,
 }
-_START = """\
+_START = f"""\
+import os
+import sys
+
+# What is imported comes from {LIBRARY}/, or is installed: never from this folder, nor from where this is started.
+here = os.path.dirname(os.path.realpath(__file__))
+installed = [path for path in sys.path if os.path.isabs(path) and os.path.realpath(path) not in (here, os.getcwd())]
+sys.path[:] = [os.path.join(here, "{LIBRARY}"), *installed]
+
 from edgeoe.device import main
 
 if __name__ == "__main__":
@@ -62,6 +71,16 @@ class BundleRecord:
     precision: str
     test_images: int
     files: tuple[str, ...]
+
+
+def archive_file(target: str) -> str:
+    """The file in a run that `deploy` packs for a target elsewhere: gzip, as a fresh board has no zstd."""
+    return f"targets/{target}/{unpacked_folder(target)}.tar.gz"
+
+
+def unpacked_folder(target: str) -> str:
+    """The folder that a bundle unpacks to."""
+    return f"edgeoe-{target}"
 
 
 def bundle_facts_file(target: str) -> str:
@@ -85,17 +104,28 @@ def bundle(
     pack = _packer(out)
     require_buildable(target)
     samples = read_test(run, test, progress=progress) if test else None
-    files = dict(_files(run, target, samples))
-    facts = _facts(run, target, {name: sha256(data).hexdigest() for name, data in sorted(files.items())})
+    pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
+    said = None
+    if samples and target.budget.max_drop is not None:
+        said = teacher_predictions(run, samples, progress=progress)
+    files = dict(_files(run, target))
+    if samples and pixels is not None:
+        files |= {"test-images.npy": _npy(pixels), "test-labels.npy": _npy(samples.labels)}
+    hashes = {name: sha256(data).hexdigest() for name, data in sorted(files.items())}
+    facts = {
+        **_facts(run, target),
+        "size_bytes": len(files["model.onnx"]),
+        "test": _test_facts(pixels, samples.labels) if samples and pixels is not None else None,
+        "files": hashes,
+    }
     files["bundle.json"] = (json.dumps(facts, indent=1) + "\n").encode()
-    packed = pack(_tar(files, root=f"edgeoe-{target.name}"))
+    packed = pack(_tar(files, root=unpacked_folder(target.name)))
     try:
         write_atomic(out, lambda path: path.write_bytes(packed))
     except OSError as reason:
         raise ConfigError(f"--out {out}: can't be written: {reason.strerror}.") from None
     run.forget(bundle_facts_file(target.name), teacher_file(target.name))
-    if samples and target.budget.max_drop is not None:
-        said = teacher_predictions(run, samples, progress=progress)
+    if said:
         run.write_record(teacher_file(target.name), said.to_json())
     run.write(bundle_facts_file(target.name), lambda path: path.write_bytes(files["bundle.json"]))
     return BundleRecord(
@@ -116,19 +146,25 @@ def _packer(out: Path) -> Callable[[bytes], bytes]:
     raise ConfigError(f"--out must end with {', '.join(_PACKERS)}. Got {out.name!r}.")
 
 
-def _files(run: Run, target: Target, samples: Samples | None) -> Iterator[tuple[str, bytes]]:
+def _files(run: Run, target: Target) -> Iterator[tuple[str, bytes]]:
     yield "model.onnx", graph_for(run, target, here=False).read_bytes()
     for name, array in run.read_tensors("golden.safetensors", made_by=graph_made_by(run, target)).items():
         yield f"golden-{name}.npy", _npy(array)
-    if samples:
-        yield "test-images.npy", _npy(samples.images.rows(np.arange(len(samples.labels))))
-        yield "test-labels.npy", _npy(samples.labels)
     yield "run.py", _START.encode()
     yield "README.txt", _readme(target).encode()
     yield from _runner_files(target)
 
 
-def _facts(run: Run, target: Target, files: Mapping[str, str]) -> dict[str, Any]:
+def _test_facts(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """What tells whether predictions are of these images, and judged by these labels."""
+    return {
+        "images": len(labels),
+        "labels_sha256": labels_sha256(labels),
+        "test_sha256": test_sha256(pixels, labels),
+    }
+
+
+def _facts(run: Run, target: Target) -> dict[str, Any]:
     facts = run_facts(run)
     return {
         "format": FORMAT,
@@ -138,7 +174,6 @@ def _facts(run: Run, target: Target, files: Mapping[str, str]) -> dict[str, Any]
         "rare": rarest(np.asarray(facts.counts)),
         "preprocess": {"mean": facts.preprocess.mean, "std": facts.preprocess.std},
         "graph": _graph_record(run, graph_for(run, target, here=False).name),
-        "files": files,
     }
 
 
@@ -158,9 +193,9 @@ def _npy(array: NDArray[Any]) -> bytes:
 def _readme(target: Target) -> str:
     return (
         f"A model for {target.description or target.name}, and what builds, checks and measures it there.\n\n"
-        "    python3 run.py --out validation.json\n\n"
-        f"It needs Python 3.10 or newer, numpy and {target.backend}, and no network. Take validation.json back:\n\n"
-        "    edgeoe collect RUN validation.json\n"
+        "    python3 run.py --out result.json\n\n"
+        f"It needs Python 3.10 or newer, numpy and {target.backend}, and no network. Take result.json back:\n\n"
+        "    edgeoe collect RUN result.json\n"
     )
 
 
@@ -180,14 +215,14 @@ def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
     backend = BACKENDS[target.backend].partition(":")[0]
     for module in _reached(("edgeoe.device", "edgeoe.measure.worker", backend)):
         path = _source(module)
-        yield path.relative_to(_PACKAGE.parent).as_posix(), path.read_bytes()
+        yield f"{LIBRARY}/{path.relative_to(_PACKAGE.parent).as_posix()}", path.read_bytes()
     spec = importlib.util.find_spec("annotated_types")
     assert spec is not None  # noqa: S101 - a requirement
     assert spec.origin is not None  # noqa: S101
-    yield "annotated_types/__init__.py", Path(spec.origin).read_bytes()
+    yield f"{LIBRARY}/annotated_types/__init__.py", Path(spec.origin).read_bytes()
     licence = metadata.distribution("annotated-types").read_text("licenses/LICENSE")
     if licence:
-        yield "annotated_types/LICENSE", licence.encode()
+        yield f"{LIBRARY}/annotated_types/LICENSE", licence.encode()
 
 
 def _source(module: str) -> Path:

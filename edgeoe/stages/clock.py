@@ -18,8 +18,9 @@ from torch import nn
 
 from edgeoe.backends import Backend, Runner
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError
+from edgeoe.errors import BackendError, ExportError, TargetError
 from edgeoe.graph.export import onnx_from_student
+from edgeoe.measure.here import require_here
 from edgeoe.records import Target
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.targets import load_target
@@ -34,10 +35,11 @@ _log = logging.getLogger(__name__)
 def new_clock(target: Target, preprocess: Preprocess) -> Clock:
     """A function that measures networks on `target`: each is exported and built, and they take turns.
 
-    It returns the median milliseconds of one image for each. Raises ExportError or BackendError where a network
-    can't be exported, or the target's runtime is not here.
+    It returns the median milliseconds of one image for each. Raises TargetError if this machine is not the target's
+    device, BackendError if its runtime is not here; then ExportError or BackendError where a network can't be exported
+    or built.
     """
-    resolve(BACKENDS, target.backend, kind="backend")
+    _backend_here(target)
 
     def latency_ms(models: Sequence[nn.Module]) -> list[float]:
         turns = time_in_turns(models, target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS)
@@ -46,8 +48,16 @@ def new_clock(target: Target, preprocess: Preprocess) -> Clock:
     return latency_ms
 
 
+def _backend_here(target: Target) -> Backend:
+    """The backend of `target`. Raises TargetError or BackendError if nothing can be measured on it here."""
+    require_here(target, way_out="Work on the device, or choose a target that is here: host-cpu is this machine.")
+    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend.check(target)
+    return backend
+
+
 def clock_on_first(targets: Sequence[Target], preprocess: Preprocess) -> Clock:
-    """A clock on the first of `targets` whose runtime is here; host-cpu stands in, and a warning says so, if none is.
+    """A clock on the first of `targets` that is here; host-cpu stands in, and a warning says so, if none is.
 
     Raises ExportError where a network can't be exported, BackendError if it can't be run on host-cpu either.
     """
@@ -56,7 +66,7 @@ def clock_on_first(targets: Sequence[Target], preprocess: Preprocess) -> Clock:
         for target in targets:
             try:
                 return new_clock(target, preprocess)(models)
-            except BackendError as reason:
+            except (BackendError, TargetError) as reason:
                 _log.warning("latencies can't be measured on %s: %s", target.name, reason)
         _log.warning("host-cpu stands in for %s", ", ".join(target.name for target in targets))
         return new_clock(load_target("host-cpu"), preprocess)(models)
@@ -76,9 +86,9 @@ def time_in_turns(
     """Milliseconds of one image for each of `models` on `target`, in each of several turns.
 
     A turn is the median of `calls` calls; there are at least `min_turns`, and more until `seconds` have passed.
-    Raises ExportError or BackendError as `new_clock` does.
+    Raises what `new_clock` and its clock raise.
     """
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = _backend_here(target)
     x = np.zeros((1, *preprocess.shape), np.float32)
     with TemporaryDirectory() as folder, ExitStack() as opened:
         runners = []

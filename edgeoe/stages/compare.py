@@ -22,7 +22,9 @@ from edgeoe.measure.duel import Round, play_round
 from edgeoe.measure.environment import environment
 from edgeoe.measure.fingerprint import differing
 from edgeoe.measure.gate import gate, with_holm
-from edgeoe.measure.result import Result, read_result
+from edgeoe.measure.here import bundle_command, differences, not_measured
+from edgeoe.measure.result import Result, artifact_of, read_result
+from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
 from edgeoe.records import AccuracyChange, Artifact, Comparison, LatencyChange, Target
@@ -70,16 +72,18 @@ def compare(
 ) -> list[Comparison]:
     """(target, base, new) for each target -> a comparison each.
 
-    Where both artifacts are at hand they are measured here, one against the other; else, or with `stored`, by what was
-    measured of them earlier, on like devices. Raises RunError where neither can be done.
+    Where both artifacts are at hand, and this machine is the target's device, they are measured here, one against the
+    other; else, or with `stored`, by what was measured of them earlier, on like devices. Raises RunError where neither
+    can be done.
     """
-    alpha = _ALPHA / len(sides)  # to stop by; with_holm then takes back what is too strict
-    seen = [
-        _interleaved(target, base, new, settings, alpha, progress)
-        if base.artifact and new.artifact and not stored
-        else _from_stored(target, base, new, settings, alpha)
-        for target, base, new in sides
-    ]
+    alpha, facts = _ALPHA / len(sides), environment()  # to stop by; with_holm then takes back what is too strict
+    seen = []
+    for target, base, new in sides:
+        elsewhere = () if stored else differences(target, facts)
+        if base.artifact and new.artifact and not stored and not elsewhere:
+            seen.append(_interleaved(target, base, new, settings, alpha, progress))
+        else:
+            seen.append(_from_stored(target, base, new, settings, alpha, elsewhere))
     p50s = [change for one in seen for change in one.changes if change.quantity == "p50"]
     p99s = [change for one in seen for change in one.changes if change.quantity == "p99"]
     held = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
@@ -134,7 +138,7 @@ def find_side(text: str, target: Target, store: Store) -> Side:
         result = read_result(path)
         if result.target.name != target.name:
             raise RunError(f"{path}: a result for {result.target.name}, not for {target.name}.")
-        artifact = path.with_name(result.artifact)
+        artifact = artifact_of(path, result)
         return Side(name=text, artifact=artifact if _is(artifact, result) else None, result=result)
     if path.is_file():
         suffix = _backend(target).suffix
@@ -214,20 +218,40 @@ def _tolerance(quantity: _Quantity, settings: GateSettings) -> float:
     return settings.tolerance if quantity == "p50" else settings.p99_tolerance
 
 
-def _from_stored(target: Target, base: Side, new: Side, settings: GateSettings, alpha: float) -> _Latency:
-    if not base.result or not new.result:
-        missing = new if base.result else base
-        raise RunError(
-            f"{missing.name}: neither both artifacts nor both results are at hand for {target.name}. "
-            f"Measure it: edgeoe validate {quoted(missing.name)} --target {quoted(target.name)} --test DIR"
-        )
+def _from_stored(
+    target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, elsewhere: Sequence[str]
+) -> _Latency:
+    """elsewhere: what tells this machine from the target's device, where that is why nothing is measured here."""
+    one, other = (_measured_on_device(target, side, elsewhere) for side in (base, new))
+    assert base.result is not None  # noqa: S101 - it has a speed
+    assert new.result is not None  # noqa: S101
     differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbed(side))]
-    changes = () if differs else tuple(_decide_stored(base.result, new.result, q, settings, alpha) for q in _QUANTITIES)
+    changes: tuple[LatencyChange, ...] = ()
+    if not differs:
+        changes = tuple(_decide_stored(one, other, quantity, settings, alpha) for quantity in _QUANTITIES)
     return _Latency(
         how="stored",
         changes=changes,
         reason=f"the stored latencies can't be compared: {'; '.join(differs)}" if differs else "",
         environment=new.result.environment,
+    )
+
+
+def _measured_on_device(target: Target, side: Side, elsewhere: Sequence[str]) -> SpeedSamples:
+    """What was measured of `side` on the target's own device. Raises RunError, with the way out, if nothing was."""
+    result = side.result
+    differs = elsewhere or (differences(target, result.environment) if result else ())
+    if result and result.speed and not differences(target, result.environment):
+        return result.speed
+    if differs:
+        raise RunError(
+            f"target {target.name}: {not_measured(differs)}, and no latency from the device is at hand for "
+            f"{side.name}. Measure there: {bundle_command('RUN', target.name)}, and take the result back: "
+            "edgeoe collect RUN result.json"
+        )
+    raise RunError(
+        f"{side.name}: neither both artifacts nor both results are at hand for {target.name}. "
+        f"Measure it: edgeoe validate {side.name} --target {target.name} --test DIR"
     )
 
 
@@ -238,7 +262,7 @@ def _differences(base: Result, new: Result) -> Iterator[str]:
             (f"[runtime] {key}", getattr(base.target.runtime, key), getattr(new.target.runtime, key))
             for key in ("threads", "spinning", "affinity", "provider", "unit")
         ),
-        ("batch", base.speed.batch, new.speed.batch),
+        ("batch", *(side.speed.batch if side.speed else None for side in (base, new))),
         ("backend", base.target.backend, new.target.backend),
     ]
     for field, was, now in told:
@@ -247,15 +271,16 @@ def _differences(base: Result, new: Result) -> Iterator[str]:
 
 
 def _disturbed(side: Side) -> list[str]:
-    return [f"{side.name} was disturbed: {why}" for why in (side.result.speed.disturbed if side.result else ())]
+    speed = side.result.speed if side.result else None
+    return [f"{side.name} was disturbed: {why}" for why in (speed.disturbed if speed else ())]
 
 
 def _decide_stored(
-    base: Result, new: Result, quantity: _Quantity, settings: GateSettings, alpha: float
+    base: SpeedSamples, new: SpeedSamples, quantity: _Quantity, settings: GateSettings, alpha: float
 ) -> LatencyChange:
     base_ms, new_ms = (
-        np.asarray([nearest_rank(np.asarray(calls), _QUANTITIES[quantity]) for calls in side.speed.calls_ms])
-        for side in (base, new)
+        np.asarray([nearest_rank(np.asarray(calls), _QUANTITIES[quantity]) for calls in speed.calls_ms])
+        for speed in (base, new)
     )
     return decide_unpaired(base_ms, new_ms, quantity=quantity, tolerance=_tolerance(quantity, settings), alpha=alpha)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError, PruningError
+from edgeoe.errors import BackendError, ExportError, PruningError, TargetError
 from edgeoe.measure.decision import decide_paired
 from edgeoe.models.pruning import Pruned
 from edgeoe.models.structure import read_structure
@@ -34,7 +34,8 @@ def compare_speed(
     """How fast the student is beside its teacher on each of `targets`, as fp32 graphs, one image at a time.
 
     Faster or slower is only what the whole 95 % interval of the ratio shows, beyond the 2 % by which two sessions of
-    one network may differ. Where the runtime is not here, or a network can't be exported, the record says why.
+    one network may differ. The record says why there is no figure where the target is not this machine, its runtime is
+    missing, or a network can't be exported.
     channel_multiple: that the student's widths were kept at. Returns nothing where nothing was pruned.
     """
     if not pruned.removed and not pruned.dropped:
@@ -54,7 +55,7 @@ def _compare_on(
         base_ms, new_ms = time_in_turns(
             (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
         )
-    except (BackendError, ExportError) as reason:
+    except (BackendError, ExportError, TargetError) as reason:
         return SpeedUp(target=target.name, reason=str(reason))
     change = decide_paired(base_ms, new_ms, quantity="p50", tolerance=TOLERANCE)
     outcome: Pace = _OUTCOMES.get(change.change, "about as fast")

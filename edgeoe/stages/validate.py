@@ -14,15 +14,17 @@ from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError, quoted
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.artifact import measure_artifact
+from edgeoe.measure.here import differences, not_measured
 from edgeoe.measure.judge import judge
 from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.measure.result import Result, write_result
 from edgeoe.measure.statistics import paired_difference
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Artifact, Estimate, Measurement, Target, Verdict, to_json
+from edgeoe.records import Artifact, Estimate, Measurement, Speed, Target, Verdict, to_json
 from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import Run, file_sha256
+from edgeoe.stages.build import require_runtime
 from edgeoe.stages.facts import run_facts
 from edgeoe.stages.lower import graph_for, recipe_for
 from edgeoe.stages.overlap import report_test_overlap
@@ -34,7 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> tuple[Measurement, Verdict]:
-    """Measure the built artifact's accuracy on `test` and its speed here, and judge both."""
+    """Measure the built artifact's accuracy on `test` and its speed here, and judge both.
+
+    On a machine that is not the target's device no speed is measured, and the verdict is inconclusive at best.
+    Raises BackendError where the artifact can't run here.
+    """
+    require_runtime(run, target)
     artifact = built_artifact(run, target)
     path = run.file(artifact.artifact, made_by=f"build {quoted(run.path)} --target {quoted(target.name)}")
     golden = run.read_tensors("golden.safetensors", made_by=f"export {quoted(run.path)}")
@@ -87,7 +94,9 @@ def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
 
 def conclude(run: Run, target: Target, result: Result, teacher: Predictions | None) -> tuple[Measurement, Verdict]:
     """Make figures of a result, judge them by the budget of `target`, and write both into the run."""
-    seen = result.predictions
+    seen, differs = result.predictions, differences(target, result.environment)
+    speed = None if differs or result.speed is None else speed_from_samples(result.speed, target.measure)
+    watched = result.speed.watched if result.speed else {}
     measurement = Measurement(
         artifact_sha256=result.artifact_sha256,
         size_bytes=result.size_bytes,
@@ -96,10 +105,11 @@ def conclude(run: Run, target: Target, result: Result, teacher: Predictions | No
         if seen is None
         else accuracy_from_predictions(seen.chosen, seen.labels, classes=len(result.classes), rare=result.rare),
         drop=None if seen is None or teacher is None else _drop(teacher, seen),
-        speed=speed_from_samples(result.speed, target.measure),
-        environment={**result.environment, **result.speed.watched},
-        settings={**asdict(target.measure), **asdict(target.runtime), **result.settings},
+        speed=speed,
+        environment={**result.environment, **watched},
+        settings={**result.settings, **asdict(target.measure), **asdict(target.runtime)},
         random_weights=run_facts(run).random_weights,
+        not_measured="" if speed else not_measured(differs or ["the result has no speed"]),
         notes=_notes(result),
     )
     verdict = judge(measurement, target.budget)
@@ -131,10 +141,34 @@ def _drop(teacher: Predictions, own: Predictions) -> Estimate:
 
 def validate_record(measurement: Measurement, verdict: Verdict, classes: Sequence[str]) -> dict[str, object]:
     """The result record of `validate`: plain values under stable keys, their intervals under `intervals`."""
-    accuracy, speed = measurement.accuracy, measurement.speed
-    latency = speed.latency
     return {
         **_accuracy_record(measurement, classes),
+        **_speed_record(measurement.speed),
+        "not_measured": measurement.not_measured or None,
+        "verdict": verdict.outcome,
+        "checks": to_json(verdict.checks),
+        "classes": list(classes),
+        "intervals": {
+            "accuracy": to_json(measurement.accuracy),
+            "drop": to_json(measurement.drop),
+            "speed": to_json(measurement.speed),
+        },
+        "golden_agreement": measurement.golden_agreement,
+        "artifact_sha256": measurement.artifact_sha256,
+        "size_bytes": measurement.size_bytes,
+        "environment": measurement.environment,
+        "settings": measurement.settings,
+        "random_weights": measurement.random_weights,
+        "notes": list(measurement.notes),
+    }
+
+
+def _speed_record(speed: Speed | None) -> dict[str, object]:
+    if speed is None:
+        keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb")
+        return {**dict.fromkeys(keys), "noise": []}
+    latency = speed.latency
+    return {
         "latency_ms": {
             "p50": latency.p50.value,
             "p90": latency.p90.value,
@@ -148,17 +182,6 @@ def validate_record(measurement: Measurement, verdict: Verdict, classes: Sequenc
         "first_ms": speed.first_ms.value,
         "peak_memory_mb": speed.peak_memory_mb.value,
         "noise": list(speed.noise),
-        "verdict": verdict.outcome,
-        "checks": to_json(verdict.checks),
-        "classes": list(classes),
-        "intervals": {"accuracy": to_json(accuracy), "drop": to_json(measurement.drop), "speed": to_json(speed)},
-        "golden_agreement": measurement.golden_agreement,
-        "artifact_sha256": measurement.artifact_sha256,
-        "size_bytes": measurement.size_bytes,
-        "environment": measurement.environment,
-        "settings": measurement.settings,
-        "random_weights": measurement.random_weights,
-        "notes": list(measurement.notes),
     }
 
 

@@ -36,7 +36,9 @@ def device(stub_cuda: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     spec.loader.exec_module(trt)
     modules = tmp_path_factory.mktemp("modules")  # for the processes that measure
     shutil.copyfile(HERE / "fake_tensorrt.py", modules / "tensorrt.py")
-    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.syspath_prepend(modules)
+    smi = ("Stub (nvgpu)", "540.4.0", "", "", "")
+    monkeypatch.setattr("edgeoe.measure.environment.ask_nvidia_smi", lambda *_: smi)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(stub_cuda.parent))
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))

@@ -116,3 +116,30 @@ def test_a_build_that_fails_leaves_the_earlier_artifact(
 
 def test_it_says_what_an_artifact_is_tied_to(backend: Backend) -> None:
     assert {"python", "edgeoe"} < set(backend.versions())
+
+
+def test_it_tells_without_a_graph_that_it_is_here(backend: Backend, target: Target) -> None:
+    backend.check(target)
+
+
+def test_an_artifact_that_may_be_built_elsewhere_is_the_graph(
+    backend: Backend, target: Target, exported: Path, tmp_path: Path
+) -> None:
+    backend.build(exported / "student.onnx", target, tmp_path / "artifact")
+    same = (tmp_path / "artifact").read_bytes() == (exported / "student.onnx").read_bytes()
+    assert same == backend.portable
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"runtime": RuntimeSettings(provider="cuda")}, "provider = 'cuda': this onnxruntime has"),
+        ({"backend": "openvino", "runtime": RuntimeSettings(unit="npu")}, "unit = 'npu': OpenVINO finds|not installed"),
+        ({"backend": "tensorrt"}, "TensorRT|CUDA"),
+    ],
+)
+def test_what_is_not_here_is_told_without_a_graph(change: dict[str, object], message: str) -> None:
+    target = replace(load_target("host-cpu"), **change)  # type: ignore[arg-type]
+    made: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    with pytest.raises(BackendError, match=message):
+        made.check(target)

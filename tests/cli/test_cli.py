@@ -15,7 +15,10 @@ import tomli_w
 from made_up import QUICK_PROFILE
 from PIL import Image
 
+from edgeoe.cli.next_steps import after_verdict
 from edgeoe.errors import RunError
+from edgeoe.measure.judge import judge
+from edgeoe.records import Accuracy, Budget, Estimate, Latency, Measurement, Speed
 from edgeoe.report.wording import speed_text
 from edgeoe.settings import CompressSettings
 from edgeoe.targets import find_target
@@ -175,6 +178,101 @@ def test_a_broken_budget_is_exit_code_1(edgeoe: Edgeoe, built: Path, pictures: P
     assert code == FAILED
     assert re.search(r"failed +size_mb .*, at most 1e-06\nquick: failed\n", out)
     assert read_json("v.json")["verdict"] == "failed"
+
+
+AWAY = '[device]\nmachine = "riscv64"\n'
+
+
+def test_elsewhere_nothing_passes_and_the_way_to_the_device_is_next(
+    edgeoe: Edgeoe, exported: Path, pictures: Path
+) -> None:
+    write_target("away", AWAY)
+    assert edgeoe("build", "run", "--target", "away")[0] == PASSED
+    code, out, _ = edgeoe(
+        *("validate", "run", "--target", "away", "--test", pictures / "test"),
+        *("--json", "v.json", "--junit", "v.xml", "--markdown", "v.md"),
+    )
+    assert code == INCONCLUSIVE
+    assert re.search(r"\nlatency not measured here: this is \S+( \(.*\))?, away is riscv64\n", out)
+    assert re.search(r"inconclusive +device: not measured here: this is .*\n", out)
+    assert "no budget in the profile of away: only the build itself was judged\naway: inconclusive\n" in out
+    assert out.endswith("next: edgeoe bundle run --target away -o away.tar.gz --test DIR\n")
+    assert (read_json("v.json")["latency_ms"], read_json("v.json")["verdict"]) == (None, "inconclusive")
+    assert "Latency was not measured here: this is" in Path("v.md").read_text(encoding="utf-8")
+    Path("edgeoe.toml").unlink()
+    code, out, _ = edgeoe("baseline", "save", "run", "--target", "away", "--json", "b.json")
+    assert (code, read_json("b.json")["p50_ms"]) == (PASSED, None)
+    assert "without a latency, not measured here: this is" in out
+    assert edgeoe("baseline", "list")[0] == PASSED
+    code, _, err = edgeoe("compare", "main", "run", "--target", "away")
+    assert code == USER_ERROR
+    assert complaint(err).startswith("target away: not measured here: this is ")
+
+
+def test_deploy_to_another_machine_says_what_to_type_there(
+    edgeoe: Edgeoe, exported: Path, settings: CompressSettings, pictures: Path
+) -> None:
+    write_config(replace(settings, seed=1), command="deploy")
+    write_target("away", AWAY)
+    code, out, err = edgeoe(
+        *("deploy", "--out", "run", "--target", "away", "--target", "quick", "--test", pictures / "test"),
+        *("--json", "d.json"),
+    )
+    assert code == INCONCLUSIVE, err
+    archive = "run/targets/away/edgeoe-away.tar.gz"
+    assert re.search(rf"away: inconclusive, not measured here: this is .*, away is riscv64\n{archive}: ", out)
+    assert out.endswith(
+        f"""\
+  scp {archive} DEVICE:
+  ssh DEVICE tar -xf edgeoe-away.tar.gz
+  ssh DEVICE python3 edgeoe-away/run.py --out result.json
+  scp DEVICE:result.json .
+  edgeoe collect run result.json
+next: scp {archive} DEVICE:
+"""
+    )
+    record = read_json("d.json")["targets"]
+    assert record["quick"]["verdict"] == "passed"
+    assert (record["away"]["verdict"], record["away"]["bundle"]["path"]) == ("inconclusive", archive)
+
+
+@pytest.mark.parametrize(
+    ("noise", "budget", "step"),
+    [
+        (
+            ("others used 62 % of the cores",),
+            {"p99_ms": 1e6},
+            "validate a   (when the machine is quiet: others used 62",
+        ),
+        ((), {"p50_ms": 2.0}, "validate a   (with more processes in [measure] of quick: "),
+        ((), {"top1": 0.7}, "validate a   (with more test images: "),
+        (("others used 62 % of the cores",), {"top1": 0.7}, "validate a   (with more test images: "),
+        ((), {"max_drop": 0.1}, "edgeoe bundle run --target quick -o quick.tar.gz --test DIR"),
+        ((), {"size_mb": 1.0}, "edgeoe targets show quick   (its budget), or compress again with other settings"),
+        ((), {}, "edgeoe export run --sensitivity   (the artifact decides otherwise than its student)"),
+    ],
+)
+def test_the_next_step_is_what_helps(noise: tuple[str, ...], budget: dict[str, float], step: str) -> None:
+    call, share = Estimate(2.0, 1.8, 2.3), Estimate(0.7, 0.6, 0.8)
+    measured = Measurement(
+        artifact_sha256="0",
+        size_bytes=2_000_000,
+        golden_agreement=1.0 if budget else 0.5,
+        accuracy=Accuracy(
+            top1=share, recall_per_class=(share,), mean_recall=share, rare_recall=share, worst_recall=share,
+            rare_classes=(0,), images_per_class=(50,),
+        ),
+        drop=None,
+        speed=Speed(
+            latency=Latency(p50=call, p90=call, p99=call, n=100, batch=1, processes=8),
+            load_ms=call, first_ms=call, peak_memory_mb=call, throughput_ips={1: call}, noise=noise,
+        ),
+        environment={},
+        settings={},
+    )  # fmt: skip
+    limits: dict[str, Any] = budget
+    verdict = judge(measured, Budget(**limits))
+    assert after_verdict(Path("run"), "quick", measured, verdict, again="validate a").startswith(step)
 
 
 def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path, pictures: Path) -> None:

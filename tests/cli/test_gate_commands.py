@@ -66,16 +66,23 @@ def test_a_baseline_is_saved_listed_shown_and_compared(edgeoe: Edgeoe, measured:
     assert Path("c.md").read_text().startswith("<!-- edgeoe -->\n**edgeoe: ✅ passed**")
 
 
+ONE_EACH = ("load_ms", "first_ms", "peak_memory_mb")
+
+
 def test_stored_results_need_no_artifact_and_can_fail(edgeoe: Edgeoe, measured: Path) -> None:
     Path("slow").mkdir()
     own = json.loads((measured / "run/targets/quick/result.json").read_text())
     own["speed"]["calls_ms"] = [[1.0 + 0.001 * call + 0.01 * process for call in range(50)] for process in range(8)]
+    for one in (own["speed"], own["speed"]["throughput_ips"]):
+        one |= {
+            key: values[:1] * 8 for key, values in one.items() if key in (*ONE_EACH, *own["speed"]["throughput_ips"])
+        }
     own["speed"]["disturbed"] = []  # whatever this machine did meanwhile
     Path("fast.json").write_text(json.dumps(own))
     own["speed"]["calls_ms"] = [[2 * call for call in calls] for calls in own["speed"]["calls_ms"]]
     Path("slow/slow.json").write_text(json.dumps(own))
-    code, out, _ = edgeoe("compare", "fast.json", "slow/slow.json", "--target", "quick", "--stored", "--github")
-    assert code == 1
+    code, out, err = edgeoe("compare", "fast.json", "slow/slow.json", "--target", "quick", "--stored", "--github")
+    assert code == 1, err
     assert "::error title=p50 regressed on quick::+100.0 %25" in out
     assert out.endswith("quick: failed\n")
 
@@ -96,7 +103,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
     subprocess.run(["tar", "-xf", "b.tar.gz"], check=True)
     ran = subprocess.run([sys.executable, "edgeoe-quick/run.py"], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    code, out, err = edgeoe("collect", "run", "validation.json", "--junit", "v.xml", "--json", "v.json")
+    code, out, err = edgeoe("collect", "run", "result.json", "--junit", "v.xml", "--json", "v.json")
     assert code == 0, err
     assert out.splitlines()[-1].startswith("next: edgeoe baseline save")
     assert json.loads(Path("v.json").read_text())["golden_agreement"] == 1.0
@@ -120,6 +127,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
         ("bundle run --target quick -o run/student.onnx/b.tar", "--out run/student.onnx/b.tar: can't be written"),
         ("collect run nothing.json", "nothing.json: no such file."),
         ("collect run run/manifest.json", "run/manifest.json: not a result of this edgeoe"),
+        ("collect run run/targets/quick/validation.json", "run/targets/quick/validation.json: a verdict, as validate"),
         ("collect run run/targets/quick/result.json", "run/targets/quick/bundle.json: missing. Make it: edgeoe bundle"),
     ],
 )

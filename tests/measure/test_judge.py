@@ -21,6 +21,7 @@ def measurement(
     drop: Estimate | None = LOST,
     noise: tuple[str, ...] = (),
     images: bool = True,
+    elsewhere: str = "",
 ) -> Measurement:
     call = Estimate(2.0, 1.8, 2.3)
     accuracy = Accuracy(
@@ -38,7 +39,9 @@ def measurement(
         golden_agreement=agreement,
         accuracy=accuracy if images else None,
         drop=drop,
-        speed=Speed(
+        speed=None
+        if elsewhere
+        else Speed(
             latency=Latency(p50=call, p90=call, p99=call, n=100, batch=1, processes=8),
             load_ms=call,
             first_ms=call,
@@ -48,6 +51,7 @@ def measurement(
         ),
         environment={},
         settings={},
+        not_measured=elsewhere,
     )
 
 
@@ -135,3 +139,32 @@ def test_every_budget_key_is_judged() -> None:
 def test_the_worst_check_decides(outcomes: tuple[Outcome, ...], verdict: Outcome) -> None:
     checks = tuple(Check(name="x", limit=1, sense="at most", measured=None, outcome=outcome) for outcome in outcomes)
     assert Verdict(checks).outcome == verdict
+
+
+def test_what_is_not_measured_on_the_device_never_passes() -> None:
+    why = "not measured here: this is x86_64, pi is aarch64"
+    verdict = judge(measurement(elsewhere=why), Budget())
+    assert verdict.outcome == "inconclusive"
+    assert [(check.name, check.outcome, check.reason) for check in verdict.checks[1:]] == [
+        ("device", "inconclusive", why)
+    ]
+    running: dict[str, Any] = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "peak_memory_mb"), 1000000.0)
+    checks = judge(measurement(elsewhere=why), Budget(**running, throughput_ips=1)).checks[2:]
+    assert [(check.measured, check.outcome, check.reason) for check in checks] == [(None, "inconclusive", why)] * 5
+
+
+def test_accuracy_and_size_are_judged_wherever_they_were_measured() -> None:
+    away = measurement(elsewhere="not measured here")
+    assert judge(away, Budget(top1=0.9)).outcome == "failed"
+    assert judge(away, Budget(size_mb=1.0)).outcome == "failed"
+    names = {check.name: check.outcome for check in judge(away, Budget(top1=0.5, size_mb=2.0, max_drop=0.1)).checks}
+    assert names == {
+        "golden_agreement": "passed", "device": "inconclusive", "top1": "passed", "size_mb": "passed",
+        "max_drop": "passed",
+    }  # fmt: skip
+
+
+def test_a_drop_without_the_teachers_predictions_says_so() -> None:
+    _, check = judge(measurement(drop=None), Budget(max_drop=0.1)).checks
+    assert check.outcome == "inconclusive"
+    assert check.reason == ("the teacher's predictions are missing: bundle again with --test and max_drop in [budget]")

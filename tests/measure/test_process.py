@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hostile import hostile_folder, imported
 from made_up import QUICK
 
 from edgeoe.errors import BackendError
@@ -103,5 +104,21 @@ def test_what_libraries_print_does_not_get_between(
         "sys.modules[__name__] = onnxruntime\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     with Process(exported / "student.onnx", target) as process:
         assert process.loaded()["load_ms"] > 0
+
+
+@pytest.mark.parametrize("pythonpath", [None, "", ".", "{folder}"])
+def test_nothing_is_imported_from_the_working_folder(
+    exported: Path, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pythonpath: str | None
+) -> None:
+    folder = hostile_folder(tmp_path / "hostile")
+    monkeypatch.chdir(folder)
+    if pythonpath is None:
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+    else:
+        monkeypatch.setenv("PYTHONPATH", pythonpath.format(folder=folder))
+    with Process(exported / "student.onnx", target) as process:
+        assert process.loaded()["load_ms"] > 0
+    assert imported(folder) == ""

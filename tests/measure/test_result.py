@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from made_up import result, speed
 
 from edgeoe.errors import RunError
-from edgeoe.measure.result import read_result, write_result
+from edgeoe.measure.result import artifact_folder, artifact_of, read_result, write_result
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -37,6 +38,7 @@ def _without(key: str) -> Any:
     "spoil",
     [
         _without("speed"),
+        lambda data: {**data, "speed": {**data["speed"], "calls_ms": [1.0]}},
         _without("format"),
         _without("artifact_sha256"),
         lambda data: {**data, "format": 99},
@@ -66,3 +68,68 @@ def test_what_is_no_result_is_refused_in_one_line(spoil: Any, tmp_path: Path) ->
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"r\.json: no such file"):
         read_result(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("calls_ms", [], "calls_ms is empty"),
+        ("calls_ms", [[1.0], []], "calls_ms is empty for a process"),
+        ("calls_ms", [[1.0, -2.0]], "calls_ms holds -2.0, which is no finite number above 0"),
+        ("calls_ms", [[math.nan]], "calls_ms holds nan, which is no finite number above 0"),
+        ("calls_ms", [[None]], "calls_ms holds None, which is no finite number above 0"),
+        ("calls_ms", [[True]], "calls_ms holds True, which is no finite number above 0"),
+        ("load_ms", [0], "load_ms holds 0, which is no finite number above 0"),
+        ("first_ms", [], "first_ms is empty"),
+        ("peak_memory_mb", [math.inf], "peak_memory_mb holds inf, which is no finite number above 0"),
+        ("throughput_ips", {}, "throughput_ips is empty"),
+        ("throughput_ips", {"1": [-1]}, "throughput_ips holds -1, which is no finite number above 0"),
+    ],
+)
+def test_what_no_clock_ever_showed_is_refused_by_field(field: str, value: Any, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_result(path, result())
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "speed": {**data["speed"], field: value}}))
+    with pytest.raises(RunError) as raised:
+        read_result(path)
+    assert str(raised.value) == f"{path}: speed.{told}."
+
+
+@pytest.mark.parametrize("key", ["environment", "settings", "size_bytes", "artifact"])
+def test_a_field_of_another_kind_is_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_result(path, result())
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: [1]}))
+    with pytest.raises(RunError, match=rf"r\.json: {key} is \[1\], which is no (dict|int|str)\."):
+        read_result(path)
+
+
+def test_a_verdict_is_told_from_a_result(tmp_path: Path) -> None:
+    path = tmp_path / "validation.json"
+    path.write_text(json.dumps({"verdict": "passed", "checks": []}))
+    with pytest.raises(RunError) as raised:
+        read_result(path)
+    assert str(raised.value).startswith(f"{path}: a verdict, as validate and collect write it, and no result. ")
+    assert "result.json that run.py wrote on the device" in str(raised.value)
+
+
+@pytest.mark.parametrize(("text", "told"), [("{", "no JSON"), ("[]", "no JSON object"), ("{}", "it has no key format")])
+def test_what_a_file_is_instead_is_told(text: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(RunError, match=rf"r\.json: not a result of this edgeoe: {told}"):
+        read_result(tmp_path / "r.json")
+
+
+def test_where_nothing_was_measured_there_is_no_speed(tmp_path: Path) -> None:
+    write_result(tmp_path / "r.json", result(speed=None))
+    assert read_result(tmp_path / "r.json").speed is None
+
+
+def test_the_artifact_is_where_a_bundle_keeps_it_or_beside(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    assert artifact_of(path, result()) == tmp_path / "model.onnx"
+    artifact_folder(path).mkdir()
+    (artifact_folder(path) / "model.onnx").touch()
+    assert artifact_of(path, result()) == tmp_path / "mine-artifact" / "model.onnx"
+    assert artifact_of(path, result(artifact="../../etc/passwd")) == tmp_path / "passwd"

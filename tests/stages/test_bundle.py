@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from hostile import hostile_folder, imported
 from made_up import QUICK
 
-from edgeoe.errors import ConfigError, RunError, TargetError
-from edgeoe.measure.result import read_result
+from edgeoe.device import run_bundle
+from edgeoe.errors import BackendError, ConfigError, RunError, TargetError
+from edgeoe.measure.result import artifact_of, read_result
 from edgeoe.pipeline import build, bundle, collect, export, validate
-from edgeoe.records import Budget, Target
+from edgeoe.progress import silent
+from edgeoe.records import Budget, DeviceFacts, Target
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.bundle import BundleRecord
 from edgeoe.targets import load_target
@@ -57,7 +60,7 @@ def device(tmp_path: Path) -> Callable[[Path], subprocess.CompletedProcess[str]]
         "sys.meta_path.insert(0, Refuse())\n"
     )
 
-    def run(folder: Path, out: str = "validation.json") -> subprocess.CompletedProcess[str]:
+    def run(folder: Path, out: str = "result.json") -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "PYTHONPATH": str(blocker.parent)}
         command = [sys.executable, str(folder / "run.py"), "--out", out]
         return subprocess.run(
@@ -72,16 +75,6 @@ def made(exported: Path, target: Target, pictures: Path, tmp_path: Path) -> tupl
     """A run, its bundle with test images, and the record."""
     run, out = Run.open(exported), tmp_path / "bundle.tar.zst"
     return run, out, bundle(run, target, out=out, test=pictures / "test")
-
-
-@pytest.fixture
-def measured(
-    made: tuple[Run, Path, BundleRecord], tmp_path: Path, device: Callable[..., subprocess.CompletedProcess[str]]
-) -> tuple[Run, Path]:
-    """A run, and the result that its bundle wrote on the device."""
-    folder = unpacked(made[1], tmp_path / "unpacked")
-    device(folder)
-    return made[0], folder.parent / "validation.json"
 
 
 def test_the_same_run_gives_the_same_bytes(
@@ -125,10 +118,10 @@ def test_it_runs_without_edgeoe_and_is_collected(
     ran = device(folder)
     assert ran.returncode == 0, ran.stderr
     assert "same class as the student on 100.0 % of the golden images" in ran.stdout
-    result = read_result(folder.parent / "validation.json")
+    result = read_result(folder.parent / "result.json")
     assert result.golden_agreement == 1.0
     assert len(result.speed.calls_ms) == 2
-    judged_by, measurement, verdict = collect(run, folder.parent / "validation.json")
+    judged_by, measurement, verdict = collect(run, folder.parent / "result.json")
     assert (judged_by, verdict.outcome) == (target, "passed")
     build(run, target)
     here, _ = validate(run, target, test=pictures / "test")
@@ -145,7 +138,7 @@ def test_without_test_images_accuracy_is_unknown(
     bundle(run, replace(target, budget=Budget(top1=0.1)), out=tmp_path / "b.tar.zst")
     folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
     assert device(folder).returncode == 0
-    _, measurement, verdict = collect(run, folder.parent / "validation.json")
+    _, measurement, verdict = collect(run, folder.parent / "result.json")
     assert measurement.accuracy is None
     assert verdict.outcome == "inconclusive"
     record = json.loads((exported / "targets" / "host-cpu" / "validation.json").read_text())
@@ -163,12 +156,12 @@ def test_the_drop_against_the_teacher_is_judged_from_a_device(
     bundle(run, strict, out=tmp_path / "b.tar.zst", test=pictures / "test")
     folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
     assert device(folder).returncode == 0
-    _, measurement, verdict = collect(run, folder.parent / "validation.json")
+    _, measurement, verdict = collect(run, folder.parent / "result.json")
     assert measurement.drop is not None
     assert (verdict.checks[-1].name, verdict.checks[-1].outcome) == ("max_drop", "passed")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "golden-logits.npy", "edgeoe/device.py"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden-logits.npy", "lib/edgeoe/device.py"])
 def test_a_changed_file_is_refused_on_the_device(
     name: str,
     made: tuple[Run, Path, BundleRecord],
@@ -181,24 +174,113 @@ def test_a_changed_file_is_refused_on_the_device(
     ran = device(folder)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "not the file that was bundled. Unpack the bundle again." in ran.stderr
-    assert not (folder.parent / "validation.json").exists()
+    assert not (folder.parent / "result.json").exists()
 
 
-def test_a_result_of_an_earlier_bundle_is_not_collected(
-    measured: tuple[Run, Path], target: Target, tmp_path: Path
+def test_it_overwrites_nothing_but_what_it_wrote_itself(
+    made: tuple[Run, Path, BundleRecord], tmp_path: Path, device: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    run, result = measured
-    bundle(run, target, out=tmp_path / "later.tar.zst")
-    with pytest.raises(RunError, match=r"not from the bundle that .* made last for host-cpu"):
-        collect(run, result)
+    folder = unpacked(made[1], tmp_path / "unpacked")
+    place = folder.parent
+    (place / "model.onnx").write_text("a model of somebody's")
+    assert device(folder, "v.json").returncode == 0
+    assert (place / "model.onnx").read_text() == "a model of somebody's"
+    before = read_result(place / "v.json")
+    assert artifact_of(place / "v.json", before) == place / "v-artifact" / "model.onnx"
+    assert file_sha256(place / "v-artifact" / "model.onnx") == before.artifact_sha256
+    assert device(folder, "v.json").returncode == 0, "what it wrote itself, it replaces"
+    assert sorted(path.name for path in place.iterdir()) == ["edgeoe-host-cpu", "model.onnx", "v-artifact", "v.json"]
 
 
-def test_another_profiles_budget_may_judge(measured: tuple[Run, Path], target: Target) -> None:
-    run, result = measured
-    strict = replace(target, budget=Budget(size_mb=1e-6))
-    assert collect(run, result, target=strict)[2].outcome == "failed"
-    with pytest.raises(RunError, match="a result for host-cpu, not for t4"):
-        collect(run, result, target=replace(target, name="t4"))
+@pytest.mark.parametrize(
+    ("there", "out", "message"),
+    [
+        ("notes.json", "notes.json", "notes.json: exists and is no result of a bundle. Choose another --out."),
+        ("v.json/a", "v.json", "v.json: exists and is no result of a bundle. Choose another --out."),
+        ("v-artifact/a", "v.json", "v-artifact: exists and is not what an earlier run wrote. Choose another --out."),
+        ("v-artifact", "v.json", "v-artifact: exists and is not what an earlier run wrote. Choose another --out."),
+        ("a", "a/v.json", "--out a/v.json: can't be written: File exists."),
+    ],
+)
+def test_somebody_elses_files_are_refused_before_anything_is_built(
+    made: tuple[Run, Path, BundleRecord],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: str,
+    out: str,
+    message: str,
+) -> None:
+    folder = unpacked(made[1], tmp_path / "unpacked")
+    place = tmp_path / "place"
+    (place / there).parent.mkdir(parents=True)
+    (place / there).write_text("mine")
+    monkeypatch.chdir(place)
+    with pytest.raises(RunError) as raised:
+        run_bundle(folder, Path(out), progress=silent)
+    assert str(raised.value) == message
+    assert [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()] == [there]
+
+
+def test_a_module_that_was_not_bundled_is_refused(
+    made: tuple[Run, Path, BundleRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpacked(made[1], tmp_path / "unpacked")
+    (folder / "lib" / "extra.py").touch()
+    with pytest.raises(RunError, match=r"lib/extra\.py: no file of this bundle, and it may be imported"):
+        run_bundle(folder, tmp_path / "v.json", progress=silent)
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "in the bundle"])
+def test_what_lies_where_it_is_started_is_not_imported(
+    made: tuple[Run, Path, BundleRecord], tmp_path: Path, where: str
+) -> None:
+    folder = unpacked(made[1], tmp_path / "unpacked")
+    place = hostile_folder(tmp_path / "place" if where == "elsewhere" else folder)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    ran = subprocess.run(
+        [sys.executable, str(folder / "run.py")],
+        cwd=place, env=environment, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert imported(place) == ""
+    assert read_result(place / "result.json").speed is not None
+
+
+def test_on_another_machine_than_the_device_no_latency_is_measured(
+    exported: Path, target: Target, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, elsewhere = Run.open(exported), replace(target, device=DeviceFacts(cpu="No Such Processor"))
+    bundle(run, elsewhere, out=tmp_path / "b.tar.zst", test=pictures / "test")
+    folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
+    monkeypatch.setattr("edgeoe.measure.artifact.measure_speed", None)
+    result = run_bundle(folder, tmp_path / "v.json", progress=silent)
+    assert (result.speed, result.golden_agreement) == (None, 1.0)
+    _, measurement, verdict = collect(run, tmp_path / "v.json")
+    assert (measurement.speed, verdict.outcome) == (None, "inconclusive")
+    assert "is for No Such Processor" in measurement.not_measured
+    assert measurement.accuracy is not None
+
+
+def test_a_plan_is_not_built_on_another_machine_than_the_device(exported: Path, tmp_path: Path) -> None:
+    bundle(Run.open(exported), replace(load_target("t4"), precision="fp32"), out=tmp_path / "b.tar.zst")
+    folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
+    with pytest.raises(BackendError, match=r"^not built here: .*t4.*\. A plan is built on the device that runs it\.$"):
+        run_bundle(folder, tmp_path / "v.json", progress=silent)
+
+
+def test_an_interruption_leaves_nothing(
+    made: tuple[Run, Path, BundleRecord], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = unpacked(made[1], tmp_path / "unpacked")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeoe.device.measure_artifact", interrupt)
+    (tmp_path / "place").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        run_bundle(folder, tmp_path / "place" / "v.json", progress=silent)
+    assert list((tmp_path / "place").iterdir()) == []
 
 
 def test_a_tensorrt_bundle_brings_its_backend_and_the_calibration(exported: Path, tmp_path: Path) -> None:
@@ -206,8 +288,8 @@ def test_a_tensorrt_bundle_brings_its_backend_and_the_calibration(exported: Path
     export(run, precisions=["fp32", "int8"])
     record = bundle(run, target, out=tmp_path / "b.tar.zst")
     needed = ("tensorrt", "tensorrt_engine", "tensorrt_bindings", "cuda")
-    assert {f"edgeoe/backends/{name}.py" for name in needed} < set(record.files)
-    assert "edgeoe/backends/onnxruntime.py" not in record.files
+    assert {f"lib/edgeoe/backends/{name}.py" for name in needed} < set(record.files)
+    assert "lib/edgeoe/backends/onnxruntime.py" not in record.files
     facts = json.loads((unpacked(tmp_path / "b.tar.zst", tmp_path / "u") / "bundle.json").read_text())
     assert facts["graph"]["path"] == "student-int8-trt.onnx"
     assert facts["graph"]["calibration"] == "percentile"

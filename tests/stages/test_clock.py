@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ConfigError
+from edgeoe.errors import BackendError, ConfigError, TargetError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.records import RuntimeSettings, Target
 from edgeoe.stages import clock
@@ -72,6 +72,9 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
     class Backend:
         def __init__(self) -> None:
             self.opened = 0
+
+        def check(self, target: object) -> None:
+            pass
 
         def build(self, graph: object, target: object, artifact: object) -> None:
             pass
@@ -152,3 +155,10 @@ def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
 def test_an_unknown_runtime_is_refused_before_anything_is_exported(target: Target) -> None:
     with pytest.raises(ConfigError, match="unknown backend 'tensorflow'"):
         new_clock(replace(target, backend="tensorflow"), PREPROCESS)
+
+
+def test_a_device_that_is_not_here_is_refused_before_anything_is_exported() -> None:
+    with pytest.raises(TargetError) as raised:
+        new_clock(load_target("jetson-xavier-nx"), PREPROCESS)
+    assert str(raised.value).startswith("target jetson-xavier-nx: not measured here: this ")
+    assert str(raised.value).endswith("choose a target that is here: host-cpu is this machine.")

@@ -256,3 +256,38 @@ def test_a_result_of_another_target_is_refused(target: Target, tmp_path: Path) -
     write_result(tmp_path / "r.json", result())
     with pytest.raises(RunError, match="a result for host-cpu, not for t4"):
         find_side(str(tmp_path / "r.json"), replace(target, name="t4"), Store(tmp_path))
+
+
+PI = {"machine": "aarch64", "board": "Raspberry Pi 5 Model B Rev 1.0", "cpu": "Cortex-A76", "versions": {}}
+
+
+def on_pi(**changes: Any) -> Any:
+    return result(**{"target": load_target("raspberry-pi-5"), "environment": PI, **changes})
+
+
+def test_on_another_machine_than_the_device_nothing_is_measured(duel: Callable[..., list[int]]) -> None:
+    """Both artifacts are at hand, but what the device measured of them is compared."""
+    played = duel(1.0)
+    base, new = two(Path("x.onnx"), base=on_pi(), new=on_pi(speed=speed(ms=4.0, seed=1)))
+    (made,) = compare([(load_target("raspberry-pi-5"), base, new)], SETTINGS)
+    assert (made.how, made.outcome, played) == ("stored", "failed", [])
+    assert made.environment == PI
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("new", [None, {"speed": None}, {"environment": {"machine": "x86_64", "cpu": "A CPU"}}])
+def test_without_a_latency_from_the_device_the_way_there_is_told(
+    new: dict[str, Any] | None, stored: bool, duel: Callable[..., list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "environment", lambda: {"machine": "x86_64", "cpu": "A CPU"})
+    sides = two(Path("x.onnx"), base=on_pi(), **({} if new is None else {"new": on_pi(**new)}))
+    with pytest.raises(RunError) as raised:
+        compare([(load_target("raspberry-pi-5"), *sides)], SETTINGS, stored=stored)
+    told = str(raised.value)
+    if stored and (new is None or "speed" in new):
+        assert told.startswith("new: neither both artifacts nor both results")
+    else:
+        assert told.startswith(
+            "target raspberry-pi-5: not measured here: this is x86_64 (A CPU), raspberry-pi-5 is aarch64"
+        )
+        assert "edgeoe bundle RUN --target raspberry-pi-5 -o raspberry-pi-5.tar.gz --test DIR" in told

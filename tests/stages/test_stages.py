@@ -19,11 +19,14 @@ from made_up import QUICK
 from torch import nn
 
 from edgeoe.data.samples import find_samples, load_samples
-from edgeoe.errors import DataError, ExportError, RunError
+from edgeoe.errors import BackendError, DataError, ExportError, RunError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import build, export, validate
-from edgeoe.records import Budget, Target
+from edgeoe.records import Budget, DeviceFacts, RuntimeSettings, Target
+from edgeoe.report.html import report_page
+from edgeoe.report.junit import junit_of_verdict
+from edgeoe.report.markdown import markdown_of_verdict
 from edgeoe.run import Run, file_sha256
 from edgeoe.stages.compress import _one_of_each_class_first
 from edgeoe.stages.facts import run_facts
@@ -212,3 +215,52 @@ def test_a_graph_that_fails_the_parity_gate_is_not_left_behind(
         assert not (exported / name).exists(), "nor what an earlier export had left"
     with pytest.raises(RunError, match="Make it: edgeoe export"):
         build(Run.open(exported), target)
+
+
+def test_elsewhere_accuracy_is_judged_and_no_latency_is_measured(
+    exported: Path, target: Target, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeoe.measure.artifact.measure_speed", None)
+    run, away = Run.open(exported), replace(target, name="away", device=DeviceFacts(cpu="No Such Processor"))
+    build(run, away)
+    measurement, verdict = validate(run, away, test=pictures / "test")
+    assert (measurement.speed, measurement.golden_agreement) == (None, 1.0)
+    assert measurement.accuracy is not None
+    assert measurement.not_measured.endswith(", away is for No Such Processor")
+    assert [(check.name, check.outcome) for check in verdict.checks] == [
+        ("golden_agreement", "passed"),
+        ("device", "inconclusive"),
+    ]
+    record = run.read_record("targets/away/validation.json", made_by="validate")
+    keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb")
+    assert {key: record[key] for key in keys} == dict.fromkeys(keys)
+    assert (record["verdict"], record["noise"], record["intervals"]["speed"]) == ("inconclusive", [], None)
+    page = report_page(run)
+    assert "away is for No Such Processor" in page
+    assert "Latency at batch" not in page
+    assert "inconclusive on away" in markdown_of_verdict("away", record, verdict).replace("**", "").replace("\\", "")
+    assert 'errors="1"' in junit_of_verdict("away", record, verdict)
+    assert validate(run, replace(away, budget=Budget(top1=1.0)), test=pictures / "test")[1].outcome == "failed"
+
+
+def test_what_only_the_device_can_build_is_refused_with_the_way_out(exported: Path, pictures: Path) -> None:
+    run, jetson = Run.open(exported), replace(load_target("jetson-orin-nano"), precision="fp32")
+    for stage in (lambda: build(run, jetson), lambda: validate(run, jetson, test=pictures / "test")):
+        with pytest.raises(BackendError) as raised:
+            stage()
+        assert str(raised.value).startswith("target jetson-orin-nano: not built here: this ")
+        assert str(raised.value).endswith(
+            f"a plan is built on the device that runs it. Take it to the device: edgeoe bundle {exported} "
+            "--target jetson-orin-nano -o jetson-orin-nano.tar.gz --test DIR"
+        )
+    assert not (exported / "targets").exists()
+
+
+def test_a_runtime_that_only_the_device_has_is_refused_with_the_way_out(exported: Path, target: Target) -> None:
+    runtime = RuntimeSettings(provider="openvino", unit="gpu")
+    away = replace(target, device=DeviceFacts(cpu="No Such Processor"), runtime=runtime)
+    with pytest.raises(BackendError, match=r"not built here: .*; provider = 'openvino'.* edgeoe bundle .*host-cpu"):
+        build(Run.open(exported), away)
+    told = r"^provider = 'openvino': this onnxruntime has .*; if the device is another machine, say so in \[device\]"
+    with pytest.raises(BackendError, match=told):
+        build(Run.open(exported), replace(away, device=DeviceFacts()))

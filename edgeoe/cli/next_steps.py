@@ -1,0 +1,44 @@
+"""What helps after a verdict, and the lines that take a bundle to its device and its result back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeoe.errors import quoted
+from edgeoe.measure.here import bundle_command
+from edgeoe.measure.judge import BY_IMAGES, RUNNING
+from edgeoe.records import Measurement, Verdict
+from edgeoe.stages.bundle import unpacked_folder
+
+__all__ = ["after_verdict", "lines_for_device"]
+
+
+def after_verdict(
+    run: Path, target: str, m: Measurement, verdict: Verdict, *, again: str, bundled: bool = False
+) -> str:
+    """What to do about a verdict that did not pass. again: what measures once more; bundled: from its bundle."""
+    if any(check.outcome == "failed" and check.name == "golden_agreement" for check in verdict.checks):
+        return f"edgeoe export {quoted(run)} --sensitivity   (the artifact decides otherwise than its student)"
+    if verdict.outcome == "failed":
+        return f"edgeoe targets show {quoted(target)}   (its budget), or compress again with other settings"
+    if m.not_measured:
+        return f"{again}, on the device itself" if bundled else bundle_command(run, target)
+    unclear = {check.name for check in verdict.checks if check.outcome == "inconclusive"}
+    if unclear & set(RUNNING) and m.speed and m.speed.noise:
+        return f"{again}   (when the machine is quiet: {m.speed.noise[0]})"
+    if unclear - set(BY_IMAGES):
+        return f"{again}   (with more processes in [measure] of {target}: the limit lies within an interval)"
+    if m.accuracy is None or ("max_drop" in unclear and m.drop is None):
+        return bundle_command(run, target)
+    return f"{again}   (with more test images: the limit lies within an interval, or classes have none)"
+
+
+def lines_for_device(archive: Path, run: Path, target: str) -> list[str]:
+    """The lines to type: here, on the device, and here again. DEVICE is what ssh calls it."""
+    return [
+        f"scp {quoted(archive)} DEVICE:",
+        f"ssh DEVICE tar -xf {quoted(archive.name)}",
+        f"ssh DEVICE python3 {unpacked_folder(target)}/run.py --out result.json",
+        "scp DEVICE:result.json .",
+        f"edgeoe collect {quoted(run)} result.json",
+    ]

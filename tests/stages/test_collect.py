@@ -1,0 +1,203 @@
+"""What a device sends is judged by what the run knows, and refused, field by field, where it contradicts that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up import QUICK, result, speed
+
+from edgeoe.errors import RunError
+from edgeoe.measure.predictions import Predictions
+from edgeoe.measure.result import Result, write_result
+from edgeoe.pipeline import build, bundle, collect, export, validate
+from edgeoe.records import Budget, DeviceFacts, Target, target_from_json
+from edgeoe.run import Run, file_sha256
+from edgeoe.targets import load_target
+
+
+@pytest.fixture
+def target() -> Target:
+    return replace(load_target("host-cpu"), measure=QUICK, budget=Budget(top1=0.99))
+
+
+@pytest.fixture
+def run(exported: Path, target: Target, pictures: Path, tmp_path: Path) -> Run:
+    """A run with a bundle of `target` and its test images."""
+    opened = Run.open(exported)
+    bundle(opened, target, out=tmp_path / "b.tar", test=pictures / "test")
+    return opened
+
+
+def as_bundled(run: Run, name: str = "host-cpu", *, right: int = 15) -> Result:
+    """A result that the bundle might have written, with so many of its 30 test images right."""
+    path = run.path / f"targets/{name}/bundle.json"
+    facts = json.loads(path.read_text())
+    labels = np.arange(30) // 10
+    chosen = np.where(np.arange(30) < right, labels, (labels + 1) % 3)
+    return result(
+        target=target_from_json(facts["target"]),
+        artifact_sha256=facts["files"]["model.onnx"],
+        size_bytes=facts["size_bytes"],
+        classes=tuple(facts["classes"]),
+        rare=tuple(facts["rare"]),
+        predictions=Predictions(chosen, labels, facts["test"]["test_sha256"]) if facts["test"] else None,
+        speed=speed(processes=2),
+        bundle_sha256=file_sha256(path),
+    )
+
+
+@pytest.fixture
+def sent(run: Run, tmp_path: Path) -> Callable[..., Path]:
+    """`sent(changes...)`: the file of a result as the bundle might have written it, but for these fields."""
+
+    def write(**changes: Any) -> Path:
+        write_result(tmp_path / "result.json", replace(as_bundled(run), **changes))
+        return tmp_path / "result.json"
+
+    return write
+
+
+def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], target: Target) -> None:
+    judged_by, measurement, verdict = collect(run, sent())
+    assert (judged_by, verdict.outcome) == (target, "failed")
+    assert measurement.accuracy is not None
+    assert measurement.accuracy.top1.value == 0.5
+    assert (run.path / "targets/host-cpu/validation.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"target": {"budget": Budget()}}, "target.budget.top1 is None, and by the bundle that"),
+        ({"target": {"budget": Budget(top1=0.1)}}, "target.budget.top1 is 0.1, and by"),
+        ({"target": {"precision": "int8"}}, "target.precision is int8, and by"),
+        ({"target": {"device": DeviceFacts(gpu="T4")}}, "target.device.gpu is T4, and by"),
+        ({"target": {"measure": replace(QUICK, batch=7)}}, "target.measure.batch is 7, and by"),
+        ({"classes": ("circle", "square", "cross")}, "classes is ('circle', 'square', 'cross'), and by"),
+        ({"rare": (0,)}, "rare is (0,), and by"),
+        ({"artifact": "other.onnx"}, "artifact is other.onnx, and by"),
+        ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, and by"),
+        ({"size_bytes": 1}, "size_bytes is 1, and by"),
+        ({"golden_agreement": None}, "golden_agreement is None, and by"),
+        ({"golden_agreement": 7.0}, "golden_agreement is 7.0, and by"),
+        ({"predictions": None}, "predictions is missing, and by"),
+        ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, and by"),
+        ({"speed": speed(processes=2, batch=4)}, "speed.batch is 4, and by"),
+        ({"speed": speed(processes=2, calls_ms=((1.0,), (1.0,)))}, "speed.calls_ms is of 1 calls in a process, and by"),
+        ({"speed": speed(processes=2, throughput_ips={8: (1.0, 1.0)})}, "speed.throughput_ips is at batches [8], and"),
+    ],
+)
+def test_a_difference_is_refused_by_its_field(
+    run: Run, sent: Callable[..., Path], target: Target, changes: dict[str, Any], told: str
+) -> None:
+    if "target" in changes:
+        changes = {"target": replace(target, **changes["target"])}
+    path = sent(**changes)
+    with pytest.raises(RunError) as raised:
+        collect(run, path)
+    assert str(raised.value).startswith(f"{path}: {told}")
+    assert not (run.path / "targets/host-cpu/result.json").exists()
+    assert not (run.path / "targets/host-cpu/validation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "field"),
+    [
+        (lambda seen: replace(seen, labels=seen.chosen), "predictions.labels is of other labels"),
+        (
+            lambda seen: replace(seen, chosen=seen.chosen[:9], labels=seen.labels[:9]),
+            "predictions.labels is of 9 image",
+        ),
+        (lambda seen: replace(seen, chosen=seen.chosen[:9]), "predictions.chosen is of 9 images"),
+        (lambda seen: replace(seen, chosen=seen.chosen + 2), "predictions.chosen is class 3"),
+        (lambda seen: replace(seen, test_sha256="1" * 64), "predictions.test_sha256 is 1111"),
+    ],
+)
+def test_predictions_of_other_images_or_labels_are_refused(
+    run: Run, sent: Callable[..., Path], spoil: Callable[[Predictions], Predictions], field: str
+) -> None:
+    seen = as_bundled(run).predictions
+    assert seen is not None
+    with pytest.raises(RunError, match=rf"result\.json: {field}"):
+        collect(run, sent(predictions=spoil(seen)))
+
+
+def test_predictions_that_were_not_asked_for_are_refused(run: Run, sent: Callable[..., Path], target: Target) -> None:
+    seen = as_bundled(run).predictions
+    bundle(run, target, out=run.path / "b.tar")
+    with pytest.raises(RunError, match=r"predictions is there, and by the bundle .* it is missing"):
+        collect(run, sent(predictions=seen))
+
+
+def test_the_teachers_own_predictions_are_of_those_images(run: Run, sent: Callable[..., Path], pictures: Path) -> None:
+    """What the bundle's facts promise of the test images is what predicting on them says."""
+    target = load_target("host-cpu")
+    with_test = replace(target, measure=QUICK)
+    build(run, with_test)
+    validate(run, with_test, test=pictures / "test")
+    seen = json.loads((run.path / "targets/host-cpu/result.json").read_text())["predictions"]
+    facts = json.loads((run.path / "targets/host-cpu/bundle.json").read_text())["test"]
+    assert (seen["test_sha256"], len(seen["labels"])) == (facts["test_sha256"], facts["images"])
+
+
+def test_a_latency_of_another_machine_is_not_judged_as_the_devices(
+    run: Run, target: Target, pictures: Path, tmp_path: Path
+) -> None:
+    pi = replace(target, name="pi", budget=Budget(p50_ms=1e6), device=DeviceFacts(board="raspberry-pi-5"))
+    bundle(run, pi, out=tmp_path / "pi.tar", test=pictures / "test")
+    there = {"machine": "aarch64", "board": "Raspberry Pi 5 Model B Rev 1.0", "versions": {}}
+    for facts, outcome in ((there, "passed"), ({**there, "machine": "x86_64"}, "inconclusive")):
+        write_result(tmp_path / "pi.json", replace(as_bundled(run, "pi"), environment=facts))
+        assert collect(run, tmp_path / "pi.json")[2].outcome == outcome
+    record = json.loads((run.path / "targets/pi/validation.json").read_text())
+    assert (record["latency_ms"], record["verdict"]) == (None, "inconclusive")
+    assert record["not_measured"] == "not measured here: this is x86_64, pi is aarch64"
+
+
+def test_a_result_of_an_earlier_bundle_is_not_collected(run: Run, sent: Callable[..., Path], target: Target) -> None:
+    path = sent()
+    bundle(run, target, out=run.path / "later.tar")
+    with pytest.raises(RunError, match=r"not from the bundle that .* made last for host-cpu"):
+        collect(run, path)
+
+
+def test_a_bundle_of_another_edgeoe_is_to_be_made_again(run: Run, sent: Callable[..., Path]) -> None:
+    path = sent()
+    facts = run.read_record("targets/host-cpu/bundle.json", made_by="bundle")
+    run.write_record("targets/host-cpu/bundle.json", {**facts, "format": 1})
+    with pytest.raises(RunError, match=r"bundle\.json: of another edgeoe. Bundle again: edgeoe bundle .*host-cpu"):
+        collect(run, path)
+
+
+def test_another_profiles_budget_may_judge(run: Run, sent: Callable[..., Path], target: Target) -> None:
+    strict, loose = (replace(target, budget=Budget(size_mb=size)) for size in (1e-6, 1e6))
+    assert collect(run, sent(), target=strict)[2].outcome == "failed"
+    assert collect(run, sent(), target=loose)[2].outcome == "passed"
+    with pytest.raises(RunError, match="a result for host-cpu, not for t4"):
+        collect(run, sent(), target=replace(target, name="t4"))
+
+
+def test_a_drop_that_nobody_can_tell_says_what_helps(run: Run, sent: Callable[..., Path], target: Target) -> None:
+    _, measurement, verdict = collect(run, sent(), target=replace(target, budget=Budget(max_drop=0.1)))
+    assert measurement.drop is None
+    assert verdict.outcome == "inconclusive"
+    assert "bundle again with --test and max_drop in [budget]" in verdict.checks[-1].reason
+
+
+def test_a_plan_that_was_built_there_may_have_any_hash(run: Run, tmp_path: Path) -> None:
+    target = replace(load_target("jetson-orin-nano"), measure=QUICK)
+    export(run, precisions=["fp32", "fp16"])
+    bundle(run, target, out=tmp_path / "jetson.tar")
+    there = {"machine": "aarch64", "board": "NVIDIA Jetson Orin Nano Developer Kit", "versions": {}}
+    own = replace(as_bundled(run, target.name), artifact="model.plan", artifact_sha256="a" * 64, environment=there)
+    write_result(tmp_path / "jetson.json", own)
+    assert collect(run, tmp_path / "jetson.json")[2].outcome == "passed"
+    write_result(tmp_path / "jetson.json", replace(own, classes=("a", "b", "c")))
+    with pytest.raises(RunError, match=r"jetson\.json: classes is"):
+        collect(run, tmp_path / "jetson.json")
