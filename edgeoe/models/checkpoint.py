@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_memory
+from edgeoe.files import file_sha256
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
@@ -125,11 +127,28 @@ def save_code(
         logits = teacher(x)
     while True:
         copy = _copied(run, source)
+        if (proof := _digest(copy, teacher, shape, classes)) in _proven:
+            return copy
         rebuilt = rebuild(copy, teacher, x, classes=classes)
         if not rebuilt.missing or not source.code.note(str(source.code.found()[0] / rebuilt.missing)):
             break  # else it reads a file that Python does not open itself: once more, with that one
     check_rebuilt(rebuilt, teacher, logits, source=source)
+    _proven.add(proof)
     return copy
+
+
+_proven: set[str] = set()  # digests of what a fresh process has rebuilt since this one began: it need not again
+
+
+def _digest(copy: TeacherSource, teacher: nn.Module, *call: object) -> str:
+    """Of all that decides whether `copy` can be rebuilt: its files, what is called, and the tensors of `teacher`."""
+    assert copy.code is not None  # noqa: S101 - what a copy means
+    root, only = copy.code.root, copy.code.only
+    assert root is not None  # noqa: S101
+    assert only is not None  # noqa: S101
+    files = [(name, file_sha256(root / name)) for name in only.files]
+    tensors = [(key, tuple(tensor.shape)) for key, tensor in teacher.state_dict().items()]
+    return sha256(repr((copy.name, call, only, files, tensors)).encode()).hexdigest()
 
 
 def _copied(run: Run, source: TeacherSource) -> TeacherSource:

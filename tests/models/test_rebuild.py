@@ -53,6 +53,21 @@ def test_a_teacher_is_rebuilt_from_its_copy(save: Callable[..., TeacherSource], 
     assert manifest["files"].keys() == {"student/code/net.py", "student/code/parts.py"}
 
 
+def test_the_same_code_is_rebuilt_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several runs of one teacher start one process; a line that changed starts another."""
+    started = []
+    original = rebuild._in_fresh_process
+    monkeypatch.setattr(rebuild, "_in_fresh_process", lambda folder: [started.append(folder), original(folder)][1])
+    for number, note in enumerate(("once", "once", "twice")):
+        (tmp_path / "net.py").write_text(f"{START}    {note!r}\n{NETWORK.format(width=9)}")
+        source = TeacherSource.parse(f"{tmp_path}/net.py:network")
+        teacher = load_teacher(source, "random", classes=3)
+        kept = save_code(Run(tmp_path / str(number)), source, teacher, shape=SHAPE, classes=3)
+        assert (tmp_path / str(number) / "student/code/net.py").is_file()
+        assert kept.build(3)[1].out_features == 9
+    assert len(started) == 2
+
+
 def test_it_is_rebuilt_by_a_fresh_process(
     save: Callable[..., TeacherSource], fresh_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
