@@ -79,8 +79,10 @@ class shielded:  # noqa: N801 - as above
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         _State.shields -= 1
-        if _State.waiting and not _State.shields and kind is None:
-            _State.waiting = False
+        if _State.shields:
+            return
+        waited, _State.waiting = _State.waiting, False
+        if waited and kind is None:
             raise KeyboardInterrupt
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.result import Result
 from edgeoe.measure.speed import SpeedSamples
-from edgeoe.records import MeasureSettings
+from edgeoe.records import MeasureSettings, target_from_json
+from edgeoe.run import Run, file_sha256
 from edgeoe.targets import load_target
 
 QUICK = MeasureSettings(  # two processes, any noise: latencies of so few have no end, so no test judges them
@@ -78,6 +80,27 @@ def result(*, wrong: int = 10, images: int = 100, **changes: Any) -> Result:
         settings={"threads": 1},
     )
     return replace(made, **changes)
+
+
+def as_bundled(run: Run, name: str = "host-cpu", *, right: int = 15) -> Result:
+    """A result that the run's bundle for target `name` might have written, with so many of its 30 test images right."""
+    path = run.path / f"targets/{name}/bundle.json"
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    target = target_from_json(facts["target"])
+    labels = np.arange(30) // 10
+    chosen = np.where(np.arange(30) < right, labels, (labels + 1) % 3)
+    processes = target.measure.processes
+    calls_ms = ((2.0,) * max(100, -(-target.measure.min_iterations // processes)),) * processes
+    return result(
+        target=target,
+        artifact_sha256=facts["files"]["model.onnx"],
+        size_bytes=facts["size_bytes"],
+        classes=tuple(facts["classes"]),
+        rare=tuple(facts["rare"]),
+        predictions=Predictions(chosen, labels, facts["test"]["test_sha256"]) if facts["test"] else None,
+        speed=speed(processes=processes, calls_ms=calls_ms),
+        bundle_sha256=file_sha256(path),
+    )
 
 
 def write_files(root: Path, files: Mapping[str, str]) -> Path:

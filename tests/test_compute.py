@@ -143,7 +143,7 @@ def test_torchrun_makes_one_run(settings: CompressSettings, tmp_path: Path) -> N
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "edgeoe", "compress", "--teacher", settings.teacher, "--weights", str(settings.weights)),
             *("--samples", str(settings.samples), "--no-oe", "--steps", "6", "--batch", "8", "--lr", str(LR)),
-            *("--device", "cpu", "--precision", "fp32", "--out", "run"),
+            *("--device", "cpu", "--precision", "fp32", "--channel-multiple", "1", "--out", "run"),
         ],
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},

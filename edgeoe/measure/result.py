@@ -89,7 +89,8 @@ def read_result(path: Path) -> Result:
     except OSError as reason:
         raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
     except ValueError as reason:
-        raise RunError(f"{path}: not a result of this edgeoe ({reason}).") from None
+        what = str(reason).removeprefix(f"{_Plain.__name__}.")
+        raise RunError(f"{path}: not a result of this edgeoe ({what}).") from None
     return Result(predictions=predictions, **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)})
 
 
@@ -127,8 +128,10 @@ def _check_speed(speed: SpeedSamples) -> None:
     processes = len(speed.calls_ms)
     lists = {"load_ms": speed.load_ms, "first_ms": speed.first_ms, "peak_memory_mb": speed.peak_memory_mb}
     lists |= {f"throughput_ips.{batch}": rates for batch, rates in speed.throughput_ips.items()}
-    if processes < 2 or not all(speed.calls_ms) or speed.batch not in speed.throughput_ips:
-        raise ValueError("speed: no calls of at least 2 processes")
+    if processes < 2 or not all(speed.calls_ms):
+        raise ValueError("speed.calls_ms: calls of at least 2 processes are expected, and of each")
+    if speed.batch not in speed.throughput_ips:
+        raise ValueError(f"speed.throughput_ips: none at the batch of {speed.batch}")
     for name, values in lists.items():
         if len(values) != processes:
             raise ValueError(f"speed.{name}: {len(values)} values of {processes} processes")

@@ -400,7 +400,7 @@ def test_it_can_be_imported_with_numpy_alone() -> None:
     assert {name for name in ran.stdout.split() if name.startswith("edgeoe.")} == {
         "edgeoe.backends", "edgeoe.backends.cuda", "edgeoe.backends.tensorrt",
         "edgeoe.backends.tensorrt_bindings", "edgeoe.backends.tensorrt_engine",
-        "edgeoe.errors", "edgeoe.files", "edgeoe.progress", "edgeoe.versions",
+        "edgeoe.errors", "edgeoe.files", "edgeoe.interruption", "edgeoe.progress", "edgeoe.versions",
     }  # fmt: skip
 
 

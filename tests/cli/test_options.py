@@ -279,7 +279,7 @@ def test_commands_in_messages_can_be_pasted(edgeoe: Edgeoe, exported: Path, plac
         ("baseline", "show", "x", "--target", "host-cpu", "--store", "my store"),
     ):
         _, out, err = edgeoe(*arguments)
-        told = re.findall(r"(?:next|Make one|Make it|Build|First|Save one): (edgeoe .*)", out + err)
+        told = re.findall(r"(?:next|Make one|Make it|Build|First|Save one|device): (edgeoe .*)", out + err)
         for line in told:
             words = shlex.split(line)
             assert {str(run), str(place / "no run here"), "my store"} & set(words), words

@@ -9,18 +9,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from made_up import QUICK_PROFILE, result
+from made_up import QUICK_PROFILE, as_bundled
 
 import edgeoe
-from edgeoe.files import file_sha256
 from edgeoe.measure.duel import Round
 from edgeoe.measure.result import write_result
-from edgeoe.targets import load_target
+from edgeoe.run import Run
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 README = (Path(edgeoe.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -82,8 +82,8 @@ def test_every_command_of_the_workflow_works_where_readme_says(
 
 def measured_on_the_device(run: Path, path: Path) -> None:
     """Write what the bundle would on a device that nobody has here."""
-    facts = run / "targets/jetson-orin-nano/bundle.json"
-    write_result(path, result(target=load_target("jetson-orin-nano"), bundle_sha256=file_sha256(facts)))
+    there = {"machine": "aarch64", "board": "Raspberry Pi 5 Model B Rev 1.0"}
+    write_result(path, replace(as_bundled(Run(run), "raspberry-pi-5"), environment=there))
 
 
 def test_commands_in_the_text_exist_with_their_options() -> None:

@@ -8,16 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from made_up import QUICK, result, speed
+from made_up import QUICK, as_bundled, speed
 
 from edgeoe.errors import RunError
 from edgeoe.measure.predictions import Predictions
-from edgeoe.measure.result import Result, write_result
+from edgeoe.measure.result import write_result
 from edgeoe.pipeline import build, bundle, collect, export, validate
-from edgeoe.records import Budget, DeviceFacts, Target, target_from_json
-from edgeoe.run import Run, file_sha256
+from edgeoe.records import Budget, DeviceFacts, Target
+from edgeoe.run import Run
 from edgeoe.targets import load_target
 
 
@@ -32,24 +31,6 @@ def run(exported: Path, target: Target, pictures: Path, tmp_path: Path) -> Run:
     opened = Run.open(exported)
     bundle(opened, target, out=tmp_path / "b.tar", test=pictures / "test")
     return opened
-
-
-def as_bundled(run: Run, name: str = "host-cpu", *, right: int = 15) -> Result:
-    """A result that the bundle might have written, with so many of its 30 test images right."""
-    path = run.path / f"targets/{name}/bundle.json"
-    facts = json.loads(path.read_text())
-    labels = np.arange(30) // 10
-    chosen = np.where(np.arange(30) < right, labels, (labels + 1) % 3)
-    return result(
-        target=target_from_json(facts["target"]),
-        artifact_sha256=facts["files"]["model.onnx"],
-        size_bytes=facts["size_bytes"],
-        classes=tuple(facts["classes"]),
-        rare=tuple(facts["rare"]),
-        predictions=Predictions(chosen, labels, facts["test"]["test_sha256"]) if facts["test"] else None,
-        speed=speed(processes=2),
-        bundle_sha256=file_sha256(path),
-    )
 
 
 @pytest.fixture
@@ -85,12 +66,15 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
         ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, and by"),
         ({"size_bytes": 1}, "size_bytes is 1, and by"),
         ({"golden_agreement": None}, "golden_agreement is None, and by"),
-        ({"golden_agreement": 7.0}, "golden_agreement is 7.0, and by"),
+        ({"golden_agreement": 7.0}, "not a result of this edgeoe (golden_agreement: at most 1 is expected"),
         ({"predictions": None}, "predictions is missing, and by"),
         ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, and by"),
-        ({"speed": speed(processes=2, batch=4)}, "speed.batch is 4, and by"),
+        ({"speed": speed(processes=2, batch=4, throughput_ips={4: (1.0, 1.0)})}, "speed.batch is 4, and by"),
         ({"speed": speed(processes=2, calls_ms=((1.0,), (1.0,)))}, "speed.calls_ms is of 1 calls in a process, and by"),
-        ({"speed": speed(processes=2, throughput_ips={8: (1.0, 1.0)})}, "speed.throughput_ips is at batches [8], and"),
+        (
+            {"speed": speed(processes=2, throughput_ips={1: (1.0, 1.0), 8: (1.0, 1.0)})},
+            "speed.throughput_ips is at batches [1, 8], and",
+        ),
     ],
 )
 def test_a_difference_is_refused_by_its_field(
@@ -114,8 +98,8 @@ def test_a_difference_is_refused_by_its_field(
             lambda seen: replace(seen, chosen=seen.chosen[:9], labels=seen.labels[:9]),
             "predictions.labels is of 9 image",
         ),
-        (lambda seen: replace(seen, chosen=seen.chosen[:9]), "predictions.chosen is of 9 images"),
-        (lambda seen: replace(seen, chosen=seen.chosen + 2), "predictions.chosen is class 3"),
+        (lambda seen: replace(seen, chosen=seen.chosen[:9]), r"not a result of this edgeoe \(predictions: "),
+        (lambda seen: replace(seen, chosen=seen.chosen + 2), r"not a result of this edgeoe \(predictions: "),
         (lambda seen: replace(seen, test_sha256="1" * 64), "predictions.test_sha256 is 1111"),
     ],
 )
