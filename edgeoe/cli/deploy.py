@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,19 +73,23 @@ def command(
         },
     )
     write_page(run)
-    _show_way_on(run, reached, test)
+    named = dict(zip((profile.name for profile in profiles), settings.target, strict=True))
+    _show_way_on(run, reached, test, named)
     return EXIT_CODES[worst(one.outcome for one in reached)]
 
 
-def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path) -> None:
-    """Print what to do on each device that is elsewhere, then the next step: about the worst that came out."""
+def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, named: Mapping[str, str]) -> None:
+    """Print what to do on each device that is elsewhere, then the next step: about the worst that came out.
+
+    named: what the user calls the profile of each target, a name or a file.
+    """
     from edgeoe.cli.bundle import show_bundle
     from edgeoe.cli.next_steps import after_verdict, lines_for_device
     from edgeoe.pipeline import Bundled
     from edgeoe.report.terminal import say
 
-    step = ""
-    for one in reached:
+    step, outcome = "", worst(one.outcome for one in reached)
+    for one in sorted(reached, key=lambda one: isinstance(one, Bundled)):
         name = one.target.name
         if isinstance(one, Bundled):
             say(f"{name}: ", (f"inconclusive, {not_measured(one.differs)}", "yellow"))
@@ -94,9 +98,9 @@ def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path) -> N
             for line in lines:
                 say(f"  {line}")
             step = step or lines[0]
-        elif one.outcome != "passed":
-            again = f"edgeoe validate {quoted(run.path)} --target {quoted(name)} --test {quoted(test)}"
-            step = after_verdict(run.path, name, one.measurement, one.verdict, again=again)
+        elif one.outcome == outcome != "passed" and not step:
+            again = f"edgeoe validate {quoted(run.path)} --target {quoted(named[name])} --test {quoted(test)}"
+            step = after_verdict(run.path, named[name], one.measurement, one.verdict, again=again)
     if not step:
         built = run.read_record(f"targets/{reached[0].target.name}/engine.json", made_by="build")
         step = f"copy {quoted(run.path / built['artifact'])} to the device"

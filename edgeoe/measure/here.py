@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from shlex import quote
+from pathlib import Path
 from typing import Any
 
 from edgeoe.boards import BOARDS, architecture
-from edgeoe.errors import TargetError
+from edgeoe.errors import TargetError, quoted
 from edgeoe.measure.environment import environment
 from edgeoe.records import Target
 
@@ -37,8 +37,9 @@ def not_measured(differs: Sequence[str]) -> str:
 
 
 def bundle_command(run: object, target: str) -> str:
-    """The command that takes a run to the device of `target`."""
-    return f"edgeoe bundle {quote(str(run))} --target {target} -o {target}.tar.gz --test DIR"
+    """The command that takes a run to the device of `target`, a profile's name or its file."""
+    archive = f"{Path(target).name.removesuffix('.toml')}.tar.gz"
+    return f"edgeoe bundle {quoted(run)} --target {quoted(target)} -o {quoted(archive)} --test DIR"
 
 
 def require_here(target: Target, *, way_out: str) -> None:

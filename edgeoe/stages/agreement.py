@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import SampleFiles, Samples, load_samples
-from edgeoe.errors import TeacherError
+from edgeoe.errors import TeacherError, quoted
 from edgeoe.measure.statistics import mean_of_proportions
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
@@ -243,7 +242,7 @@ def _balanced_draw(labels: NDArray[np.int64], most: int, *, seed: int) -> NDArra
 def _order_text(found: ClassOrder, *, of: int) -> str:
     names = found.classes
     if len(names) <= _NAMES and not any("," in name for name in names):
-        order = f"pass --classes {shlex.quote(','.join(names))}"
+        order = f"pass --classes {quoted(','.join(names))}"
     else:
         order = f"pass --classes FILE, one a line: {', '.join(names[:_NAMES])}{', ...' if names[_NAMES:] else ''}"
     how = f" ({found.by})" if found.by else ""

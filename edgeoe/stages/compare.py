@@ -251,7 +251,7 @@ def _measured_on_device(target: Target, side: Side, elsewhere: Sequence[str]) ->
         )
     raise RunError(
         f"{side.name}: neither both artifacts nor both results are at hand for {target.name}. "
-        f"Measure it: edgeoe validate {side.name} --target {target.name} --test DIR"
+        f"Measure it: edgeoe validate {quoted(side.name)} --target {quoted(target.name)} --test DIR"
     )
 
 

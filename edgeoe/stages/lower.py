@@ -107,7 +107,7 @@ def retry_int8(run: Run) -> str:
     """What to do about an int8 graph that was refused, for messages."""
     return (
         "Try another --calibration, or keep the most sensitive layers fp32: "
-        f"edgeoe export {run.path} --precision int8 --max-drop 0.01"
+        f"edgeoe export {quoted(run.path)} --precision int8 --max-drop 0.01"
     )
 
 

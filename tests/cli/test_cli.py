@@ -160,9 +160,11 @@ def test_deploy_exits_with_the_worst_verdict(
     write_target("small", "size_mb = 1e-6")
     made = (exported / "student/weights.safetensors").stat().st_mtime_ns
     code, out, err = edgeoe(
-        "deploy", "--out", "run", "--target", "small", "--target", "quick", "--test", pictures / "test", "--json", "a"
+        *("deploy", "--out", "run", "--target", "targets/small.toml", "--target", "quick", "--test", pictures / "test"),
+        *("--json", "a"),
     )
     assert code == FAILED, err
+    assert "next: edgeoe targets show targets/small.toml   (its budget)" in out
     assert "small: failed\n" in out
     assert "quick: passed\n" in out
     record = read_json("a")

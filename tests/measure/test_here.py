@@ -130,3 +130,5 @@ def test_a_target_elsewhere_is_refused_with_the_way_out(monkeypatch: pytest.Monk
 
 def test_the_command_that_leads_to_the_device_can_be_pasted() -> None:
     assert bundle_command("my runs/a", "t4") == "edgeoe bundle 'my runs/a' --target t4 -o t4.tar.gz --test DIR"
+    told = bundle_command("a", "my profiles/pi.toml")
+    assert told == "edgeoe bundle a --target 'my profiles/pi.toml' -o pi.tar.gz --test DIR"
