@@ -6,9 +6,7 @@ It needs Python, numpy, and the runtime that the target names; edgeoe's own modu
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
+from edgeoe.codec import read_json_object
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
 from edgeoe.files import file_sha256
+from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.environment import environment
 from edgeoe.measure.here import differences, not_measured
@@ -107,7 +107,7 @@ def _folder_beside(out: Path) -> Iterator[Path]:
 
 def _read_facts(bundle: Path) -> dict[str, Any]:
     try:
-        facts: dict[str, Any] = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+        facts = read_json_object(bundle / "bundle.json")
         files: Mapping[str, str] = facts["files"]
     except (OSError, ValueError, KeyError, TypeError):
         raise RunError(f"{bundle}: no bundle of edgeoe: bundle.json is missing or damaged. Unpack it again.") from None
@@ -159,15 +159,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("result.json"), help="where the result goes")
     out: Path = parser.parse_args(arguments).out
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        result = run_bundle(bundle, out, progress=_lines)
-    except EdgeoeError as reason:
+        with handling_signals(until_exit=False):
+            work_begins()
+            result = run_bundle(bundle, out, progress=_lines)
+    except (EdgeoeError, OSError) as reason:
         print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: nothing half-written was left.", file=sys.stderr)
-        return 130
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_CODE
     print(_summary(result, out))
     return 0
 

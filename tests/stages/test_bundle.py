@@ -20,7 +20,7 @@ import zstandard
 from hostile import hostile_folder, imported
 from made_up import QUICK
 
-from edgeoe.device import run_bundle
+from edgeoe.device import main, run_bundle
 from edgeoe.errors import BackendError, ConfigError, RunError, TargetError
 from edgeoe.measure.result import artifact_of, read_result
 from edgeoe.pipeline import build, bundle, collect, export, validate
@@ -281,6 +281,24 @@ def test_an_interruption_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         run_bundle(folder, tmp_path / "place" / "v.json", progress=silent)
     assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [
+        (OSError(28, "No space left on device", "r.json"), 2, "error: [Errno 28] No space left on device: 'r.json'\n"),
+        (KeyboardInterrupt(), 130, "interrupted: nothing half-written was left.\n"),
+    ],
+)
+def test_what_ends_a_run_on_the_device_is_a_line_and_a_code(
+    raised: BaseException, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("edgeoe.device.run_bundle", run)
+    assert main(["--out", "r.json"]) == code
+    assert capsys.readouterr().err == told
 
 
 def test_a_tensorrt_bundle_brings_its_backend_and_the_calibration(exported: Path, tmp_path: Path) -> None:
