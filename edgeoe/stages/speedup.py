@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError, PruningError, TargetError
+from edgeoe.errors import EdgeoeError, PruningError
 from edgeoe.measure.decision import decide_paired
 from edgeoe.models.pruning import Pruned
 from edgeoe.models.structure import read_structure
@@ -55,7 +55,7 @@ def _compare_on(
         base_ms, new_ms = time_in_turns(
             (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
         )
-    except (BackendError, ExportError, TargetError) as reason:
+    except EdgeoeError as reason:  # a student that was made is not lost for it
         return SpeedUp(target=target.name, reason=str(reason))
     change = decide_paired(base_ms, new_ms, quantity="p50", tolerance=TOLERANCE)
     outcome: Pace = _OUTCOMES.get(change.change, "about as fast")

@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError
+from edgeoe.errors import BackendError, OutOfMemoryError
 from edgeoe.models.pruning import Pruned, drop_blocks, prune_channels
 from edgeoe.records import DeviceFacts, SpeedUp, Target, to_json
 from edgeoe.report.wording import speed_text
@@ -117,6 +117,18 @@ def test_where_the_runtime_is_not_here_the_reason_is_told_and_others_are_timed(
     assert one == SpeedUp(target="board", reason="tensorrt is not installed.")
     assert other.outcome == "faster"
     assert speed_text(to_json(one)) == "not timed beside its teacher on board: tensorrt is not installed"
+
+
+def test_a_student_is_not_lost_where_memory_does_not_suffice_to_time_it(
+    teacher: nn.Module, pruned: Pruned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*_: object, **__: object) -> list[list[float]]:
+        raise OutOfMemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(speedup, "time_in_turns", timed)
+    targets = [load_target("host-cpu")]
+    (one,) = compare_speed(teacher, pruned, targets=targets, channel_multiple=8, preprocess=PREPROCESS)
+    assert one == SpeedUp(target="host-cpu", reason="std::bad_alloc")
 
 
 def test_a_teacher_that_is_its_own_student_is_not_timed(teacher: nn.Module, takes: Callable[..., None]) -> None:
