@@ -42,10 +42,8 @@ def _side(help: str) -> Any:  # noqa: A002 - as above
 
 
 def compare_command(
-    base: Annotated[str, typer.Argument(help=f"What it was: {_Side}", show_default=False, autocompletion=complete_run)],
-    new: Annotated[
-        str, typer.Argument(help=f"What it is now: {_Side}", show_default=False, autocompletion=complete_run)
-    ],
+    base: Annotated[str, _side(f"What it was: {_Side}")],
+    new: Annotated[str, _side(f"What it is now: {_Side}")],
     target: TargetsOption,
     tolerance: Annotated[float, _tolerance_option("Slow-down of p50 that is no regression.", "3%")] = 0.03,
     p99_tolerance: Annotated[float, _tolerance_option("The same of p99.", "10%")] = 0.1,
@@ -98,12 +96,7 @@ def _group() -> None:
 @baseline_app.command("save")
 @everywhere
 def save_command(
-    run: Annotated[
-        str,
-        typer.Argument(
-            help="A run, or a result (.json) from a device.", show_default=False, autocompletion=complete_run
-        ),
-    ],
+    run: Annotated[str, _side("A run, or a result (.json) from a device.")],
     target: TargetOption,
     name: Annotated[str, typer.Option(help="What to call it: a branch, a release.")] = "main",
     store: StoreOption = Path("baselines"),

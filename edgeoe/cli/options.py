@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
-Command = Callable[..., int]
 
 
 def everywhere(command: Callable[..., Any], *, config: bool = True) -> Callable[..., Any]:

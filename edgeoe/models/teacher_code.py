@@ -125,10 +125,6 @@ class TeacherCode:
         ]
         return root, CodeFiles(self._modules.location.relative_to(root).as_posix(), *relative)
 
-    def lies_below(self, folder: Path) -> bool:
-        """Whether the file lies somewhere below `folder`."""
-        return self._modules.location.is_relative_to(os.path.realpath(folder))
-
 
 @cache
 def _watch_files() -> None:
