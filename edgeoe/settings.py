@@ -155,21 +155,21 @@ class CompressSettings:
     )
     method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "mir")
     widths: Literal["uniform", "global", "measured"] = _option(
-        "Where channels go: the same share everywhere, those of least relative norm wherever they are, or where "
-        "measured reconstruction suffers least.",
+        "Sparsity allocation: the same share of every layer, the channels of least relative norm wherever they are, or "
+        "those whose loss adds the least reconstruction error.",
         "uniform",
     )
     include: tuple[str, ...] = _option("Glob over layers whose channels may go; '*' frees the first layer too.", ())
     exclude: tuple[str, ...] = _option("Glob over layers whose channels must stay.", ())
     oe: bool = _option("Rebalance with out-of-distribution images.", True)
-    seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Of every random draw.", 0)
+    seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Random seed.", 0)
     steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
-    batch: Annotated[int, Ge(2)] = _option("Few-sample rows of a batch.", 64)
+    batch: Annotated[int, Ge(2)] = _option("Labelled samples per batch.", 64)
     lr: Positive | None = _option(
         "Learning rate at the start; it falls along a cosine. Default: 0.05 for mir and practise, 0.02 for kd.",
         None,
     )
-    temperature: Positive = _option("Of distillation.", 4.0)
+    temperature: Positive = _option("Distillation temperature.", 4.0)
     target: Annotated[tuple[str, ...], MinLen(1)] = _option(
         "Profile of a device that the student is for; may be given several times. Default: host-cpu.", ("host-cpu",)
     )
