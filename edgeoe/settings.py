@@ -301,11 +301,16 @@ class Config:
         return self._document.record("oe", OESettings) if self._document else OESettings()
 
     def options(self, command: str) -> dict[str, Any]:
-        """The options that `[command]` sets; what makes a student, deploy and inspect also take from [compress]."""
+        """The options that `[command]` sets; what makes a student, deploy and inspect also take from [compress].
+
+        Not the target of inspect: to that, a target is where latencies are measured, and it may go without.
+        """
         own = self._table(command)
         if command not in ("deploy", "inspect"):
             return own
         settings = {f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata}
+        if command == "inspect":
+            settings.remove("target")
         shared = {key: value for key, value in self._table("compress").items() if key in settings}
         return {key: value for key, value in shared.items() if key not in superseded(own, shared)} | own
 

@@ -63,7 +63,12 @@ def _take_defaults(context: typer.Context, path: Path | None) -> None:
     context.obj = config = Config(path, commands=commands, paths=paths)
     table = _table(context)
     own = _options(context.command)
-    options = {key: value for key, value in config.options(table).items() if key in own}
+    several = {parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)}
+    options = {
+        key: [value] if key in several and isinstance(value, str) else value
+        for key, value in config.options(table).items()
+        if key in own
+    }
     context.default_map = {**(context.default_map or {}), **options}
 
 

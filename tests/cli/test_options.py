@@ -216,6 +216,19 @@ def test_deploy_and_inspect_take_what_makes_a_student_from_compress(
     assert (code, err) == (2, "error: Missing option '--out'. See --help.\n")
 
 
+@pytest.mark.parametrize("target", ["raspberry-pi-5", ["raspberry-pi-5"], ["raspberry-pi-5", "host-cpu"]])
+def test_the_targets_of_a_student_are_one_name_or_a_list_and_none_of_inspect(
+    edgeoe: Edgeoe, seen: list[CompressSettings], inspected: list[dict[str, Any]], target: str | list[str]
+) -> None:
+    write_toml(compress=LEAST | {"target": target, "exclude": "x*"})
+    edgeoe("compress", "--out", "a")
+    (got,) = seen
+    assert (got.target, got.exclude) == ((target,) if isinstance(target, str) else tuple(target), ("x*",))
+    edgeoe("inspect")
+    (call,) = inspected
+    assert (call["target"], call["exclude"]) == (None, ["x*"])
+
+
 def test_another_teacher_does_not_get_the_weights_of_the_files(
     edgeoe: Edgeoe, seen: list[CompressSettings], inspected: list[dict[str, Any]]
 ) -> None:
