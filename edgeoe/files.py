@@ -27,10 +27,14 @@ def file_sha256(path: Path) -> str:
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched.
 
-    Folders that are missing above it are made; those are removed again if it fails. Raises OSError, which names `path`,
-    where it can't be written.
+    Folders that are missing above it are made; those are removed again if it fails. What is there and no regular file,
+    as /dev/stdout or a pipe, is written to as it is. Raises OSError, which names `path`, where it can't be written.
     """
     work_begins()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _naming(path, path):
+            write(path)
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with _naming(path, temporary), new_parents(path):
         try:

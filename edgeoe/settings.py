@@ -62,9 +62,9 @@ class PreprocessSettings:
 
     def require_scaled(self) -> None:
         """Raises ConfigError if `mean` or `std` is that of images with values 0..255."""
-        given = {"mean": self.mean, "std": self.std}
-        if any(abs(value) > _GREATEST for values in given.values() for value in values or ()):
-            lists = {key: list(values) for key, values in given.items() if values is not None}
+        given = {"mean": self.mean or (), "std": self.std or ()}
+        lists = {key: [*values] for key, values in given.items() if any(abs(value) > _GREATEST for value in values)}
+        if lists:
             scaled = {key: [float(f"{value / 255:.4g}") for value in values] for key, values in lists.items()}
             raise ConfigError(
                 f"[preprocess] mean and std are for images scaled to 0..1. Got {_as_text(lists)}, as for images of "

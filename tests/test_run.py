@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -261,3 +263,15 @@ def test_the_working_folder_is_never_replaced(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(RunError, match=r"a link or the working folder can't be replaced by a run\."):
         make_run(Path(path))
     assert everything(tmp_path) == ["here"]
+
+
+def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None:
+    """--json /dev/stdout, or a pipe: renaming a file onto it would replace it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        write_atomic(pipe, lambda path: path.write_text("all"))
+        assert read.result(timeout=30) == "all"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -230,6 +230,10 @@ def test_classes_are_names_or_a_file_beside_the_settings(
             "[0.229, 0.224, 0.225].",
         ),
         ({"mean": (-127.5,)}, "mean = [-0.5]."),
+        (
+            {"mean": (127.5,), "std": (0.25,)},
+            "Got mean = [127.5], as for images of 0..255. Divide by 255: mean = [0.5].",
+        ),
         ({"std": (128.0,)}, "std = [0.502]."),
     ],
 )

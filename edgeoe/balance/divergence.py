@@ -12,6 +12,7 @@ __all__ = ["Divergence"]
 
 _EVERY = 10  # steps between looks at the loss: each makes the processor wait for the device
 _ENORMOUS = 1e4  # times the largest of the teacher's logits; even an untrained head is far from it
+_USUAL_LR = 0.05  # what methods begin with at most: a tenth of a wild rate would be wild, too
 
 
 class Divergence:
@@ -46,5 +47,5 @@ class Divergence:
     def _raise(self, what: str) -> None:
         raise TrainingError(
             f"{self._name}: training diverged at a learning rate of {self._lr:g}: {what}. "
-            f"Try a smaller one, such as --lr {self._lr / 10:g}."
+            f"Try a smaller one, such as --lr {min(self._lr / 10, _USUAL_LR):g}."
         )

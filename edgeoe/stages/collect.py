@@ -43,7 +43,8 @@ def collect(run: Run, path: Path, *, target: Target | None = None) -> tuple[Targ
         raise RunError(f"{path}: not from the bundle that {run.path} made last for {name}. Run that one on the device.")
     for field, got, wanted in _contradictions(result, facts):
         raise RunError(
-            f"{path}: {field} is {got}, and by the bundle that {run.path} made last for {name} it is {wanted}. "
+            f"{path}: {field} is {_said(got)}, and by the bundle that {run.path} made last for {name} it is "
+            f"{_said(wanted)}. "
             "Run that bundle on the device, and collect what it wrote, unchanged."
         )
     teacher = None
@@ -53,6 +54,10 @@ def collect(run: Run, path: Path, *, target: Target | None = None) -> tuple[Targ
     judged_by = target or target_from_json(facts["target"])
     measurement, verdict = conclude(run, judged_by, result, teacher)
     return judged_by, measurement, verdict
+
+
+def _said(value: object) -> object:
+    return "not set" if value is None else value
 
 
 def _contradictions(result: Result, facts: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:

@@ -56,7 +56,7 @@ def _compare_on(
             (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
         )
     except EdgeoeError as reason:  # a student that was made is not lost for it
-        return SpeedUp(target=target.name, reason=str(reason))
+        return SpeedUp(target=target.name, reason=str(reason).removeprefix(f"target {target.name}: "))
     change = decide_paired(base_ms, new_ms, quantity="p50", tolerance=TOLERANCE)
     outcome: Pace = _OUTCOMES.get(change.change, "about as fast")
     advice = "" if outcome == "faster" else "; ".join(_remedies(teacher, pruned, target, channel_multiple, preprocess))

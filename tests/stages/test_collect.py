@@ -55,7 +55,7 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"target": {"budget": Budget()}}, "target.budget.top1 is None, and by the bundle that"),
+        ({"target": {"budget": Budget()}}, "target.budget.top1 is not set, and by the bundle that"),
         ({"target": {"budget": Budget(top1=0.1)}}, "target.budget.top1 is 0.1, and by"),
         ({"target": {"precision": "int8"}}, "target.precision is int8, and by"),
         ({"target": {"device": DeviceFacts(gpu="T4")}}, "target.device.gpu is T4, and by"),
@@ -65,7 +65,7 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
         ({"artifact": "other.onnx"}, "artifact is other.onnx, and by"),
         ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, and by"),
         ({"size_bytes": 1}, "size_bytes is 1, and by"),
-        ({"golden_agreement": None}, "golden_agreement is None, and by"),
+        ({"golden_agreement": None}, "golden_agreement is not set, and by"),
         ({"golden_agreement": 7.0}, "not a result of this edgeoe (golden_agreement: at most 1 is expected"),
         ({"predictions": None}, "predictions is missing, and by"),
         ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, and by"),
