@@ -31,7 +31,7 @@ class UnitStride(TorchFunctionMode):
     """Within it a strided 1x1 convolution is a choice of pixels, then a convolution of stride 1: the same numbers.
 
     oneDNN's kernel for the gradient of a strided 1x1 convolution in channels last writes beyond its buffer if the
-    convolution has fewer input channels than a vector has floats (2 to 7 with AVX2). A network comes to such layouts
+    convolution has fewer input channels than a vector has floats (1 to 7 with AVX2). A network comes to such layouts
     without being asked to, through `permute`, and to such widths through pruning.
     """
 
