@@ -25,8 +25,8 @@ __all__ = ["describe_outputs", "only_logits", "plain_weights"]
 def only_logits(model: nn.Module, *, classes: int) -> nn.Module:
     """`model`, in place, with its logits as its only output.
 
-    They are what is called `logits`, else the first (N, classes), else the first (N, anything). A model that has none
-    among its outputs keeps them.
+    They are what is called `logits`, else the first (N, classes), one called aux last, else the first (N, anything). A
+    model that has none among its outputs keeps them.
     """
     model.register_forward_hook(_OnlyLogits(classes))
     return model
@@ -58,14 +58,16 @@ def describe_outputs(model: nn.Module, x: Tensor) -> str:
     if found is None:
         return ""
     several = [f"{name} {tuple(tensor.shape)}" for name, tensor in _tensors(output)]
-    return f"{', '.join(several)}. Taken as logits: {found[0]}" if len(several) > 1 else ""
+    if len(several) < 2:
+        return ""
+    return f"{', '.join(several)}. Taken as logits: {found[0]}. For another, let forward return that one alone"
 
 
 def _find_logits(output: Any, *, classes: int) -> tuple[str, Tensor] | None:
     """What of `output` are the logits, and how it is called there."""
     several = [(name, tensor) for name, tensor in _tensors(output) if tensor.dim() == 2 and tensor.is_floating_point()]
     called = [one for one in several if one[0].split(".")[-1] == "logits"]
-    fitting = [one for one in several if one[1].shape[1] == classes]
+    fitting = sorted((one for one in several if one[1].shape[1] == classes), key=lambda one: "aux" in one[0].lower())
     return next(iter([*called, *fitting, *several]), None)
 
 
