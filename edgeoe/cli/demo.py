@@ -26,7 +26,7 @@ def command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     json: JsonOption = None,
 ) -> int:
-    """The whole line on handwritten digits, in about a minute and a half and without a network.
+    """The whole line on handwritten digits, in about two minutes and without a network.
 
     Trains a small teacher, draws 50 imbalanced samples five times, compresses to 30 % of the MACs without and
     with OE, deploys the teacher and the first draw's students to this machine's CPU, and shows what OE brought.
