@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeoe.pipeline import Bundled, Judged, build, bundle, collect, compress, deploy, export, inspect, validate
     from edgeoe.settings import CompressSettings, OESettings
     from edgeoe.stages.compare import compare
-    from edgeoe.targets import load_target
+    from edgeoe.targets.load import load_target
 
 __all__ = [
     "Bundled",
@@ -40,7 +40,7 @@ _HOME = {
     "CompressSettings": "edgeoe.settings",
     "OESettings": "edgeoe.settings",
     "compare": "edgeoe.stages.compare",
-    "load_target": "edgeoe.targets",
+    "load_target": "edgeoe.targets.load",
 }
 
 

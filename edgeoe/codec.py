@@ -10,9 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["from_json", "read_json_object"]
+__all__ = ["from_json", "read_json_object", "to_json"]
 
 Record = TypeVar("Record")
+
+
+def to_json(record: Any) -> Any:
+    """`record` as plain JSON data; dataclasses become objects with their fields' names."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, (list, tuple)):
+        return [to_json(value) for value in record]
+    if isinstance(record, float) and not math.isfinite(record):
+        return None  # JSON has no infinity; an interval without an upper end
+    return str(record) if isinstance(record, Path) else record
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeoe.errors import BackendError, EdgeoeError, first_line, pass_on_out_of_memory
-from edgeoe.measure.environment import cpu_flags, cpu_model, environment, int8_saturates
-from edgeoe.measure.here import differences
-from edgeoe.targets import find_targets, load_target
+from edgeoe.machine.environment import cpu_flags, cpu_model, environment, int8_saturates
+from edgeoe.targets.here import differences
+from edgeoe.targets.load import find_targets, load_target
 from edgeoe.versions import versions
 
 __all__ = ["Finding", "examine"]
@@ -50,7 +50,7 @@ def _torch() -> Finding:
 
 
 def _torch_detail(detail: str) -> str:
-    from edgeoe.compute import automatic_precision
+    from edgeoe.training.fabric import automatic_precision
 
     return f"{detail}; trains in {automatic_precision('cpu')} on the CPU"
 

@@ -13,12 +13,9 @@ from math import lcm
 from pathlib import Path
 
 from edgeoe.data.samples import find_samples, find_test
-from edgeoe.feasibility import require_buildable
-from edgeoe.measure.environment import environment
-from edgeoe.measure.here import differences
+from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Target
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import archive_file, bundle
@@ -27,8 +24,11 @@ from edgeoe.stages.compress import compress
 from edgeoe.stages.deployed import Bundled, Judged
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
-from edgeoe.stages.lower import recipe_for
+from edgeoe.stages.precisions import recipe_for
 from edgeoe.stages.validate import validate
+from edgeoe.targets.here import differences
+from edgeoe.targets.limits import require_buildable
+from edgeoe.targets.profile import Target
 
 __all__ = [
     "Bundled",

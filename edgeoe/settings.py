@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from edgeoe.bounds import Positive
 from edgeoe.class_names import class_names, names_a_file
 from edgeoe.errors import ConfigError
-from edgeoe.records import Positive
 from edgeoe.registry import METHODS, nearest
 from edgeoe.shares import is_share
 from edgeoe.toml_document import TomlDocument

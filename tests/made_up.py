@@ -13,9 +13,9 @@ import numpy as np
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.result import Result
 from edgeoe.measure.speed import SpeedSamples
-from edgeoe.records import MeasureSettings, target_from_json
-from edgeoe.run import Run, file_sha256
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run, file_sha256
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import MeasureSettings, target_from_json
 
 QUICK = MeasureSettings(  # two processes, any noise: latencies of so few have no end, so no test judges them
     processes=2,

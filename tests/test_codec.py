@@ -11,10 +11,10 @@ import pytest
 from annotated_types import Ge, Lt
 from made_up import speed
 
-from edgeoe.codec import from_json, read_json_object
+from edgeoe.codec import from_json, read_json_object, to_json
 from edgeoe.measure.speed import SpeedSamples
-from edgeoe.records import Target, to_json
-from edgeoe.targets import find_targets, load_target
+from edgeoe.targets.load import find_targets, load_target
+from edgeoe.targets.profile import Target
 
 
 @dataclass(frozen=True)

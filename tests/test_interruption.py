@@ -49,7 +49,7 @@ def signalled_at_import(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("module", ["edgeoe.cli.app", "typer", "annotated_types", "edgeoe.run"])
+@pytest.mark.parametrize("module", ["edgeoe.cli.app", "typer", "annotated_types", "edgeoe.run.directory"])
 def test_a_signal_during_an_import_is_one_line_and_130(tmp_path: Path, module: str, number: signal.Signals) -> None:
     assert signalled_at_import(tmp_path, module, number, "export", "nowhere") == (130, LINE)
 

@@ -15,20 +15,21 @@ PACKAGE = Path(edgeoe.__file__).parent
 LAYERS = """
     __init__  __main__
     cli
-    report    demo     doctor
+    report    demo      doctor
     pipeline
     stages
-    device
-    workbench graph    measure
-    methods   balance  backends  compute   children
+    devices
+    training  graph     measure
+    methods   balance   backends
     models
+    pruning   run
     data
-    settings  targets  run
-    toml_document class_names
-    registry  feasibility
-    boards
-    errors    progress records files     versions import_path
-    interruption      shares  codec
+    records
+    settings  targets
+    toml_document       class_names
+    registry  machine
+    errors    progress  files     versions  import_path
+    interruption        shares    codec     bounds
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}
@@ -78,12 +79,12 @@ def test_imports_point_down() -> None:
     ("part", "source", "up"),
     [
         ("methods", "from edgeoe.balance.losses import joint_loss", ["balance"]),
-        ("data", "def f():\n    import edgeoe.workbench", ["workbench"]),
+        ("data", "def f():\n    import edgeoe.training.workbench", ["training"]),
         ("data", "if TYPE_CHECKING:\n    from edgeoe import pipeline", ["pipeline"]),
         ("stages", "from edgeoe import compress", ["__init__"]),
         ("stages", "import edgeoe", ["__init__"]),
         ("stages", "from edgeoe import __version__, errors", []),
-        ("stages", "from edgeoe.stages.facts import run_facts", []),
+        ("stages", "from edgeoe.run.facts import run_facts", []),
         ("stages", "import numpy, torch.nn\nfrom pathlib import Path", []),
     ],
 )

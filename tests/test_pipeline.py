@@ -11,10 +11,10 @@ from made_up import QUICK
 
 from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
 from edgeoe.pipeline import Bundled, Judged, deploy
-from edgeoe.records import Budget, DeviceFacts, RuntimeSettings, Target
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 
 
 def test_deploy_leads_from_a_teacher_to_a_verdict(settings: CompressSettings, pictures: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edgeoe.errors import ConfigError
-from edgeoe.records import Target
 from edgeoe.registry import BACKENDS, METHODS, nearest, resolve
+from edgeoe.targets.profile import Target
 
 TABLES = [(METHODS, "compress"), (BACKENDS, "build")]
 

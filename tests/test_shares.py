@@ -7,8 +7,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeoe.records import Budget, Fraction, Positive
+from edgeoe.bounds import Fraction, Positive
 from edgeoe.shares import is_share, read_share
+from edgeoe.targets.profile import Budget
 
 
 @pytest.mark.parametrize(

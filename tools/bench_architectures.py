@@ -121,11 +121,11 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
 
     from edgeoe.graph.export import check_parity, onnx_from_student
     from edgeoe.models.checkpoint import load_student, save_student
-    from edgeoe.models.groups import narrow_groups
-    from edgeoe.models.prunable import prunable_groups
-    from edgeoe.models.pruning import prune_channels
     from edgeoe.models.teacher import TeacherSource
-    from edgeoe.run import Run
+    from edgeoe.pruning.groups import narrow_groups
+    from edgeoe.pruning.prune import prune_channels
+    from edgeoe.pruning.verify import prunable_groups
+    from edgeoe.run.directory import Run
     from edgeoe.stages.export import export
 
     notes = io.StringIO()
@@ -187,7 +187,7 @@ def torch_pruning(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
     import torch
     import torch_pruning as tp
 
-    from edgeoe.models.pruning import count_macs, count_params
+    from edgeoe.pruning.prune import count_macs, count_params
 
     yield {"stage": "load"}
     teacher, preprocess, facts = load(model)
@@ -234,8 +234,8 @@ def load(model: Model) -> tuple[Any, Any, Facts]:
     """The teacher with random weights that all matter, its preprocessing, and what the CSV tells of it."""
     import torch
 
-    from edgeoe.models.pruning import count_params
     from edgeoe.models.teacher import TeacherSource
+    from edgeoe.pruning.prune import count_params
 
     torch.manual_seed(0)
     source = TeacherSource.parse(f"{model.source}:{model.name}")
@@ -320,7 +320,7 @@ def speed(teacher: Path, student: Path, x: Any, *, rounds: int = 200, seconds: f
     longer a call, the likelier it is to be interrupted, and time on the wall would flatter students.
     """
     from edgeoe.backends.onnxruntime import OnnxRuntime
-    from edgeoe.targets import load_target
+    from edgeoe.targets.load import load_target
 
     target, backend = load_target("host-cpu"), OnnxRuntime()
 

@@ -30,9 +30,9 @@ from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import OUTPUT
 from edgeoe.graph.quantize import quantise, watched_tensors
 from edgeoe.measure.predictions import predict
-from edgeoe.records import CalibrationMethod
-from edgeoe.run import Run
-from edgeoe.stages.facts import run_facts
+from edgeoe.records.graphs import CalibrationMethod
+from edgeoe.run.directory import Run
+from edgeoe.run.facts import run_facts
 
 
 class Reader(CalibrationDataReader):

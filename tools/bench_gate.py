@@ -34,9 +34,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.measure.process import Process
 from edgeoe.measure.statistics import proportion
-from edgeoe.records import Target
 from edgeoe.stages.compare import GateSettings, Side, compare
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Target
 
 LAYERS, CHANNELS, SIDE = 100, 16, 12
 BURSTS = """

@@ -18,7 +18,8 @@ from scipy.special import ndtr
 
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.measure.statistics import mean_of_proportions, paired_difference, percentile_over_processes, proportion
-from edgeoe.records import Estimate, LatencyChange
+from edgeoe.records.comparison import LatencyChange
+from edgeoe.records.measurement import Estimate
 
 NOISE, SLOW, BURST = 0.05, 0.02, 4  # sd of log time, share of slow calls, their number in a row
 ROUNDS = 40  # at most, in a sequential comparison

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edgeoe.measure.speed import measure_speed
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import Target
-from edgeoe.run import Run
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Target
 
 LOOP = """
 import os, sys, time, numpy as np, onnxruntime as ort

@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from edgeoe.compute import new_fabric
 from edgeoe.data.pool import load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
-from edgeoe.methods import Stage, View
+from edgeoe.methods import TrainingTask, View
 from edgeoe.methods.kd import distillation
-from edgeoe.models.pruning import prune_channels
 from edgeoe.models.teacher import TeacherSource
+from edgeoe.pruning.prune import prune_channels
 from edgeoe.settings import CompressSettings, OESettings
-from edgeoe.workbench import Workbench
+from edgeoe.training.fabric import new_fabric
+from edgeoe.training.workbench import Workbench
 
 SAMPLES, OOD = 64, 64
 
@@ -97,12 +97,12 @@ def main() -> None:
         def distance(student: View, taught: View) -> Tensor:
             return distillation(student.logits, taught.logits, temperature=4.0)
 
-        stage = Stage(name="bench", distance=distance, lr=0.02, max_steps=options.steps, label_weight=1.0)
+        task = TrainingTask(name="bench", distance=distance, lr=0.02, max_steps=options.steps, label_weight=1.0)
         precision = "bf16" if "bf16" in str(fabric._precision.precision) else "fp32"
         ratios = []
         for round_ in range(options.rounds + 1):
             plain = bare(teacher, student, precision, options.steps, fabric.device)
-            ours = bench.fit(copy.deepcopy(student), stage).images_per_second
+            ours = bench.fit(copy.deepcopy(student), task).images_per_second
             if round_:  # the first warms up
                 ratios.append(ours / plain)
                 print(f"bare {plain:8.0f}   workbench {ours:8.0f} images/s   ratio {ratios[-1]:.3f}", flush=True)

@@ -26,12 +26,12 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_test, load_samples, rarest
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
-from edgeoe.records import Precision, Target
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run
-from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run
+from edgeoe.run.facts import run_facts
+from edgeoe.stages.precisions import graph_file
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Precision, Target
 
 CALLS = 5  # of one network in a turn, after one that only warms the caches
 

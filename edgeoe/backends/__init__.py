@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeoe.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from edgeoe.records import Target
+    from edgeoe.targets.profile import Target
 
 __all__ = ["Backend", "Runner"]
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeoe.errors import BackendError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
-from edgeoe.records import RuntimeSettings, Target
+from edgeoe.targets.profile import RuntimeSettings, Target
 from edgeoe.versions import versions
 
 __all__ = ["OnnxRuntime"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeoe.errors import BackendError, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Target
+from edgeoe.targets.profile import Target
 from edgeoe.versions import versions
 
 __all__ = ["OpenVino"]

@@ -28,7 +28,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.versions import versions
 
 if TYPE_CHECKING:
-    from edgeoe.records import EngineSettings, Target
+    from edgeoe.targets.profile import EngineSettings, Target
 
 __all__ = ["TensorRT", "sidecar_path"]
 

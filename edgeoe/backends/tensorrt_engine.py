@@ -23,7 +23,7 @@ from edgeoe.progress import Progress
 if TYPE_CHECKING:
     import tensorrt
 
-    from edgeoe.records import EngineSettings
+    from edgeoe.targets.profile import EngineSettings
 
 __all__ = ["Engine", "Plan", "plan_from_onnx"]
 

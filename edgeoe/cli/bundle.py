@@ -46,8 +46,8 @@ def bundle_command(
     from edgeoe.cli.next_steps import lines_for_device
     from edgeoe.pipeline import bundle
     from edgeoe.report.terminal import bar, say
-    from edgeoe.run import Run
-    from edgeoe.targets import load_target
+    from edgeoe.run.directory import Run
+    from edgeoe.targets.load import load_target
 
     profile = load_target(target)
     record = bundle(Run.open(run), profile, out=out, test=test, progress=bar)
@@ -101,9 +101,9 @@ def collect_command(
     """
     from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import collect
-    from edgeoe.run import Run
+    from edgeoe.run.directory import Run
     from edgeoe.stages.bundle import unpacked_folder
-    from edgeoe.targets import load_target
+    from edgeoe.targets.load import load_target
 
     opened = Run.open(run)
     profile, measurement, verdict = collect(opened, result, target=load_target(target) if target else None)

@@ -13,7 +13,7 @@ from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, sh
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_comparison_reports
 from edgeoe.cli.stages import TargetOption, TargetsOption
 from edgeoe.errors import ConfigError, quoted
-from edgeoe.records import worst
+from edgeoe.records.measurement import worst
 
 if TYPE_CHECKING:
     from edgeoe.stages.baseline import Baseline
@@ -68,7 +68,7 @@ def compare_command(
     from edgeoe.report.terminal import bar
     from edgeoe.stages.baseline import Store
     from edgeoe.stages.compare import GateSettings, compare, find_side
-    from edgeoe.targets import load_target
+    from edgeoe.targets.load import load_target
 
     settings = GateSettings(
         tolerance=tolerance,
@@ -106,11 +106,11 @@ def save_command(
 
     Example: [bold]edgeoe baseline save runs/a --target host-cpu --name main[/]
     """
-    from edgeoe.measure.here import differences, not_measured
     from edgeoe.report.terminal import say
     from edgeoe.stages.baseline import Store
     from edgeoe.stages.compare import find_side
-    from edgeoe.targets import load_target
+    from edgeoe.targets.here import differences, not_measured
+    from edgeoe.targets.load import load_target
 
     profile, baselines = load_target(target), Store(store)
     side = find_side(run, profile, baselines)

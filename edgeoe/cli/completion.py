@@ -21,7 +21,7 @@ def complete_method(incomplete: str) -> list[str]:
 
 def complete_target(incomplete: str) -> list[str]:
     """Names of profiles."""
-    from edgeoe.targets import find_targets
+    from edgeoe.targets.load import find_targets
 
     return [name for name in find_targets() if name.startswith(incomplete)]
 

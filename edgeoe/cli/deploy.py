@@ -12,13 +12,13 @@ from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
 from edgeoe.errors import quoted
-from edgeoe.measure.here import not_measured
-from edgeoe.records import worst
+from edgeoe.records.measurement import worst
 from edgeoe.settings import CompressSettings
+from edgeoe.targets.here import not_measured
 
 if TYPE_CHECKING:
     from edgeoe.pipeline import Bundled, Judged
-    from edgeoe.run import Run
+    from edgeoe.run.directory import Run
 
 __all__ = ["command"]
 
@@ -43,8 +43,8 @@ def command(
     """
     from edgeoe.pipeline import Bundled, deploy
     from edgeoe.report.terminal import bar, show_measurement, show_speed, show_verdict
-    from edgeoe.run import Run
-    from edgeoe.targets import load_target
+    from edgeoe.run.directory import Run
+    from edgeoe.targets.load import load_target
 
     profiles, chosen = [load_target(name) for name in settings.target], checked_exporter(exporter)
     reached: list[Judged | Bundled] = []

@@ -63,7 +63,7 @@ def command(
     from edgeoe.pipeline import inspect
     from edgeoe.report.inspection import show_inspection
     from edgeoe.report.terminal import bar
-    from edgeoe.targets import load_target
+    from edgeoe.targets.load import load_target
 
     given = typed(context)
     if gone := superseded(given, context.default_map or {}):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeoe.errors import quoted
-from edgeoe.measure.here import bundle_command
 from edgeoe.measure.judge import BY_IMAGES, RUNNING
-from edgeoe.records import Measurement, Verdict
+from edgeoe.records.measurement import Measurement, Verdict
 from edgeoe.stages.bundle import unpacked_folder
+from edgeoe.targets.here import bundle_command
 
 __all__ = ["after_verdict", "lines_for_device"]
 

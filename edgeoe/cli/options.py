@@ -13,8 +13,9 @@ import typer
 
 from edgeoe.cli.completion import complete_method, complete_run, complete_target
 from edgeoe.cli.logs import be_quiet, be_verbose, write_log_file
+from edgeoe.codec import to_json
 from edgeoe.errors import ConfigError
-from edgeoe.records import Outcome, to_json
+from edgeoe.records.measurement import Outcome
 from edgeoe.settings import CompressSettings, Config, superseded, weights_from_text
 from edgeoe.shares import is_share, read_share
 
@@ -225,7 +226,7 @@ def share(given: float | str) -> float:
 def write_json(path: Path | None, record: Any) -> None:
     """Write `record` to `path`, if the user asked for it."""
     if path is not None:
-        from edgeoe.run import write_atomic
+        from edgeoe.run.directory import write_atomic
 
         text = json.dumps(to_json(record), indent=2) + "\n"
         try:

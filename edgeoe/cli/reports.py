@@ -11,10 +11,11 @@ import typer
 from edgeoe.cli.options import RunArgument, write_json
 from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
-from edgeoe.records import Comparison, Measurement, Verdict
+from edgeoe.records.comparison import Comparison
+from edgeoe.records.measurement import Measurement, Verdict
 
 if TYPE_CHECKING:
-    from edgeoe.run import Run
+    from edgeoe.run.directory import Run
 
 __all__ = [
     "GithubOption",
@@ -36,7 +37,7 @@ def report_command(run: RunArgument) -> int:
 
     Example: [bold]edgeoe report runs/a[/]
     """
-    from edgeoe.run import Run
+    from edgeoe.run.directory import Run
 
     write_page(Run.open(run))
     return 0

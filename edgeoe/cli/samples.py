@@ -14,7 +14,7 @@ from edgeoe.settings import PreprocessSettings, weights_from_text
 
 if TYPE_CHECKING:
     from edgeoe.data.samples import SampleFiles
-    from edgeoe.records import TeacherAgreement
+    from edgeoe.records.compression import TeacherAgreement
 
 __all__ = ["command"]
 
@@ -56,7 +56,7 @@ def command(
     Example: [bold]edgeoe samples few/ --teacher model.py:resnet56 --weights teacher.safetensors[/]
     """
     from edgeoe.class_names import class_names
-    from edgeoe.data.inspection import inspect_samples
+    from edgeoe.data.sample_report import inspect_samples
     from edgeoe.data.samples import find_samples
     from edgeoe.report.terminal import bar, out, say, table
 

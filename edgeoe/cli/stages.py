@@ -11,7 +11,8 @@ from edgeoe.cli.completion import complete_target
 from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, share, write_json
 from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
 from edgeoe.errors import ConfigError, quoted
-from edgeoe.records import CalibrationMethod, Precision
+from edgeoe.records.graphs import CalibrationMethod
+from edgeoe.targets.profile import Precision
 
 if TYPE_CHECKING:
     from edgeoe.stages.export import ExporterChoice
@@ -93,8 +94,8 @@ def export_command(
     """
     from edgeoe.pipeline import export
     from edgeoe.report.terminal import bar, say, show_layers
-    from edgeoe.run import Run
-    from edgeoe.stages.lower import Int8Settings, retry_int8
+    from edgeoe.run.directory import Run
+    from edgeoe.stages.precisions import Int8Settings, retry_int8
 
     opened, chosen, precisions = Run.open(run), checked_exporter(exporter), checked_precisions(precision)
     if max_drop is not None and not 0 <= max_drop <= 1:
@@ -138,8 +139,8 @@ def build_command(
     """
     from edgeoe.pipeline import build
     from edgeoe.report.terminal import bar, say
-    from edgeoe.run import Run
-    from edgeoe.targets import load_target
+    from edgeoe.run.directory import Run
+    from edgeoe.targets.load import load_target
 
     record = build(Run.open(run), load_target(target), progress=bar)
     write_json(json, record)
@@ -170,8 +171,8 @@ def validate_command(
     from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import validate
     from edgeoe.report.terminal import bar
-    from edgeoe.run import Run
-    from edgeoe.targets import load_target
+    from edgeoe.run.directory import Run
+    from edgeoe.targets.load import load_target
 
     profile, opened = load_target(target), Run.open(run)
     measurement, verdict = validate(opened, profile, test=test, progress=bar)

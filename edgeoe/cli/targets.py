@@ -37,7 +37,7 @@ def list_command(json: JsonOption = None) -> int:
     Example: [bold]edgeoe targets list[/]
     """
     from edgeoe.report.terminal import out, table
-    from edgeoe.targets import find_targets, load_target
+    from edgeoe.targets.load import find_targets, load_target
 
     rows, records = [], []
     for name, path in find_targets().items():
@@ -61,7 +61,7 @@ def show_command(name: _Name) -> int:
     Example: [bold]edgeoe targets show host-cpu > targets/my-device.toml[/]
     """
     from edgeoe.report.terminal import out
-    from edgeoe.targets import find_target, load_target
+    from edgeoe.targets.load import find_target, load_target
 
     load_target(name)
     out.out(find_target(name).read_text(encoding="utf-8"), end="")
@@ -82,7 +82,7 @@ def check_command(
     Example: [bold]edgeoe targets check targets/my-device.toml[/]
     """
     from edgeoe.report.terminal import err, say
-    from edgeoe.targets import check_target, find_targets
+    from edgeoe.targets.load import check_target, find_targets
 
     records: dict[str, str] = {}
     for name in names or [str(path) for path in find_targets().values()]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from edgeoe.measure.statistics import mean
-from edgeoe.records import Accuracy, Estimate
+from edgeoe.records.measurement import Accuracy, Estimate
 
 __all__ = ["FIGURES", "Draw", "Gain", "gains", "statement"]
 

@@ -30,10 +30,10 @@ from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import Judged, compress, deploy
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Accuracy, Measurement, Verdict
-from edgeoe.run import Run
+from edgeoe.records.measurement import Accuracy, Measurement, Verdict
+from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings, PreprocessSettings
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
 
 __all__ = ["Demo", "Network", "compare", "demo_settings", "read_test", "run_demo"]
 

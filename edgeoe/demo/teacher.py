@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import save_model
 from torch import nn
 
-from edgeoe.compute import new_fabric
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.demo import network
-from edgeoe.methods import Stage
+from edgeoe.methods import TrainingTask
 from edgeoe.progress import Progress, silent
 from edgeoe.settings import CompressSettings
-from edgeoe.workbench import Workbench
+from edgeoe.training.fabric import new_fabric
+from edgeoe.training.workbench import Workbench
 
 __all__ = ["train_teacher"]
 
@@ -46,13 +46,13 @@ def train_teacher(settings: CompressSettings, *, progress: Progress = silent) ->
         seed=settings.seed,
         progress=progress,
     )
-    stage = Stage(
+    task = TrainingTask(
         name="Training a teacher",
         distance=lambda student, teacher: torch.zeros_like(student.logits[:, 0]),  # noqa: ARG005 - labels alone
         label_weight=1.0,
         lr=_LR,
         max_steps=_STEPS,
     )
-    bench.fit(teacher, stage)
+    bench.fit(teacher, task)
     save_model(teacher, str(weights))
     return teacher

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from edgeoe.graph.evaluation import run_model
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CalibrationMethod
+from edgeoe.records.graphs import CalibrationMethod
 
-__all__ = ["METHODS", "Observed", "Range", "choose_range", "observe"]
+__all__ = ["CALIBRATION_METHODS", "Observed", "Range", "choose_range", "observe"]
 
 Range = tuple[float, float]
-METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 _BINS = 2048
 _LEVELS = 128  # that the entropy rule folds one side into
 _TAIL = 1e-5

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeoe.backends.onnxruntime import OnnxRuntime
-from edgeoe.records import Target
+from edgeoe.targets.profile import Target
 
 __all__ = ["run_graph", "run_model"]
 

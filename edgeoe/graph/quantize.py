@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from edgeoe.graph.calibration import Observed, choose_range
-from edgeoe.records import CalibrationMethod
+from edgeoe.records.graphs import CalibrationMethod
 
 __all__ = ["RECIPES", "Recipe", "quantisable_layers", "quantise", "watched_tensors"]
 

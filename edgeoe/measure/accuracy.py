@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.measure.statistics import mean_of_proportions, proportion
-from edgeoe.records import Accuracy, Estimate
+from edgeoe.records.measurement import Accuracy, Estimate
 
 __all__ = ["accuracy_from_predictions"]
 

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from edgeoe.measure.decision import check_alpha, counted
 from edgeoe.measure.gate import holm
 from edgeoe.measure.statistics import paired_difference
-from edgeoe.records import AccuracyChange, Change, Estimate
+from edgeoe.records.comparison import AccuracyChange, Change
+from edgeoe.records.measurement import Estimate
 
 __all__ = ["accuracy_changes"]
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgeoe.measure.statistics import finite_positive
-from edgeoe.records import Change, Estimate, LatencyChange
+from edgeoe.records.comparison import Change, LatencyChange
+from edgeoe.records.measurement import Estimate
 
 __all__ = ["check_alpha", "counted", "decide_paired", "decide_unpaired", "fewest_rounds", "looks", "ratio_text"]
 

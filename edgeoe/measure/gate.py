@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from edgeoe.measure.decision import ratio_text
-from edgeoe.records import AccuracyChange, Estimate, LatencyChange, Outcome
+from edgeoe.records.comparison import AccuracyChange, LatencyChange
+from edgeoe.records.measurement import Estimate, Outcome
 
 __all__ = ["gate", "holm", "with_holm"]
 

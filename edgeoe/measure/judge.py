@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from edgeoe.records import Budget, Check, Estimate, Measurement, Outcome, Verdict
+from edgeoe.records.measurement import Check, Estimate, Measurement, Outcome, Verdict
+from edgeoe.targets.profile import Budget
 
 __all__ = ["BY_IMAGES", "MIN_AGREEMENT", "RUNNING", "UNLIMITED", "judge"]
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgeoe.codec import to_json
 from edgeoe.errors import BackendError
 from edgeoe.import_path import child_environment, import_path
 from edgeoe.interruption import work_begins
-from edgeoe.records import Target, to_json
+from edgeoe.targets.profile import Target
 
 __all__ = ["Process"]
 

@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from edgeoe.codec import from_json, read_json_object
+from edgeoe.bounds import Fraction
+from edgeoe.codec import from_json, read_json_object, to_json
 from edgeoe.errors import RunError
 from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.speed import SpeedSamples
-from edgeoe.records import Fraction, Target, to_json
+from edgeoe.targets.profile import Target
 
 __all__ = ["Result", "artifact_folder", "artifact_of", "read_result", "write_result"]
 

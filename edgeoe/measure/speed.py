@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from edgeoe.measure.noise import Watch
+from edgeoe.bounds import Positive
+from edgeoe.machine.noise import NoiseWatch
 from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
-from edgeoe.records import MeasureSettings, Positive, Target
+from edgeoe.targets.profile import MeasureSettings, Target
 
 __all__ = ["SpeedSamples", "measure_speed", "measured_batches"]
 
@@ -46,7 +47,7 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
     """
     settings = target.measure
     with (
-        Watch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
+        NoiseWatch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
         parts = []

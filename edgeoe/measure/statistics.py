@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgeoe.records import Estimate
+from edgeoe.records.measurement import Estimate
 
 __all__ = [
     "finite_positive",

@@ -8,7 +8,8 @@ import numpy as np
 
 from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank, over_processes, percentile_over_processes, variation
-from edgeoe.records import Latency, MeasureSettings, Speed
+from edgeoe.records.measurement import Latency, Speed
+from edgeoe.targets.profile import MeasureSettings
 
 __all__ = ["speed_from_samples"]
 

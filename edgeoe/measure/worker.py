@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from edgeoe.backends import Backend, Runner
 from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.latency import time_calls, warm_up
-from edgeoe.records import target_from_json
 from edgeoe.registry import BACKENDS, resolve
+from edgeoe.targets.profile import target_from_json
 
 __all__ = ["main"]
 

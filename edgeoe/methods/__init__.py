@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.models.observation import Point
-from edgeoe.models.pruning import Pruned
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress
+from edgeoe.pruning.prune import Pruned
 
-__all__ = ["About", "Bench", "Compressed", "Fit", "Method", "Stage", "View"]
+__all__ = ["About", "Bench", "Compressed", "Fit", "Method", "TrainingTask", "View"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one network makes of N images. logits: (N, K) float32. seen: what passed the points of `Stage.watch`."""
+    """What one network makes of N images. logits: (N, K) float32. seen: the activations at `TrainingTask.watch`."""
 
     logits: Tensor
     seen: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class TrainingTask:
     """What a method asks the workbench to fit, by stochastic gradient descent with Nesterov momentum.
 
     distance: (student, teacher) -> (N,), how far each row's student is from its teacher. watch: points of both
@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a stage went: steps taken, the step whose weights were kept and its score, and rows a second.
+    """How a task went: steps taken, the step whose weights were kept and its score, and rows a second.
 
     steps is 0 for a method that solves in closed form and fits nothing.
     """
@@ -105,8 +105,8 @@ class Bench(Protocol):
         """Images to measure, rank and solve with, and what each weighs."""
         ...
 
-    def fit(self, student: nn.Module, stage: Stage) -> Fit:
-        """Train `student`, in place, as `stage` says; it ends in eval mode on the CPU."""
+    def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
+        """Train `student`, in place, as `task` says; it ends in eval mode on the CPU."""
         ...
 
     def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:

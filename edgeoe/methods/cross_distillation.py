@@ -9,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edgeoe.methods import About, Bench, Compressed, Stage, View
+from edgeoe.methods import About, Bench, Compressed, TrainingTask, View
 from edgeoe.methods.cutting import find_groups, prune
 from edgeoe.methods.kd import distillation
-from edgeoe.models.groups import Group
-from edgeoe.models.pruning import drop_channels
 from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
 from edgeoe.models.structure import Structure, read_structure
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.prune import drop_channels
 from edgeoe.settings import CompressSettings
 
 __all__ = ["MU", "CrossDistillation", "choose_channels", "cross_moments"]
@@ -129,11 +129,11 @@ class CrossDistillation:
         with torch.enable_grad():
             return Compressed(pruned, workbench.fit(pruned.model, self._fine_tuning()))
 
-    def _fine_tuning(self) -> Stage:
+    def _fine_tuning(self) -> TrainingTask:
         def distance(student: View, taught: View) -> Tensor:
             return distillation(student.logits, taught.logits, temperature=self.settings.temperature)
 
-        return Stage(
+        return TrainingTask(
             name="Fine-tuning",
             distance=distance,
             lr=FINE_TUNING_LR,

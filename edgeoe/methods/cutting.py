@@ -11,13 +11,13 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
-from edgeoe.models.allocation import is_met
-from edgeoe.models.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, narrow_groups
-from edgeoe.models.names import by_reason, shortened
-from edgeoe.models.prunable import prunable_groups
-from edgeoe.models.pruning import Pruned, prune_channels
 from edgeoe.models.reconstruction import measure_costs
 from edgeoe.models.structure import read_structure
+from edgeoe.pruning.allocation import is_met
+from edgeoe.pruning.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, narrow_groups
+from edgeoe.pruning.names import by_reason, shortened
+from edgeoe.pruning.prune import Pruned, prune_channels
+from edgeoe.pruning.verify import prunable_groups
 from edgeoe.settings import CompressSettings, Goal
 
 __all__ = ["cut_channels", "find_groups", "note_missed", "prune"]

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from edgeoe.methods import About, Bench, Compressed, Fit
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.models.observation import Point, look_at, look_at_sum
-from edgeoe.models.pruning import Pruned
 from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
 from edgeoe.models.structure import Structure, read_structure
+from edgeoe.pruning.prune import Pruned
 from edgeoe.settings import CompressSettings
 
 __all__ = ["FSKD", "kept_outputs"]

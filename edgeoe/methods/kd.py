@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeoe.methods import About, Bench, Compressed, Stage, View
+from edgeoe.methods import About, Bench, Compressed, TrainingTask, View
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.settings import CompressSettings
 
@@ -43,11 +43,11 @@ class KD:
         def distance(student: View, taught: View) -> Tensor:
             return distillation(student.logits, taught.logits, temperature=self.settings.temperature)
 
-        stage = Stage(
+        task = TrainingTask(
             name="Distilling",
             distance=distance,
             lr=self.settings.lr or LR,
             max_steps=self.settings.steps,
             label_weight=1.0,
         )
-        return Compressed(pruned, workbench.fit(pruned.model, stage))
+        return Compressed(pruned, workbench.fit(pruned.model, task))

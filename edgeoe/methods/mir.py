@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edgeoe.methods import About, Bench, Compressed, Stage, View
+from edgeoe.methods import About, Bench, Compressed, TrainingTask, View
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.settings import CompressSettings
@@ -23,13 +23,13 @@ def feature_distance(student: View, teacher: View) -> Tensor:
     return (student.seen[0].float() - teacher.seen[0].float()).square().flatten(1).mean(1)
 
 
-def mimicking(structure: Structure, *, lr: float | None, steps: int) -> Stage:
+def mimicking(structure: Structure, *, lr: float | None, steps: int) -> TrainingTask:
     """Fit everything but the head to the teacher's features, as they are before pooling.
 
     lr: None is LR. Momentum 0.9 and weight decay 1e-4 as in the paper.
     """
     head = structure.head + "."
-    return Stage(
+    return TrainingTask(
         name="Mimicking features",
         distance=feature_distance,
         watch=(structure.features,),
@@ -55,5 +55,5 @@ class MiR:
     def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
         structure = read_structure(teacher, workbench.shape)
         pruned = cut_channels(teacher, workbench, self.settings, protect=structure.head)
-        stage = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
-        return Compressed(pruned, workbench.fit(pruned.model, stage))
+        task = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
+        return Compressed(pruned, workbench.fit(pruned.model, task))

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgeoe.errors import ConfigError, PruningError, TrainingError
-from edgeoe.methods import About, Bench, Compressed, Stage
+from edgeoe.methods import About, Bench, Compressed, TrainingTask
 from edgeoe.methods.cutting import note_missed
 from edgeoe.methods.mir import feature_distance, mimicking
-from edgeoe.models.allocation import is_met
 from edgeoe.models.observation import look_at
-from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.reconstruction import Rows, sees_all
 from edgeoe.models.structure import Block, Structure, read_structure
+from edgeoe.pruning.allocation import is_met
+from edgeoe.pruning.prune import Pruned, drop_blocks
 from edgeoe.settings import CompressSettings
 
 __all__ = ["Adaptor", "Practise", "add_adaptors"]
@@ -89,8 +89,8 @@ class Practise:
         left = self._recoverability(teacher, structure, workbench)
         ranked = sorted(structure.blocks, key=lambda block: left[block.name] / max(saved_ms[block.name], 1e-9))
         pruned = self._drop(teacher, ranked, workbench.shape)
-        stage = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
-        return Compressed(pruned, workbench.fit(pruned.model, stage))
+        task = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
+        return Compressed(pruned, workbench.fit(pruned.model, task))
 
     def _recoverability(self, teacher: nn.Module, structure: Structure, workbench: Bench) -> dict[str, float]:
         """Mean squared error of the features without each block, adaptors trained."""
@@ -102,7 +102,7 @@ class Practise:
             for block in structure.blocks:
                 student = drop_blocks(teacher, [block.name], shape=workbench.shape).model
                 adapted = add_adaptors(student, block)
-                stage = Stage(
+                task = TrainingTask(
                     name=f"Recovering {block.name}",
                     distance=feature_distance,
                     watch=(structure.features,),
@@ -114,7 +114,7 @@ class Practise:
                 )
                 try:
                     if adapted and self.settings.recovery_steps:
-                        workbench.fit(student, stage)
+                        workbench.fit(student, task)
                     found[block.name] = _error(student.to(workbench.device), expected, rows, structure)
                 except TrainingError:
                     found[block.name] = math.inf  # what does not recover goes last

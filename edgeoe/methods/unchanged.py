@@ -8,7 +8,7 @@ from torch import nn
 
 from edgeoe.errors import ConfigError
 from edgeoe.methods import About, Bench, Compressed, Fit
-from edgeoe.models.pruning import Pruned, count_macs
+from edgeoe.pruning.prune import Pruned, count_macs
 from edgeoe.settings import CompressSettings
 
 __all__ = ["Unchanged"]

@@ -27,7 +27,7 @@ from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 
 __all__ = [
     "Architecture",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ADDITIONS", "Point", "Sum", "Watch", "look_at", "look_at_sum", "tensors_in"]
+__all__ = ["ADDITIONS", "Point", "Recorder", "Sum", "look_at", "look_at_sum", "tensors_in"]
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})  # as torch names its functions
 
@@ -47,14 +47,14 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
         yield from tensors_in(list(values.values()))
 
 
-class Watch(AbstractContextManager["Watch"]):
+class Recorder(AbstractContextManager["Recorder"]):
     """Within it, `seen[point]` holds the tensor that last passed each of `points` of `model`."""
 
     def __init__(self, model: nn.Module, points: tuple[Point, ...]) -> None:
         self._model, self._points = model, points
         self.seen: dict[Point, Tensor] = {}
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Recorder:
         self._handles = [self._hook(point) for point in self._points]
         return self
 
@@ -106,7 +106,7 @@ def look_at_sum(model: nn.Module, x: Tensor, layer: str, place: Sum) -> tuple[Te
     The rest of the pass is left out.
     """
     stop = _StopAtSum(place.index)
-    with suppress(_Enough), stop, Watch(model, (Point(layer),)) as watch:
+    with suppress(_Enough), stop, Recorder(model, (Point(layer),)) as watch:
         model(x)
     assert stop.seen is not None  # noqa: S101 - the place is from the same network's structure
     return watch.values()[0], *stop.seen
@@ -115,7 +115,7 @@ def look_at_sum(model: nn.Module, x: Tensor, layer: str, place: Sum) -> tuple[Te
 def look_at(model: nn.Module, x: Tensor, *points: Point) -> tuple[Tensor, ...]:
     """What passes each of `points` when `model` is given x; what comes after the last of them is left out."""
 
-    class Stop(Watch):
+    class Stop(Recorder):
         def see(self, point: Point, tensor: Tensor) -> None:
             super().see(point, tensor)
             if len(self.seen) == len(points):

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeoe.models.groups import Group
 from edgeoe.models.observation import Point, look_at, look_at_sum
 from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
+from edgeoe.pruning.groups import Group
 
 __all__ = [
     "Rows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from edgeoe.records import Change, Comparison
+from edgeoe.records.comparison import Change, Comparison
 from edgeoe.report.terminal import COLOUR, out, say, table
 from edgeoe.report.wording import accuracy_text, change_in_percent
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from edgeoe.records import Change, Comparison, Outcome, Verdict, worst
+from edgeoe.records.comparison import Change, Comparison
+from edgeoe.records.measurement import Outcome, Verdict, worst
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["annotate_comparisons", "annotate_verdict"]

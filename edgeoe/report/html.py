@@ -16,9 +16,10 @@ from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import Accuracy, Check, Estimate, MeasureSettings, Outcome, Speed, Verdict, worst
+from edgeoe.records.measurement import Accuracy, Check, Estimate, Outcome, Speed, Verdict, worst
 from edgeoe.report.wording import speed_text
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
+from edgeoe.targets.profile import MeasureSettings
 
 __all__ = ["Axis", "report_page", "write_report"]
 

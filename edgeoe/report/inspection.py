@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from rich.table import Table
 
-from edgeoe.models.names import pattern, shortened
-from edgeoe.records import BlockShare, GroupShare, InspectRecord
+from edgeoe.pruning.names import pattern, shortened
+from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
 from edgeoe.report.terminal import out, say, show_left_alone, table
 
 __all__ = ["show_inspection"]

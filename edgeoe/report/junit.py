@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
-from edgeoe.records import AccuracyChange, Change, Comparison, LatencyChange, Outcome, Verdict
+from edgeoe.records.comparison import AccuracyChange, Change, Comparison, LatencyChange
+from edgeoe.records.measurement import Outcome, Verdict
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["junit_of_comparisons", "junit_of_verdict"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgeoe.records import Change, Comparison, Outcome, Verdict, worst
+from edgeoe.records.comparison import Change, Comparison
+from edgeoe.records.measurement import Outcome, Verdict, worst
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["MARKER", "markdown_of_comparisons", "markdown_of_verdict"]

@@ -24,8 +24,9 @@ from rich.text import Text
 
 from edgeoe.interruption import work_begins
 from edgeoe.measure.judge import UNLIMITED
-from edgeoe.models.names import by_reason, shortened
-from edgeoe.records import Estimate, GraphRecord, Measurement, Outcome, Speed, Verdict
+from edgeoe.pruning.names import by_reason, shortened
+from edgeoe.records.graphs import GraphRecord
+from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Verdict
 from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [

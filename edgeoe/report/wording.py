@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
-from edgeoe.records import AccuracyChange, Check, Estimate
+from edgeoe.records.comparison import AccuracyChange
+from edgeoe.records.measurement import Check, Estimate
 
 __all__ = ["accuracy_text", "change_in_percent", "check_text", "speed_text"]
 

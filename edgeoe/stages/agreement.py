@@ -18,7 +18,7 @@ from edgeoe.errors import TeacherError, quoted
 from edgeoe.measure.statistics import mean_of_proportions
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.records import TeacherAgreement
+from edgeoe.records.compression import TeacherAgreement
 from edgeoe.settings import PreprocessSettings, Weights
 from edgeoe.stages.class_order import ClassOrder, find_order, mcnemar_p
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
-from edgeoe.feasibility import require_buildable
-from edgeoe.measure.environment import environment
-from edgeoe.measure.here import bundle_command, differences, is_of_every_machine
+from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Artifact, Target
+from edgeoe.records.measurement import Artifact
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run, file_sha256
-from edgeoe.stages.lower import graph_for
+from edgeoe.run.directory import Run, file_sha256
+from edgeoe.stages.precisions import graph_for
+from edgeoe.targets.here import bundle_command, differences, is_of_every_machine
+from edgeoe.targets.limits import require_buildable
+from edgeoe.targets.profile import Target
 
 __all__ = ["build", "require_runtime"]
 

@@ -20,20 +20,21 @@ import zstandard
 from numpy.typing import NDArray
 
 from edgeoe import __version__
+from edgeoe.codec import to_json
 from edgeoe.data.samples import rarest
-from edgeoe.device import FORMAT, LIBRARY
+from edgeoe.devices.bundle_runner import FORMAT, LIBRARY
 from edgeoe.errors import ConfigError, quoted
-from edgeoe.feasibility import require_buildable
 from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import labels_sha256, test_sha256
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Target, to_json
 from edgeoe.registry import BACKENDS
-from edgeoe.run import Run
-from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_for, graph_made_by
+from edgeoe.run.directory import Run
+from edgeoe.run.facts import run_facts
+from edgeoe.stages.precisions import graph_for, graph_made_by
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
+from edgeoe.targets.limits import require_buildable
+from edgeoe.targets.profile import Target
 
 __all__ = ["BundleRecord", "archive_file", "bundle", "bundle_facts_file", "teacher_file", "unpacked_folder"]
 
@@ -53,7 +54,7 @@ here = os.path.dirname(os.path.realpath(__file__))
 installed = [path for path in sys.path if os.path.isabs(path) and os.path.realpath(path) not in (here, os.getcwd())]
 sys.path[:] = [os.path.join(here, "{LIBRARY}"), *installed]
 
-from edgeoe.device import main
+from edgeoe.devices.bundle_runner import main
 
 if __name__ == "__main__":
     raise SystemExit(main())
@@ -213,7 +214,7 @@ def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
 def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
     """edgeoe's own modules that run on the device, and the one package that they need beside numpy."""
     backend = BACKENDS[target.backend].partition(":")[0]
-    for module in _reached(("edgeoe.device", "edgeoe.measure.worker", backend)):
+    for module in _reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", backend)):
         path = _source(module)
         yield f"{LIBRARY}/{path.relative_to(_PACKAGE.parent).as_posix()}", path.read_bytes()
     spec = importlib.util.find_spec("annotated_types")

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from edgeoe.backends import Backend
-from edgeoe.device import FORMAT
+from edgeoe.codec import to_json
+from edgeoe.devices.bundle_runner import FORMAT
 from edgeoe.errors import RunError, quoted
 from edgeoe.measure.predictions import Predictions, labels_sha256
 from edgeoe.measure.result import Result, read_result
 from edgeoe.measure.speed import SpeedSamples, measured_batches
-from edgeoe.records import Measurement, MeasureSettings, Target, Verdict, target_from_json, to_json
+from edgeoe.records.measurement import Measurement, Verdict
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run, file_sha256
+from edgeoe.run.directory import Run, file_sha256
 from edgeoe.stages.bundle import bundle_facts_file, teacher_file
 from edgeoe.stages.validate import conclude
+from edgeoe.targets.profile import MeasureSettings, Target, target_from_json
 
 __all__ = ["collect"]
 

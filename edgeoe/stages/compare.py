@@ -16,21 +16,23 @@ import numpy as np
 from edgeoe.backends import Backend
 from edgeoe.errors import ConfigError, RunError, quoted
 from edgeoe.files import file_sha256
+from edgeoe.machine.environment import environment
+from edgeoe.machine.fingerprint import differing
 from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
-from edgeoe.measure.duel import Round, play_round
-from edgeoe.measure.environment import environment
-from edgeoe.measure.fingerprint import differing
 from edgeoe.measure.gate import gate, with_holm
-from edgeoe.measure.here import bundle_command, differences, not_measured
+from edgeoe.measure.interleaved import Round, play_round
 from edgeoe.measure.result import Result, artifact_of, read_result
 from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
-from edgeoe.records import AccuracyChange, Artifact, Comparison, LatencyChange, Target
+from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
+from edgeoe.records.measurement import Artifact
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages.baseline import Store
+from edgeoe.targets.here import bundle_command, differences, not_measured
+from edgeoe.targets.profile import Target
 
 __all__ = ["GateSettings", "Side", "compare", "find_side"]
 

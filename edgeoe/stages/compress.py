@@ -20,30 +20,31 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeoe.children import children_end_here, hear_interrupts
-from edgeoe.compute import new_fabric
 from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
-from edgeoe.methods import Compressed, Fit, Method, Stage
+from edgeoe.methods import Compressed, Fit, Method, TrainingTask
 from edgeoe.models.checkpoint import save_code, save_student
-from edgeoe.models.pruning import count_params
 from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.records import CompressRecord, SpeedUp, Target, TeacherAgreement
+from edgeoe.pruning.prune import count_params
+from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
 from edgeoe.registry import METHODS, resolve
-from edgeoe.run import Run, new_run
+from edgeoe.run.directory import Run, new_run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
-from edgeoe.stages.clock import Clock, clock_on_first
+from edgeoe.stages.latency_probe import Clock, clock_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Target
+from edgeoe.training.children import children_end_here, hear_interrupts
+from edgeoe.training.fabric import new_fabric
+from edgeoe.training.workbench import Workbench
 from edgeoe.versions import versions
-from edgeoe.workbench import Workbench
 
 __all__ = ["compress"]
 
@@ -232,8 +233,8 @@ class _LateBench:
     def rows(self) -> Rows:
         return self.workbench.rows()
 
-    def fit(self, student: nn.Module, stage: Stage) -> Fit:
-        return self.workbench.fit(student, stage)
+    def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
+        return self.workbench.fit(student, task)
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeoe.records import Measurement, Outcome, Target, Verdict
+from edgeoe.records.measurement import Measurement, Outcome, Verdict
 from edgeoe.stages.bundle import BundleRecord
+from edgeoe.targets.profile import Target
 
 __all__ = ["Bundled", "Judged"]
 

@@ -18,10 +18,11 @@ from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from
 from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.models.checkpoint import load_student
 from edgeoe.progress import Progress, silent
-from edgeoe.records import ExportRecord, GraphRecord, Precision, RefusedGraph
-from edgeoe.run import Run, file_sha256
-from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import Int8Settings, Int8Writer, retry_int8, write_fp16
+from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
+from edgeoe.run.directory import Run, file_sha256
+from edgeoe.run.facts import run_facts
+from edgeoe.stages.precisions import Int8Settings, Int8Writer, retry_int8, write_fp16
+from edgeoe.targets.profile import Precision
 
 __all__ = ["ExporterChoice", "export"]
 

@@ -14,17 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import PruningError
-from edgeoe.models.channels import Slot, decomposed
-from edgeoe.models.groups import Group, narrow_groups
-from edgeoe.models.prunable import prunable_groups
-from edgeoe.models.pruning import count_macs, count_params, drop_blocks
-from edgeoe.models.removal import without_channels
 from edgeoe.models.structure import LAYERS, Block, Structure, read_structure
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.records import BlockShare, GroupShare, InspectRecord, Target
+from edgeoe.pruning.groups import Group, narrow_groups
+from edgeoe.pruning.prune import count_macs, count_params, drop_blocks
+from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.trace import Slot, decomposed
+from edgeoe.pruning.verify import prunable_groups
+from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
 from edgeoe.settings import PreprocessSettings, Weights
-from edgeoe.stages.clock import new_clock
+from edgeoe.stages.latency_probe import new_clock
+from edgeoe.targets.profile import Target
 
 __all__ = ["inspect"]
 

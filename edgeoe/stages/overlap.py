@@ -11,7 +11,7 @@ from edgeoe.data.overlap import copies, shared
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
 from edgeoe.progress import Progress, silent
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 
 __all__ = ["report_samples_in_pool", "report_test_overlap", "write_content"]
 

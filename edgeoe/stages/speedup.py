@@ -9,11 +9,13 @@ from torch import nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import EdgeoeError, PruningError
 from edgeoe.measure.decision import decide_paired
-from edgeoe.models.pruning import Pruned
 from edgeoe.models.structure import read_structure
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Change, Pace, SpeedUp, Target
-from edgeoe.stages.clock import time_in_turns
+from edgeoe.pruning.prune import Pruned
+from edgeoe.records.comparison import Change
+from edgeoe.records.compression import Pace, SpeedUp
+from edgeoe.stages.latency_probe import time_in_turns
+from edgeoe.targets.profile import Target
 
 __all__ = ["compare_speed"]
 

@@ -12,7 +12,7 @@ from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.models.checkpoint import read_architecture
 from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.settings import weights_from_text
 from edgeoe.toml_document import TomlDocument
 

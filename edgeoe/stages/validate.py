@@ -10,25 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from edgeoe.backends import Backend, Runner
+from edgeoe.codec import to_json
 from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError, quoted
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.artifact import measure_artifact
-from edgeoe.measure.here import differences, not_measured
 from edgeoe.measure.judge import judge
 from edgeoe.measure.predictions import Predictions, predict
 from edgeoe.measure.result import Result, write_result
 from edgeoe.measure.statistics import paired_difference
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
-from edgeoe.records import Artifact, Estimate, Measurement, Speed, Target, Verdict, to_json
+from edgeoe.records.measurement import Artifact, Estimate, Measurement, Speed, Verdict
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run, file_sha256
+from edgeoe.run.directory import Run, file_sha256
+from edgeoe.run.facts import run_facts
 from edgeoe.stages.build import require_runtime
-from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_for, recipe_for
 from edgeoe.stages.overlap import report_test_overlap
+from edgeoe.stages.precisions import graph_for, recipe_for
 from edgeoe.stages.teacher import teacher_predictions
+from edgeoe.targets.here import differences, not_measured
+from edgeoe.targets.profile import Target
 
 __all__ = ["built_artifact", "conclude", "read_test", "validate", "validate_record"]
 

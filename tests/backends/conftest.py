@@ -38,7 +38,7 @@ def device(stub_cuda: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatc
     shutil.copyfile(HERE / "fake_tensorrt.py", modules / "tensorrt.py")
     monkeypatch.syspath_prepend(modules)
     smi = ("Stub (nvgpu)", "540.4.0", "", "", "")
-    monkeypatch.setattr("edgeoe.measure.environment.ask_nvidia_smi", lambda *_: smi)
+    monkeypatch.setattr("edgeoe.machine.environment.ask_nvidia_smi", lambda *_: smi)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(stub_cuda.parent))
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))

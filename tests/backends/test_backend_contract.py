@@ -12,10 +12,10 @@ import torch
 from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
 from edgeoe.models.checkpoint import load_student
-from edgeoe.records import EngineSettings, RuntimeSettings, Target
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run import Run
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import EngineSettings, RuntimeSettings, Target
 
 SETTINGS = {  # changes to a profile, and what must then stand in the settings of the artifact
     "onnxruntime": ({"runtime": RuntimeSettings(threads=2, spinning=True)}, {"threads": 2, "spinning": True}),

@@ -17,8 +17,8 @@ import pytest
 
 from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.errors import BackendError
-from edgeoe.records import RuntimeSettings, Target
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import RuntimeSettings, Target
 
 
 def target_on(provider: Any, **runtime: Any) -> Target:

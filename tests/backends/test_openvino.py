@@ -20,8 +20,8 @@ from edgeoe.graph.calibration import observe
 from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.graph.quantize import quantise, watched_tensors
-from edgeoe.records import RuntimeSettings, Target
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import RuntimeSettings, Target
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3)
 

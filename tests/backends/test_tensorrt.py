@@ -25,8 +25,8 @@ from edgeoe.backends.tensorrt_bindings import BuildPhases
 from edgeoe.doctor import examine
 from edgeoe.errors import BackendError
 from edgeoe.pipeline import build, validate
-from edgeoe.records import DeviceFacts, EngineSettings, Target
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
+from edgeoe.targets.profile import DeviceFacts, EngineSettings, Target
 
 HERE = {"tensorrt": "10.3.0", "compute_capability": "8.7", "device": "Stub (nvgpu)", "cuda": "12.6"}
 IMAGES = np.random.default_rng(0).normal(size=(7, 3, 4, 4)).astype(np.float32)

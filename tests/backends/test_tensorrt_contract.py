@@ -18,7 +18,7 @@ import pytest
 from tensorrt_usage import Api, Use, complaints, read_uses
 
 import edgeoe
-from edgeoe.records import EngineSettings
+from edgeoe.targets.profile import EngineSettings
 
 PACKAGE, HERE = Path(edgeoe.__file__).parent, Path(__file__).parent
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "bindings()" in path.read_text(encoding="utf-8"))
@@ -162,7 +162,7 @@ sys.modules["tensorrt"] = tensorrt_bindings
 from edgeoe.backends import tensorrt_bindings as ours, tensorrt_engine
 from edgeoe.errors import BackendError
 from edgeoe.progress import silent
-from edgeoe.records import EngineSettings
+from edgeoe.targets.profile import EngineSettings
 monitor = ours.new_monitor(tensorrt_bindings, ours.BuildPhases(lambda: None))
 assert isinstance(monitor, tensorrt_bindings.IProgressMonitor) and monitor.step_complete("a phase", 0)
 logger = ours.process_logger(tensorrt_bindings)

@@ -18,10 +18,11 @@ from PIL import Image
 from edgeoe.cli.next_steps import after_verdict
 from edgeoe.errors import RunError
 from edgeoe.measure.judge import judge
-from edgeoe.records import Accuracy, Budget, Estimate, Latency, Measurement, Speed
+from edgeoe.records.measurement import Accuracy, Estimate, Latency, Measurement, Speed
 from edgeoe.report.wording import speed_text
 from edgeoe.settings import CompressSettings
-from edgeoe.targets import find_target
+from edgeoe.targets.load import find_target
+from edgeoe.targets.profile import Budget
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 PROMISED = {  # the keys of each result record
@@ -401,7 +402,7 @@ def test_an_unknown_key_in_edgeoe_toml_is_one_line_and_exit_code_2(edgeoe: Edgeo
 @pytest.mark.parametrize(
     ("where", "options"),
     [
-        ("edgeoe.workbench.joint_loss", []),  # in the first training step
+        ("edgeoe.training.workbench.joint_loss", []),  # in the first training step
         (
             "edgeoe.stages.compress._describe",
             ["--method", "none", "--no-oe"],

@@ -12,9 +12,9 @@ from made_up import QUICK_PROFILE, result
 
 from edgeoe.errors import ExportError, RunError
 from edgeoe.measure.result import read_result, write_result
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages.validate import built_artifact, conclude
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

@@ -7,7 +7,7 @@ import pytest
 from edgeoe.cli import demo as command
 from edgeoe.cli import main
 from edgeoe.demo.draws import Gain
-from edgeoe.records import Estimate
+from edgeoe.records.measurement import Estimate
 from edgeoe.report.terminal import out as console
 
 GAINS = {

@@ -160,7 +160,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Path]]:
             whole(path, half)
             written.append(path)
 
-        monkeypatch.setattr("edgeoe.run.write_atomic", write_atomic)
+        monkeypatch.setattr("edgeoe.run.directory.write_atomic", write_atomic)
         return written
 
     return fill
@@ -222,7 +222,7 @@ def test_memory_that_runs_out_in_a_search_for_groups_makes_no_other_student(
     def without_channels(*_: object) -> NoReturn:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes.")
 
-    monkeypatch.setattr("edgeoe.models.prunable.without_channels", without_channels)
+    monkeypatch.setattr("edgeoe.pruning.verify.without_channels", without_channels)
     code, _, err = edgeoe("compress", "--out", "a")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: out of memory: DefaultCPUAllocator: not enough memory")

@@ -133,7 +133,7 @@ def test_a_warning_is_seen_unless_only_results_are_asked_for(edgeoe: Edgeoe, mon
         log.info("news")
         return {}
 
-    monkeypatch.setattr("edgeoe.targets.find_targets", find_targets)
+    monkeypatch.setattr("edgeoe.targets.load.find_targets", find_targets)
     assert edgeoe("targets", "list")[2] == "edgeoe: a warning\n"
     assert edgeoe("targets", "list", "-q")[2] == ""
     assert edgeoe("-v", "targets", "list")[2] == "edgeoe: a warning\nedgeoe: news\n"

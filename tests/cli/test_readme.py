@@ -18,9 +18,9 @@ import typer
 from made_up import QUICK_PROFILE, as_bundled
 
 import edgeoe
-from edgeoe.measure.duel import Round
+from edgeoe.measure.interleaved import Round
 from edgeoe.measure.result import write_result
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 README = (Path(edgeoe.__file__).parents[1] / "README.md").read_text(encoding="utf-8")

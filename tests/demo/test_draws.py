@@ -7,7 +7,7 @@ import pytest
 
 from edgeoe.demo.draws import Draw, gains, statement
 from edgeoe.measure.accuracy import accuracy_from_predictions
-from edgeoe.records import Accuracy, Estimate
+from edgeoe.records.measurement import Accuracy, Estimate
 
 
 def accuracy(right: int) -> Accuracy:

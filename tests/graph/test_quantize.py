@@ -13,12 +13,12 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.graph.calibration import METHODS, Observed, choose_range, observe
+from edgeoe.graph.calibration import CALIBRATION_METHODS, Observed, choose_range, observe
 from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import onnx_from_student
-from edgeoe.graph.half import to_fp16
+from edgeoe.graph.fp16 import to_fp16
 from edgeoe.graph.quantize import RECIPES, Recipe, quantisable_layers, quantise, watched_tensors
-from edgeoe.records import CalibrationMethod
+from edgeoe.records.graphs import CalibrationMethod
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)
 
@@ -103,7 +103,7 @@ def test_rows_that_are_not_one_an_image_are_seen_too(images: int, shape: tuple[i
 
 @given(
     st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=60).filter(lambda v: max(map(abs, v)) > 1e-3),
-    st.sampled_from(METHODS),
+    st.sampled_from(CALIBRATION_METHODS),
     st.booleans(),
 )
 def test_a_range_holds_zero_and_nothing_that_was_not_there(
@@ -121,7 +121,7 @@ def test_an_outlier_is_cut_off_by_all_rules_but_minmax() -> None:
     rng = np.random.default_rng(0)
     values = [*rng.normal(size=400_000), 60.0]
     tensor = constant(values)
-    tops = {method: choose_range(tensor, method, symmetric=True)[1] for method in METHODS}
+    tops = {method: choose_range(tensor, method, symmetric=True)[1] for method in CALIBRATION_METHODS}
     assert tops["minmax"] == pytest.approx(60, rel=1e-3)
     assert all(3 < top < 25 for method, top in tops.items() if method != "minmax"), tops
 
@@ -133,7 +133,7 @@ def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_int8_is_near_fp32(graph: onnx.ModelProto, seen: dict[str, Observed], recipe: str, method: str) -> None:
     made = quantise(graph, recipe, seen, method=method)
     onnx.checker.check_model(made)

@@ -15,7 +15,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("edgeoe.measure.environment.usable_cores", lambda: (0, 1, 2, 3))
+    monkeypatch.setattr("edgeoe.machine.environment.usable_cores", lambda: (0, 1, 2, 3))
 
     def program(name: str, script: str) -> None:
         path = folder / name

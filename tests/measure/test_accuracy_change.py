@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeoe.measure.accuracy_change import accuracy_changes
-from edgeoe.records import AccuracyChange, Estimate
+from edgeoe.records.comparison import AccuracyChange
+from edgeoe.records.measurement import Estimate
 
 
 def predictions(n: int, *, lost: int, gained: int, wrong: int = 0) -> tuple[NDArray[np.int64], ...]:

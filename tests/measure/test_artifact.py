@@ -13,8 +13,8 @@ from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.files import file_sha256
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.progress import silent
-from edgeoe.run import Run
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run
+from edgeoe.targets.load import load_target
 
 
 @pytest.mark.parametrize(("wrong", "agreement"), [(0, 1.0), (1, 15 / 16)])

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
-from edgeoe.records import Change, Estimate, LatencyChange
+from edgeoe.records.comparison import Change, LatencyChange
+from edgeoe.records.measurement import Estimate
 
 Decide = Callable[..., LatencyChange]
 DECIDE = pytest.mark.parametrize("decide", [decide_paired, decide_unpaired])

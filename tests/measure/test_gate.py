@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeoe.measure.gate import gate, holm, with_holm
-from edgeoe.records import AccuracyChange, Change, Estimate, LatencyChange
+from edgeoe.records.comparison import AccuracyChange, Change, LatencyChange
+from edgeoe.records.measurement import Estimate
 
 
 def latency(

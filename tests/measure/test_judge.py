@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from edgeoe.measure.judge import judge
-from edgeoe.records import Accuracy, Budget, Check, Estimate, Latency, Measurement, Outcome, Speed, Verdict
+from edgeoe.records.measurement import Accuracy, Check, Estimate, Latency, Measurement, Outcome, Speed, Verdict
+from edgeoe.targets.profile import Budget
 
 SOME = Estimate(0.7, 0.6, 0.8)
 LOST = Estimate(0.03, 0.02, 0.04)

@@ -13,8 +13,8 @@ from made_up import QUICK
 
 from edgeoe.errors import BackendError
 from edgeoe.measure.process import Process
-from edgeoe.records import RuntimeSettings, Target
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import RuntimeSettings, Target
 
 
 @pytest.fixture

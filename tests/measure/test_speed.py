@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from made_up import QUICK, speed
 
-from edgeoe.codec import from_json
+from edgeoe.codec import from_json, to_json
 from edgeoe.errors import BackendError
 from edgeoe.measure.speed import SpeedSamples, measure_speed
-from edgeoe.records import Target, to_json
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Target
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from edgeoe.measure.statistics import (
     proportion,
     variation,
 )
-from edgeoe.records import Estimate
+from edgeoe.records.measurement import Estimate
 
 
 def test_a_proportion_has_the_wilson_interval() -> None:

@@ -8,7 +8,7 @@ import pytest
 from made_up import speed
 
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import MeasureSettings
+from edgeoe.targets.profile import MeasureSettings
 
 SETTINGS = MeasureSettings()
 

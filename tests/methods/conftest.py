@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeoe.methods import Fit, Stage
-from edgeoe.models.pruning import count_macs
+from edgeoe.methods import Fit, TrainingTask
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import silent
+from edgeoe.pruning.prune import count_macs
 
 Shape = tuple[int, int, int]
 
@@ -28,8 +28,8 @@ class Still:
     x: Tensor
     weights: Tensor
     latency: Callable[[nn.Module], float] | None = None
-    fitting: Callable[[nn.Module, Stage], Any] = lambda student, stage: None
-    fitted: list[Stage] = field(default_factory=list)
+    fitting: Callable[[nn.Module, TrainingTask], Any] = lambda student, task: None
+    fitted: list[TrainingTask] = field(default_factory=list)
     channel_multiple: int = 1
     progress = staticmethod(silent)
 
@@ -46,11 +46,11 @@ class Still:
         half = len(self.x) // 2
         return [(self.x[:half], self.weights[:half]), (self.x[half:], self.weights[half:])]
 
-    def fit(self, student: nn.Module, stage: Stage) -> Fit:
-        self.fitted.append(stage)
-        self.fitting(student, stage)
+    def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
+        self.fitted.append(task)
+        self.fitting(student, task)
         student.eval()
-        return Fit(steps=stage.max_steps, best_step=stage.max_steps)
+        return Fit(steps=task.max_steps, best_step=task.max_steps)
 
     def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:
         latency = self.latency or (lambda model: count_macs(model, self.shape) / 1e6)

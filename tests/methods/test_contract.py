@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from edgeoe.compute import new_fabric
 from edgeoe.data.pool import load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.methods import Compressed, cross_distillation
 from edgeoe.methods.cross_distillation import choose_channels
 from edgeoe.models.checkpoint import apply_plan, plan_between
-from edgeoe.models.pruning import count_macs, count_params, drop_blocks
 from edgeoe.models.structure import read_structure
+from edgeoe.pruning.prune import count_macs, count_params, drop_blocks
 from edgeoe.registry import METHODS, resolve
 from edgeoe.settings import CompressSettings, OESettings
-from edgeoe.workbench import Workbench
+from edgeoe.training.fabric import new_fabric
+from edgeoe.training.workbench import Workbench
 
 SUITABLE: dict[str, dict[str, Any]] = {  # settings that a method insists on, or that make it quick
     "none": {"keep_macs": None},

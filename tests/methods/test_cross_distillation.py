@@ -15,8 +15,8 @@ from edgeoe.methods import cross_distillation
 from edgeoe.methods.cross_distillation import CrossDistillation, choose_channels, cross_moments
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.models.observation import Point, look_at
-from edgeoe.models.pruning import drop_channels
 from edgeoe.models.reconstruction import columns, input_moments, matrix
+from edgeoe.pruning.prune import drop_channels
 from edgeoe.settings import CompressSettings
 
 SHAPE = (3, 16, 16)

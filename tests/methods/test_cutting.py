@@ -11,7 +11,7 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods.cutting import cut_channels
-from edgeoe.models.pruning import Pruned
+from edgeoe.pruning.prune import Pruned
 from edgeoe.settings import CompressSettings
 
 Network = Callable[[str], nn.Module]

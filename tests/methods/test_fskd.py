@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.methods.fskd import FSKD, kept_outputs, solve_layer
 from edgeoe.models.observation import Point, look_at, look_at_sum
-from edgeoe.models.prunable import prunable_groups
-from edgeoe.models.pruning import Pruned, drop_channels
 from edgeoe.models.structure import read_structure
+from edgeoe.pruning.prune import Pruned, drop_channels
+from edgeoe.pruning.verify import prunable_groups
 from edgeoe.settings import CompressSettings
 
 SHAPE = (3, 16, 16)

@@ -14,8 +14,8 @@ from torch import nn
 from edgeoe.errors import PruningError
 from edgeoe.methods.practise import Adaptor, Practise, add_adaptors, latency_saved
 from edgeoe.models.observation import Point, look_at
-from edgeoe.models.pruning import count_macs, drop_blocks
 from edgeoe.models.structure import Block, read_structure
+from edgeoe.pruning.prune import count_macs, drop_blocks
 from edgeoe.settings import CompressSettings
 
 SHAPE = (3, 16, 16)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
-from edgeoe.models.pruning import Pruned, prune_channels
+from edgeoe.pruning.prune import Pruned, prune_channels
 
 Shape = tuple[int, int, int]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgeoe.models.groups import Group
-from edgeoe.models.prunable import prunable_groups
-from edgeoe.models.pruning import Pruned
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.prune import Pruned
+from edgeoe.pruning.verify import prunable_groups
 
 SHAPE = (3, 16, 16)
 Network = Callable[[str], nn.Module]

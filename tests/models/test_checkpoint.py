@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError
 from edgeoe.models.checkpoint import apply_plan, load_student, plan_between, save_student
-from edgeoe.models.pruning import Pruned, drop_blocks
 from edgeoe.models.teacher import TeacherSource
-from edgeoe.run import Run
+from edgeoe.pruning.prune import Pruned, drop_blocks
+from edgeoe.run.directory import Run
 
 FACTS = {"classes": ["a", "b", "c"]}
 Network = Callable[[str], nn.Module]

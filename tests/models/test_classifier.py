@@ -17,9 +17,9 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 
 from edgeoe.models.checkpoint import load_student, save_student
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
-from edgeoe.models.pruning import Pruned
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
-from edgeoe.run import Run
+from edgeoe.pruning.prune import Pruned
+from edgeoe.run.directory import Run
 
 
 class Two(NamedTuple):

@@ -16,7 +16,7 @@ from edgeoe.models import rebuild
 from edgeoe.models.checkpoint import save_code
 from edgeoe.models.rebuild import Rebuilt, check_rebuilt, same_outputs
 from edgeoe.models.teacher import TeacherSource, load_teacher
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 
 SHAPE = (3, 4, 4)
 START = "import os, sys, torch\nfrom pathlib import Path\nfrom torch import nn\n\n\ndef network(num_classes):\n"

@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeoe.models import reconstruction
-from edgeoe.models.groups import Group
 from edgeoe.models.observation import Point, look_at
-from edgeoe.models.prunable import prunable_groups
 from edgeoe.models.reconstruction import (
     can_regress,
     columns,
@@ -34,6 +32,8 @@ from edgeoe.models.reconstruction import (
     take,
 )
 from edgeoe.models.structure import read_structure
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.verify import prunable_groups
 
 SEED = st.integers(0, 10_000)
 SHAPE = (3, 16, 16)

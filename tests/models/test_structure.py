@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError
-from edgeoe.models.observation import Point, Sum, Watch, look_at, look_at_sum
-from edgeoe.models.pruning import drop_blocks
+from edgeoe.models.observation import Point, Recorder, Sum, look_at, look_at_sum
 from edgeoe.models.structure import Block, read_structure
+from edgeoe.pruning.prune import drop_blocks
 
 SHAPE = (3, 8, 8)
 Network = Callable[[str], nn.Module]
@@ -359,7 +359,7 @@ def test_what_is_seen_is_not_changed_by_what_comes_after_in_place() -> None:
 def test_watching_holds_the_last_pass_in_the_order_of_the_points() -> None:
     network, x = around(PostActivation()), images(4)
     points = (Point("7"), Point("0", "input"))
-    with Watch(network, points) as watch:
+    with Recorder(network, points) as watch:
         network(x[:1])
         logits = network(x)
         assert torch.equal(watch.values()[0], logits)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edgeoe.records import AccuracyChange, Comparison, Estimate, LatencyChange
+from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
+from edgeoe.records.measurement import Estimate
 
 P50 = LatencyChange(
     quantity="p50",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from changes import APART, FINE, P50, comparison
 
-from edgeoe.records import Check, Verdict
+from edgeoe.records.measurement import Check, Verdict
 from edgeoe.report.github import annotate_comparisons, annotate_verdict
 
 

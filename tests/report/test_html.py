@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from made_up import result, speed
 
 from edgeoe.errors import RunError
-from edgeoe.records import Budget, DeviceFacts
 from edgeoe.report.html import Axis, figure, report_page, write_report
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages.validate import conclude
+from edgeoe.targets.profile import Budget, DeviceFacts
 
 UNCLOSED = {"meta"}
 

@@ -9,7 +9,8 @@ from changes import APART, FINE, P50, comparison
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeoe.records import Check, Comparison, Estimate, Verdict
+from edgeoe.records.comparison import Comparison
+from edgeoe.records.measurement import Check, Estimate, Verdict
 from edgeoe.report.junit import junit_of_comparisons, junit_of_verdict
 
 RECORD = {"artifact_sha256": "ab" * 32, "environment": {"cpu": "Some CPU", "versions": {"onnxruntime": "1.30"}}}

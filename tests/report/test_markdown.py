@@ -8,7 +8,7 @@ from changes import APART, FINE, comparison
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeoe.records import Check, Estimate, Verdict
+from edgeoe.records.measurement import Check, Estimate, Verdict
 from edgeoe.report.markdown import MARKER, markdown_of_comparisons, markdown_of_verdict
 
 

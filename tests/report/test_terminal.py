@@ -5,9 +5,10 @@ from made_up import speed
 
 from edgeoe.measure.judge import judge
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records import Accuracy, Budget, Estimate, Measurement
+from edgeoe.records.measurement import Accuracy, Estimate, Measurement
 from edgeoe.report.terminal import bar, err, out, say, show_left_alone, show_measurement, show_verdict, table
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Budget
 
 ODD = ["[red]", "[/]", ":car:", "runs/[a]", "\\[b]"]
 

@@ -20,15 +20,15 @@ import zstandard
 from hostile import hostile_folder, imported
 from made_up import QUICK
 
-from edgeoe.device import main, run_bundle
+from edgeoe.devices.bundle_runner import main, run_bundle
 from edgeoe.errors import BackendError, ConfigError, RunError, TargetError
 from edgeoe.measure.result import artifact_of, read_result
 from edgeoe.pipeline import build, bundle, collect, export, validate
 from edgeoe.progress import silent
-from edgeoe.records import Budget, DeviceFacts, Target
-from edgeoe.run import Run, file_sha256
+from edgeoe.run.directory import Run, file_sha256
 from edgeoe.stages.bundle import BundleRecord
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Budget, DeviceFacts, Target
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_the_drop_against_the_teacher_is_judged_from_a_device(
     assert (verdict.checks[-1].name, verdict.checks[-1].outcome) == ("max_drop", "passed")
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "golden-logits.npy", "lib/edgeoe/device.py"])
+@pytest.mark.parametrize("name", ["model.onnx", "golden-logits.npy", "lib/edgeoe/devices/bundle_runner.py"])
 def test_a_changed_file_is_refused_on_the_device(
     name: str,
     made: tuple[Run, Path, BundleRecord],
@@ -276,7 +276,7 @@ def test_an_interruption_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeoe.device.measure_artifact", interrupt)
+    monkeypatch.setattr("edgeoe.devices.bundle_runner.measure_artifact", interrupt)
     (tmp_path / "place").mkdir()
     with pytest.raises(KeyboardInterrupt):
         run_bundle(folder, tmp_path / "place" / "v.json", progress=silent)
@@ -296,7 +296,7 @@ def test_what_ends_a_run_on_the_device_is_a_line_and_a_code(
     def run(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("edgeoe.device.run_bundle", run)
+    monkeypatch.setattr("edgeoe.devices.bundle_runner.run_bundle", run)
     assert main(["--out", "r.json"]) == code
     assert capsys.readouterr().err == told
 

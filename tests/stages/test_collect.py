@@ -15,9 +15,9 @@ from edgeoe.errors import RunError
 from edgeoe.measure.predictions import Predictions
 from edgeoe.measure.result import write_result
 from edgeoe.pipeline import build, bundle, collect, export, validate
-from edgeoe.records import Budget, DeviceFacts, Target
-from edgeoe.run import Run
-from edgeoe.targets import load_target
+from edgeoe.run.directory import Run
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Budget, DeviceFacts, Target
 
 
 @pytest.fixture

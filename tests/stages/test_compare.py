@@ -13,15 +13,15 @@ from made_up import QUICK, result, speed
 
 from edgeoe.errors import BackendError, ConfigError, RunError
 from edgeoe.files import file_sha256
-from edgeoe.measure.duel import Round
+from edgeoe.measure.interleaved import Round
 from edgeoe.measure.result import write_result
 from edgeoe.pipeline import build
-from edgeoe.records import Target
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages import compare as stage
 from edgeoe.stages.baseline import Store
 from edgeoe.stages.compare import GateSettings, Side, compare, find_side
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Target
 
 SETTINGS = GateSettings()
 HERE = result().environment

@@ -19,15 +19,15 @@ from edgeoe.data.pool import load_pool
 from edgeoe.errors import DataError, PruningError, TargetError, TeacherError
 from edgeoe.models import rebuild
 from edgeoe.models.checkpoint import load_student
-from edgeoe.models.pruning import count_macs
 from edgeoe.pipeline import compress, export
-from edgeoe.run import Run
+from edgeoe.pruning.prune import count_macs
+from edgeoe.run.directory import Run
+from edgeoe.run.facts import run_facts
 from edgeoe.settings import CompressSettings, PreprocessSettings
-from edgeoe.stages import clock
-from edgeoe.stages.facts import run_facts
+from edgeoe.stages import latency_probe
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> CompressSettings:
     """Settings with a teacher of residual blocks, and a clock that is quick."""
-    monkeypatch.setattr(clock, "_SECONDS", 0.0)
+    monkeypatch.setattr(latency_probe, "_SECONDS", 0.0)
     save_model(network("stages"), str(tmp_path / "stages.safetensors"))
     weights = tmp_path / "stages.safetensors"
     return replace(

@@ -17,7 +17,7 @@ from edgeoe.errors import ExportError
 from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.pipeline import export
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages.export import ExporterChoice
 
 OUTPUTS = ("student.onnx", "export.json", "golden.safetensors")

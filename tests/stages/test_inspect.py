@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.prunable import prunable_groups
-from edgeoe.models.pruning import count_macs, count_params, drop_blocks
-from edgeoe.models.removal import without_channels
-from edgeoe.records import GroupShare, InspectRecord
+from edgeoe.pruning.prune import count_macs, count_params, drop_blocks
+from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.verify import prunable_groups
+from edgeoe.records.inspection import GroupShare, InspectRecord
 from edgeoe.settings import PreprocessSettings
 from edgeoe.stages.inspect import inspect
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
 
 SMALL = PreprocessSettings(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 Look = Callable[..., InspectRecord]
@@ -161,7 +161,7 @@ def test_latencies_are_shared_among_those_alike(look: Look, timed: list[int]) ->
 
 
 def test_latencies_are_measured_on_the_targets_runtime(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeoe.stages.clock._SECONDS", 0.0)
+    monkeypatch.setattr("edgeoe.stages.latency_probe._SECONDS", 0.0)
     record = look("stages", target=load_target("host-cpu"))
     assert record.latency_ms is not None
     assert record.latency_ms > 0

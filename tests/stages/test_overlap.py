@@ -11,7 +11,7 @@ from edgeoe.data.overlap import copies
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, find_test, load_samples
-from edgeoe.run import Run
+from edgeoe.run.directory import Run
 from edgeoe.stages.overlap import report_samples_in_pool, report_test_overlap, write_content
 
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)

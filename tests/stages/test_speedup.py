@@ -8,14 +8,16 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
+from edgeoe.codec import to_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, OutOfMemoryError
-from edgeoe.models.pruning import Pruned, drop_blocks, prune_channels
-from edgeoe.records import DeviceFacts, SpeedUp, Target, to_json
+from edgeoe.pruning.prune import Pruned, drop_blocks, prune_channels
+from edgeoe.records.compression import SpeedUp
 from edgeoe.report.wording import speed_text
 from edgeoe.stages import speedup
 from edgeoe.stages.speedup import compare_speed
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import DeviceFacts, Target
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 Network = Callable[[str], nn.Module]

@@ -23,17 +23,17 @@ from edgeoe.errors import BackendError, DataError, ExportError, RunError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import build, export, validate
-from edgeoe.records import Budget, DeviceFacts, RuntimeSettings, Target
 from edgeoe.report.html import report_page
 from edgeoe.report.junit import junit_of_verdict
 from edgeoe.report.markdown import markdown_of_verdict
-from edgeoe.run import Run, file_sha256
+from edgeoe.run.directory import Run, file_sha256
+from edgeoe.run.facts import run_facts
 from edgeoe.stages.compress import _one_of_each_class_first
-from edgeoe.stages.facts import run_facts
-from edgeoe.stages.lower import graph_file
+from edgeoe.stages.precisions import graph_file
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
-from edgeoe.targets import load_target
+from edgeoe.targets.load import load_target
+from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 
 
 @pytest.fixture

@@ -1,0 +1,68 @@
+"""A look at labelled images before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeoe.data.formats import UNREADABLE, eight_bits, open_image, upright
+from edgeoe.data.listing import Skipped
+from edgeoe.data.samples import SampleFiles
+from edgeoe.progress import Progress, silent
+from edgeoe.records.compression import TeacherAgreement
+
+__all__ = ["SamplesReport", "inspect_samples"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesReport:
+    """counts: readable images per class. duplicates: groups of files whose decoded pixels are the same.
+
+    skipped: what lies beside them and is not used. teacher_agreement: None unless a teacher was asked.
+    """
+
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    imbalance_ratio: float
+    empty: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    skipped: tuple[Skipped, ...] = ()
+    teacher_agreement: TeacherAgreement | None = None
+
+
+def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> SamplesReport:
+    """Decode every image of `files` once and report what is there."""
+    counts = dict.fromkeys(range(len(files.classes)), 0)
+    same: dict[str, list[str]] = {}
+    unreadable = []
+    with ThreadPoolExecutor() as threads, progress("Reading images", len(files.paths)) as advance:
+        for path, label, digest in zip(files.paths, files.labels, threads.map(_pixel_digest, files.paths), strict=True):
+            advance()
+            if digest is None:
+                unreadable.append(str(path))
+                continue
+            counts[label] += 1
+            same.setdefault(digest, []).append(str(path))
+    present = [count for count in counts.values() if count]
+    return SamplesReport(
+        classes=files.classes,
+        counts=tuple(counts.values()),
+        imbalance_ratio=max(present) / min(present) if present else 0.0,
+        empty=tuple(name for k, name in enumerate(files.classes) if not counts[k]),
+        unreadable=tuple(unreadable),
+        duplicates=tuple(tuple(group) for group in same.values() if len(group) > 1),
+        skipped=files.skipped,
+    )
+
+
+def _pixel_digest(path: Path) -> str | None:
+    """A digest of the image's RGB pixels; None if it can't be read."""
+    try:
+        with open_image(path) as image:
+            pixels = eight_bits(upright(image)).convert("RGB")
+    except UNREADABLE:
+        return None
+    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()

@@ -1,0 +1,197 @@
+"""What a bundle does on a device: build, check the golden outputs, predict, measure, and write one result.
+
+It needs Python, numpy, and the runtime that the target names; edgeoe's own modules lie in the bundle beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeoe.backends import Backend, Runner
+from edgeoe.codec import read_json_object
+from edgeoe.data.pixels import normalise
+from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
+from edgeoe.files import file_sha256
+from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
+from edgeoe.machine.environment import environment
+from edgeoe.measure.artifact import measure_artifact
+from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.measure.result import Result, artifact_folder, artifact_of, read_result, write_result
+from edgeoe.measure.speed import SpeedSamples
+from edgeoe.measure.statistics import nearest_rank
+from edgeoe.progress import Progress
+from edgeoe.registry import BACKENDS, resolve
+from edgeoe.targets.here import differences, not_measured
+from edgeoe.targets.profile import target_from_json
+
+__all__ = ["FORMAT", "LIBRARY", "main", "run_bundle"]
+
+FORMAT = 2
+LIBRARY = "lib"  # the folder of a bundle that modules are imported from
+
+
+def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
+    """Do all that the unpacked `bundle` is for, and write the result to `out`.
+
+    The artifact is kept in the folder `artifact_folder(out)`. Nothing is overwritten but what an earlier run wrote.
+    Raises RunError if a file of the bundle was changed or something else lies there, BackendError where the runtime is
+    missing or refuses the graph, or where this machine is not the device and a plan would be built for it.
+    """
+    facts = _read_facts(bundle)
+    _require_own(out)
+    target = target_from_json(facts["target"])
+    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    differs = differences(target, environment())
+    if differs and not backend.portable:
+        raise BackendError(f"not built here: {'; '.join(differs)}. A plan is built on the device that runs it.")
+    backend.check(target)
+    with _folder_beside(out) as folder:
+        artifact = folder / f"model{backend.suffix}"
+        settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
+        result = measure_artifact(
+            artifact,
+            target,
+            backend,
+            golden={part: np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits")},
+            predictions=lambda runner: _predictions(bundle, runner, facts["preprocess"], progress),
+            classes=facts["classes"],
+            rare=facts["rare"],
+            settings=settings,
+            bundle_sha256=file_sha256(bundle / "bundle.json"),
+            progress=progress,
+        )
+        kept = artifact_folder(out)
+        kept.mkdir(exist_ok=True)
+        for file in folder.glob(f"{artifact.name}*"):
+            file.replace(kept / file.name)
+    write_result(out, result)
+    return result
+
+
+def _require_own(out: Path) -> None:
+    """Raise RunError if anything lies at `out`, or where its artifact goes, but what an earlier run wrote there."""
+    kept, former = artifact_folder(out), None
+    if os.path.lexists(out):
+        try:
+            former = read_result(out)
+        except RunError:
+            raise RunError(f"{out}: exists and is no result of a bundle. Choose another --out.") from None
+    if os.path.lexists(kept):
+        own = kept / Path(former.artifact).name if former else kept
+        if kept.is_symlink() or not own.is_file() or not former or file_sha256(own) != former.artifact_sha256:
+            raise RunError(f"{kept}: exists and is not what an earlier run wrote. Choose another --out.")
+
+
+@contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A folder of our own on the same disk, gone when the block is left."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
+    except OSError as reason:
+        raise RunError(f"--out {out}: can't be written: {reason.strerror}.") from None
+    with folder as name:
+        yield Path(name)
+
+
+def _read_facts(bundle: Path) -> dict[str, Any]:
+    try:
+        facts = read_json_object(bundle / "bundle.json")
+        files: Mapping[str, str] = facts["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{bundle}: no bundle of edgeoe: bundle.json is missing or damaged. Unpack it again.") from None
+    if facts.get("format") != FORMAT:
+        raise RunError(f"{bundle}: a bundle of another edgeoe, of format {facts.get('format')}. Make it again.")
+    for name, sha256 in files.items():
+        path = bundle / name
+        if not path.is_file() or file_sha256(path) != sha256:
+            raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
+    for path in (bundle / LIBRARY).rglob("*.py"):
+        if path.relative_to(bundle).as_posix() not in files:
+            raise RunError(f"{path}: no file of this bundle, and it may be imported. Unpack the bundle again.")
+    return facts
+
+
+def _predictions(bundle: Path, runner: Runner, preprocess: Mapping[str, Any], progress: Progress) -> Predictions | None:
+    if not (bundle / "test-images.npy").is_file():
+        return None
+    pixels: NDArray[np.uint8] = np.load(bundle / "test-images.npy", mmap_mode="r")
+    prepare = partial(normalise, mean=preprocess["mean"], std=preprocess["std"])
+    return predict(
+        lambda images: runner.infer(prepare(images)),
+        lambda rows: np.asarray(pixels[rows]),
+        np.load(bundle / "test-labels.npy"),
+        progress=progress,
+    )
+
+
+@contextmanager
+def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress that also reads well over a serial console: a line for each tenth."""
+    done, shown = 0, 0
+
+    def advance() -> None:
+        nonlocal done, shown
+        done += 1
+        if 10 * done // total > shown:
+            shown = 10 * done // total
+            print(f"{title}: {10 * shown} %", file=sys.stderr, flush=True)
+
+    yield advance
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python3 run.py`: the exit code is 0 if a result was written, 130 if it was interrupted, else 2."""
+    bundle = Path(__file__).resolve().parents[3]
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Build, check and measure this bundle's model on this device."
+    )
+    parser.add_argument("--out", type=Path, default=Path("result.json"), help="where the result goes")
+    out: Path = parser.parse_args(arguments).out
+    try:
+        with handling_signals(until_exit=False):
+            work_begins()
+            result = run_bundle(bundle, out, progress=_lines)
+    except (EdgeoeError, OSError) as reason:
+        print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        return EXIT_CODE
+    print(_summary(result, out))
+    return 0
+
+
+def _summary(result: Result, out: Path) -> str:
+    seen = result.predictions
+    lines = [
+        f"{result.target.name}: {artifact_of(out, result)}, {result.size_bytes / 1e6:.3f} MB",
+        f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
+        *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
+        *(_speed_lines(result.speed) if result.speed else [_no_latency(result)]),
+        f"{out}: take it back to the run, and: edgeoe collect RUN {quoted(out.name)}",
+    ]
+    return "\n".join(lines)
+
+
+def _speed_lines(speed: SpeedSamples) -> list[str]:
+    calls = np.concatenate([np.asarray(part) for part in speed.calls_ms])
+    return [
+        f"median {nearest_rank(calls, 0.50):.3f} ms of {len(calls)} calls in {len(speed.calls_ms)} processes",
+        *(f"noise: {reason}" for reason in speed.disturbed),
+    ]
+
+
+def _no_latency(result: Result) -> str:
+    return f"latency {not_measured(differences(result.target, result.environment))}"

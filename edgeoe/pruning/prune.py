@@ -1,0 +1,162 @@
+"""Structured pruning of channels and of whole blocks, to a share of the teacher's MACs or parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
+from edgeoe.progress import Progress, silent
+from edgeoe.pruning.allocation import Cut, is_met, nearest_cut, prunable_units
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.names import by_reason, shortened
+from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.trace import decomposed
+from edgeoe.pruning.verify import prunable_groups
+
+__all__ = [
+    "Measure",
+    "Pruned",
+    "count_macs",
+    "count_params",
+    "drop_blocks",
+    "drop_channels",
+    "prune_channels",
+]
+
+Measure = Literal["macs", "params"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """A really smaller network and how it came about.
+
+    removed: the channels that each group lost. dropped: blocks that are gone. note: what the user should know of how
+    the share that was asked for was met.
+    """
+
+    model: nn.Module
+    removed: dict[str, tuple[int, ...]]
+    groups: tuple[Group, ...]
+    macs: int
+    macs_kept: float
+    params_kept: float
+    dropped: tuple[str, ...] = ()
+    note: str = ""
+
+    def kept(self, of: Measure) -> float:
+        """The share of the teacher's MACs or parameters."""
+        return self.params_kept if of == "params" else self.macs_kept
+
+
+@torch.no_grad()
+def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions, matrix products and attention for one image (C, H, W)."""
+    device = next(model.parameters()).device
+    with decomposed(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, *shape, device=device))
+    return int(counter.get_total_flops()) // 2
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def prune_channels(
+    teacher: nn.Module,
+    *,
+    shape: tuple[int, int, int],
+    keep: float,
+    of: Measure = "macs",
+    channel_multiple: int = 1,
+    below_multiple: bool = False,
+    compete: bool = False,
+    groups: Iterable[Group] | None = None,
+    progress: Progress = silent,
+) -> Pruned:
+    """A copy of `teacher` that keeps nearest to the share `keep` of its MACs or parameters.
+
+    channel_multiple: the widths of what is pruned stay at multiples of it. below_multiple: where the share can't be met
+    within 2 % so, a group at one multiple, or narrower, may be halved. groups: `prunable_groups`, possibly ranked anew;
+    None finds them. Where no costs are known, every group loses the same share of its channels, or, if the groups
+    `compete`, the channels of least norm beside others of their group are pruned wherever they are. Where costs are
+    known, those whose loss adds the least error for the MACs (or parameters) that it saves. A group keeps a sixteenth,
+    and at least one step. Below a share of 1, at least one step is pruned.
+    Raises PruningError if nothing can be pruned.
+    """
+    count: Callable[[nn.Module], int] = count_params if of == "params" else lambda model: count_macs(model, shape)
+    original = count(teacher)
+    groups = tuple(prunable_groups(teacher, shape=shape, progress=progress) if groups is None else groups)
+    if keep >= 1:
+        return drop_channels(teacher, groups, {}, shape=shape)
+
+    def share(removed: Mapping[str, tuple[int, ...]]) -> float:
+        try:
+            return count(without_channels(teacher, groups, removed)) / original
+        except Exception as reason:
+            pass_on_out_of_memory(reason)
+            raise PruningError(
+                f"the pruned network fails: {type(reason).__name__}: {first_line(reason)}. "
+                "Narrow the cut with --exclude."
+            ) from reason
+
+    cuts: list[Cut] = []
+    for below in (False, True) if below_multiple else (False,):
+        units = prunable_units(groups, multiple=channel_multiple, share=share, compete=compete, below=below)
+        cuts += [nearest_cut(units, keep=keep, share=share)] if units else []
+        if cuts and is_met(cuts[-1].kept, keep):
+            break
+    if not cuts:
+        narrow = f"too few channels for --channel-multiple {channel_multiple}"
+        reasons = by_reason({group.name: group.refused or narrow for group in groups})
+        explained = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
+        raise PruningError(
+            f"no channel of this teacher can be pruned. {explained or 'No convolution or linear layer was found'}."
+        )
+    return drop_channels(teacher, groups, min(cuts, key=lambda cut: abs(cut.kept - keep)).removed, shape=shape)
+
+
+def drop_channels(
+    teacher: nn.Module,
+    groups: tuple[Group, ...],
+    removed: Mapping[str, tuple[int, ...]],
+    *,
+    shape: tuple[int, int, int],
+    start: nn.Module | None = None,
+) -> Pruned:
+    """`teacher` without those channels of its groups; with the weights of `start`, of the same shape, if given."""
+    student = without_channels(teacher if start is None else start, groups, removed)
+    original = count_macs(teacher, shape)
+    return Pruned(
+        model=student,
+        removed={name: tuple(sorted(channels)) for name, channels in removed.items()},
+        groups=groups,
+        macs=original,
+        macs_kept=count_macs(student, shape) / original,
+        params_kept=count_params(student) / count_params(teacher),
+    )
+
+
+def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, int, int]) -> Pruned:
+    """A copy of `teacher` in which those blocks hand on what they are given."""
+    student, dropped = copy.deepcopy(teacher), tuple(blocks)
+    for name in dropped:
+        parent, _, child = name.rpartition(".")
+        setattr(student.get_submodule(parent), child, nn.Identity())
+    original = count_macs(teacher, shape)
+    return Pruned(
+        model=student,
+        removed={},
+        groups=(),
+        macs=original,
+        macs_kept=count_macs(student, shape) / original,
+        params_kept=count_params(student) / count_params(teacher),
+        dropped=dropped,
+    )

@@ -1,0 +1,1 @@
+"""Frozen facts that travel between stages."""

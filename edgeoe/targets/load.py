@@ -1,0 +1,83 @@
+"""Profiles of devices: targets/<name>.toml -> Target."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from edgeoe.errors import TargetError
+from edgeoe.registry import nearest
+from edgeoe.targets.limits import impossible_precision, impossible_wishes
+from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
+from edgeoe.toml_document import TomlDocument
+
+__all__ = ["check_target", "find_target", "find_targets", "load_target"]
+
+_TABLES = {
+    "device": DeviceFacts,
+    "runtime": RuntimeSettings,
+    "engine": EngineSettings,
+    "measure": MeasureSettings,
+    "budget": Budget,
+}
+
+
+def _folders() -> tuple[Path, ...]:
+    """Where profiles are looked for: the user's own ./targets first, then those that edgeoe ships."""
+    package = Path(__file__).parents[1]
+    shipped = package / "profiles"  # in a wheel; a source checkout has them beside the package
+    return Path("targets"), shipped if shipped.is_dir() else package.parent / "targets"
+
+
+def find_targets() -> dict[str, Path]:
+    """Every profile's name and file; a user's profile hides the shipped one of that name."""
+    found: dict[str, Path] = {}
+    for folder in _folders():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def find_target(name: str) -> Path:
+    """The file of profile `name`, which may also be a path to a .toml file.
+
+    Raises TargetError where there is none.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    known = find_targets()
+    if name not in known:
+        raise TargetError(f"unknown target {name!r}. {nearest(name, known)} Your own go into ./targets/<name>.toml.")
+    return known[name]
+
+
+def load_target(name: str) -> Target:
+    """The profile `name` (or the .toml file at that path), every key and type checked.
+
+    Raises TargetError with file and line.
+    """
+    return _target(TomlDocument(find_target(name), error=TargetError))
+
+
+def check_target(name: str) -> list[str]:
+    """What is wrong with the profile `name`, each with file and line: keys and types, then what can't be."""
+    document = TomlDocument(find_target(name), error=TargetError)
+    try:
+        low = impossible_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
+        if low:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
+            raise document.complain(low.table, low.key, low.message)
+        target = _target(document)
+    except TargetError as reason:
+        return [str(reason)]
+    found = sorted(impossible_wishes(target, document.tables), key=lambda one: document.line(one.table, one.key))
+    return [str(document.complain(one.table, one.key, one.message)) for one in found]
+
+
+def _target(document: TomlDocument) -> Target:
+    fields = [field.name for field in dataclasses.fields(Target) if field.name != "name"]
+    document.refuse_unknown("", document.tables, fields)
+    parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}
+    top = {key: value for key, value in document.tables.items() if key not in _TABLES}
+    target = document.record("", Target, {**top, "name": document.path.stem})
+    return dataclasses.replace(target, **parts)

@@ -1,0 +1,161 @@
+"""The tables of a profile: what a device is, how its runtime starts, how it is measured, and its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Le, Lt
+
+from edgeoe.bounds import Fraction, Positive, Words
+from edgeoe.codec import from_json
+
+__all__ = [
+    "Backend",
+    "Budget",
+    "DeviceFacts",
+    "EngineSettings",
+    "MeasureSettings",
+    "Precision",
+    "RuntimeSettings",
+    "Target",
+    "target_from_json",
+]
+
+Backend = Literal["onnxruntime", "openvino", "tensorrt"]
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """`[runtime]` of a profile: how the runtime is started on the device.
+
+    affinity: cores that the process is kept on, by the system's numbers; None is all. provider: of ONNX Runtime, what
+    executes the graph. unit: the processor that OpenVINO, or ONNX Runtime's provider of that name, computes on.
+    """
+
+    threads: Annotated[int, Ge(1)] = 1
+    spinning: bool = False
+    affinity: tuple[Annotated[int, Ge(0)], ...] | None = None
+    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    unit: Literal["cpu", "gpu", "npu"] = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
+
+    board: one that `edgeoe targets check` knows by name. machine, board_model, cpu, gpu: the architecture, and words in
+    the names of the board (its device tree's), the processor and the GPU (nvidia-smi's). These five say which machines
+    are the device; latency is measured on no other. memory_gb: in 10^9 bytes. tensorrt: the version on it.
+    int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits. Where the
+    whole table is left out, the profile is of the machine that it is used on, whose processor tells.
+    """
+
+    board: str | None = None
+    compute_capability: Annotated[float, Ge(5), Lt(100)] | None = None
+    memory_gb: Positive | None = None
+    dla_cores: Annotated[int, Ge(0)] | None = None
+    tensorrt: str | None = None
+    power_mode: str | None = None
+    int8_dot: bool | None = None
+    machine: Words | None = None
+    board_model: Words | None = None
+    cpu: Words | None = None
+    gpu: Words | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`[engine]` of a profile: how TensorRT builds the plan.
+
+    batch_min, batch_opt, batch_max: of the optimisation profile; a plan is tuned for batch_opt. workspace_mb: scratch
+    memory in 2^20 bytes, None is what the device has. tf32: fp32 layers may round their inputs to 10 bits of mantissa.
+    dla_core: run on that DLA; with gpu_fallback, layers that it can't run go to the GPU.
+    """
+
+    batch_min: Annotated[int, Ge(1)] = 1
+    batch_opt: Annotated[int, Ge(1)] = 1
+    batch_max: Annotated[int, Ge(1)] = 1
+    workspace_mb: Annotated[int, Ge(1)] | None = None
+    optimization_level: Annotated[int, Ge(0), Le(5)] = 3
+    tf32: bool = True
+    hardware_compatibility: Literal["none", "ampere_plus", "same_compute_capability"] = "none"
+    dla_core: Annotated[int, Ge(0)] | None = None
+    gpu_fallback: bool = False
+    timing_cache: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSettings:
+    """`[measure]` of a profile: how latency is sampled, and how much noise it may have.
+
+    processes: fresh ones, one after another, that share the seconds and the calls. warmup_seconds, warmup_max_seconds:
+    least and most that each warms up until its calls are steady. throughput_batches: sizes to measure images per second
+    at. max_variation: of the processes' p50, standard deviation / mean. max_foreign_load: what others may use of the
+    cores, as a share.
+    """
+
+    batch: Annotated[int, Ge(1)] = 1
+    throughput_batches: tuple[Annotated[int, Ge(1)], ...] = ()
+    processes: Annotated[int, Ge(2)] = 8
+    warmup_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 0.2
+    warmup_max_seconds: Annotated[float, Ge(0), Lt(float("inf"))] = 5.0
+    min_seconds: Positive = 3.0
+    min_iterations: Annotated[int, Ge(10)] = 1600  # fewer say little of p99
+    max_variation: Positive = 0.10
+    max_foreign_load: Positive = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """`[budget]` of a profile: the limits that a verdict judges; None is no limit.
+
+    Latencies in milliseconds, sizes in 10^6 bytes, accuracies as fractions. throughput_ips: images per second at the
+    best of the measured batch sizes. max_drop: top-1 of the teacher less that of the artifact, on the same images.
+    """
+
+    p50_ms: Positive | None = None
+    p90_ms: Positive | None = None
+    p99_ms: Positive | None = None
+    throughput_ips: Positive | None = None
+    peak_memory_mb: Positive | None = None
+    size_mb: Positive | None = None
+    max_drop: Fraction | None = None
+    top1: Fraction | None = None
+    mean_recall: Fraction | None = None
+    rare_recall: Fraction | None = None
+    worst_recall: Fraction | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A device that artifacts are built for: one file under targets/."""
+
+    name: str
+    backend: Backend
+    description: str = ""
+    precision: Precision = "fp32"
+    channel_multiple: Annotated[int, Ge(1)] = 8
+    device: DeviceFacts = field(default_factory=DeviceFacts)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    measure: MeasureSettings = field(default_factory=MeasureSettings)
+    budget: Budget = field(default_factory=Budget)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU does the work, not an accelerator."""
+        runtime = self.runtime
+        return self.backend != "tensorrt" and runtime.provider in ("cpu", "openvino") and runtime.unit == "cpu"
+
+    @property
+    def on_nvidia(self) -> bool:
+        """Whether an NVIDIA GPU, or a DLA beside it, does the work."""
+        return self.backend == "tensorrt" or self.runtime.provider in ("cuda", "tensorrt")
+
+
+def target_from_json(data: Any) -> Target:
+    """The Target that `to_json` made `data` of. Raises ValueError where it is none."""
+    return from_json(Target, data)

@@ -1,0 +1,202 @@
+"""Which channels can go: who makes and who reads them, and that it is verified."""
+
+import copy
+
+import pytest
+import torch
+from grouped import Attention, Counts, Network, deep, groups_of, images
+from torch import Tensor, nn
+
+from edgeoe.models.checkpoint import apply_plan, plan_between
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.trace import Fix
+from edgeoe.pruning.verify import _Verification
+
+
+def each(*channels: int) -> tuple[tuple[int, ...], ...]:
+    return tuple((channel,) for channel in channels)
+
+
+def test_a_group_knows_who_makes_and_who_reads_its_channels(network: Network) -> None:
+    found = {frozenset(group.writers): group for group in groups_of(network("stages")).values()}
+    stream = found[frozenset({"stem.0", "early.0.two.0", "early.1.two.0"})]
+    assert set(stream.writers.values()) == {each(*range(8))}
+    assert dict(stream.readers) == {name: each(*range(8)) for name in ("early.0.one.0", "early.1.one.0", "down.0")}
+    last = found[frozenset({"down.0", "late.0.two.0", "late.1.two.0"})]
+    assert dict(last.readers) == {name: each(*range(16)) for name in ("late.0.one.0", "late.1.one.0", "head")}
+    inner = found[frozenset({"late.1.one.0"})]
+    assert dict(inner.readers) == {"late.1.two.0": each(*range(16))}
+    assert not found[frozenset({"head"})].readers
+
+
+def test_a_map_that_is_flattened_gives_its_reader_many_inputs_a_channel() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    assert groups_of(model.eval())["0"].readers == {"4": tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(4))}
+
+
+def test_norms_are_shares_of_their_groups_mean(network: Network) -> None:
+    for group in groups_of(network("stages")).values():
+        assert list(group.norms) == sorted(group.norms)
+        assert sum(group.norms) == pytest.approx(len(group.order), rel=1e-4)
+
+
+# Verification
+
+
+class Rigid(Counts):
+    """The same with a number that nobody can put right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, _, h, w = x.shape
+        return x + self.two(torch.relu(self.one(x)).reshape(b, 10, h, w))
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The groups of each verification, as they happen."""
+    seen: list[list[str]] = []
+    failure = _Verification._failure
+
+    def spy(self: _Verification, groups: list[Group]) -> str:
+        seen.append([group.name for group in groups])
+        return failure(self, groups)
+
+    monkeypatch.setattr(_Verification, "_failure", spy)
+    return seen
+
+
+def test_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None:
+    class Plain(Counts):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.two(torch.relu(self.one(x)))
+
+    model = deep(*(Plain(10) for _ in range(6)))
+    for block in model[1:7]:
+        del block.width
+    found = groups_of(model)
+    assert [name for name, group in found.items() if group.refused] == ["9"]
+    inner = [f"{at}.one" for at in range(1, 7)]
+    assert [sorted(names) for names in tried] == [["0"], inner, ["0", *inner]], "a kind each, then all together"
+
+
+@pytest.mark.parametrize("wrong", [0, 2, 3, 7])
+def test_the_one_of_a_kind_that_can_not_go_is_singled_out(wrong: int, tried: list[list[str]]) -> None:
+    model = deep(*(Rigid(10) if at == wrong else Counts(10) for at in range(8)))
+    found = groups_of(model)
+    assert {name for name, group in found.items() if group.refused} == {f"{wrong + 1}.one", "11"}
+    assert "fails without them" in found[f"{wrong + 1}.one"].refused
+    assert len(tried) < 40
+
+
+def test_a_kind_of_which_none_can_go_is_given_up_early(tried: list[list[str]]) -> None:
+    model = deep(*(Rigid(10) for _ in range(16)))
+    found = groups_of(model)
+    assert all(group.refused for name, group in found.items() if name != "0")
+    assert not found["0"].refused
+    assert len(tried) < 20
+
+
+def test_numbers_that_count_channels_follow_them() -> None:
+    model = deep(Counts(10), Counts(12))
+    found = groups_of(model)
+    assert found["1.one"].fixes == (Fix("1", "width", 1),)
+    assert found["2.one"].fixes == (Fix("2", "width", 1),)
+    student = without_channels(model, found.values(), {"1.one": (3, 4), "2.one": (0, 1, 11)})
+    assert (student[1].width, student[2].width) == (8, 9)
+    assert (model[1].width, model[2].width) == (10, 12)
+    assert student(images()).shape == (4, 3)
+
+
+def test_numbers_in_tuples_follow_them_too() -> None:
+    class Scaled(nn.Module):
+        """As in timm's MetaFormer."""
+
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.shape = (width, 1, 1)
+            self.scale = nn.Parameter(torch.rand(width))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.scale.view(self.shape)
+
+    model = deep(nn.Conv2d(8, 10, 1), Scaled(10), nn.Conv2d(10, 8, 1))
+    group = groups_of(model)["1"]
+    assert not group.refused
+    student = without_channels(model, [group], {"1": (3, 4)})
+    assert (student[2].shape, model[2].shape) == ((8, 1, 1), (10, 1, 1))
+    again = copy.deepcopy(model)
+    apply_plan(again, plan_between(model, student))
+    again.load_state_dict(student.state_dict())
+    assert torch.equal(again(images()), student(images()))
+
+
+def test_heads_go_and_are_counted() -> None:
+    model = deep(Attention(6, 4))
+    group = groups_of(model)["1.qkv"]
+    assert not group.refused
+    assert group.fixes == (Fix("1", "heads", 1),)
+    assert len(group.order) == 6
+    student = without_channels(model, [group], {"1.qkv": (0, 4)})
+    assert student[1].heads == 4
+    assert student[1].qkv.out_features == 48
+    assert student[1].proj.in_features == 16
+    silenced = copy.deepcopy(model)
+    for head in (0, 4):
+        silenced[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
+    torch.testing.assert_close(student(images()), silenced(images()))
+
+
+def test_a_number_of_the_network_that_is_as_large_as_its_heads_is_not_taken_for_them() -> None:
+    class Patched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = 4
+            self.body = deep(Attention(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.body(nn.functional.pixel_unshuffle(x, self.patch).unflatten(1, (3, -1)).mean(2))
+
+    model = Patched().eval()
+    found = groups_of(model)["body.1.qkv"]
+    assert not found.refused
+    assert found.fixes == (Fix("body.1", "heads", 1),)
+
+
+def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back() -> None:
+    class Caching(nn.Module):
+        """As in timm's LeViT: in eval mode what is computed from parameters alone is computed once."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+            self.bias, self.bias_cache = nn.Parameter(torch.randn(8)), {}
+
+        def forward(self, x: Tensor) -> Tensor:
+            if "bias" not in self.bias_cache:
+                self.bias_cache["bias"] = self.bias.sigmoid()
+            return self.head((self.stem(x) * self.bias_cache["bias"].view(1, -1, 1, 1)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Caching().eval().requires_grad_(False)
+    model(images())
+    found = groups_of(model)["stem"]
+    assert not found.refused
+    assert without_channels(model, [found], {"stem": (1,)})(images()).shape == (4, 3)
+
+
+def test_a_table_that_is_never_made_again_is_kept() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+            self.means = {"red": torch.tensor(0.5)}
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.stem(x - self.means["red"])).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Table().eval()
+    assert not groups_of(model)["stem"].refused
+    assert list(model.means) == ["red"]
