@@ -19,6 +19,8 @@ from edgeoe.settings import CompressSettings, PreprocessSettings
 if TYPE_CHECKING:
     from torch import nn
 
+    from edgeoe.pruning.prune import Pruned
+
 Shape = tuple[int, int, int]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, not yet imported, would fight other workers for the cores
 hypothesis.settings.register_profile(  # a busy machine is no failure
@@ -203,3 +205,19 @@ def edgeoe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return stopped.value.code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pruned(network: Callable[[str], nn.Module], shape_of: Callable[[str], Shape]) -> Callable[..., Pruned]:
+    """`pruned(name)`: that network, cut to half of its MACs unless told; made once a session, so read only."""
+    from edgeoe.pruning.prune import prune_channels
+
+    made: dict[tuple[str, float], Pruned] = {}
+
+    def prune(name: str, keep_macs: float | None = None) -> Pruned:
+        keep_macs = keep_macs or (0.8 if name == "timm:test_vit" else 0.5)  # of which attention is half
+        if (name, keep_macs) not in made:
+            made[name, keep_macs] = prune_channels(network(name), shape=shape_of(name), keep=keep_macs)
+        return made[name, keep_macs]
+
+    return prune
