@@ -1,4 +1,9 @@
-"""JSON data -> records, every key, type and bound checked. The standard library alone: it runs on devices too."""
+"""Records <-> JSON: one encoder, and one decoder that checks every key, type and bound.
+
+A record is a frozen dataclass. Its annotations say what a value may be (`Annotated` bounds, `Literal`, tuples, dicts,
+other records); what depends on several fields is checked in its `__post_init__`, by a ValueError. The standard library
+alone: this runs on devices too.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["from_json", "read_json_object", "to_json"]
+__all__ = ["UNBOUNDED", "from_json", "read_json_object", "read_record", "record_text", "to_json"]
 
 Record = TypeVar("Record")
+UNBOUNDED = "unbounded"  # Annotated[float, UNBOUNDED] may be infinite, which is null in JSON
 
 
 def to_json(record: Any) -> Any:
@@ -24,8 +30,24 @@ def to_json(record: Any) -> Any:
     if isinstance(record, (list, tuple)):
         return [to_json(value) for value in record]
     if isinstance(record, float) and not math.isfinite(record):
-        return None  # JSON has no infinity; an interval without an upper end
+        return None  # JSON has no infinity
     return str(record) if isinstance(record, Path) else record
+
+
+def record_text(record: Any, *, format: int) -> str:  # noqa: A002 - the key in the file
+    """`record` as the text of a file of its own, which begins with its format."""
+    return json.dumps({"format": format, **to_json(record)}, indent=1) + "\n"
+
+
+def read_record(kind: type[Record], path: Path, *, format: int) -> Record:  # noqa: A002 - as above
+    """The record of class `kind` that `record_text` wrote into the file `path`.
+
+    Raises ValueError, which names the place, where it is none or of another format, and OSError if it can't be read.
+    """
+    data = read_json_object(path)
+    if data.pop("format", None) != format:
+        raise ValueError(f"it has no key format, or another than {format}")
+    return from_json(kind, data)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -53,6 +75,8 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return _record(hint, data, where)
     if origin is Annotated:
+        if UNBOUNDED in parts[1:] and data is None:
+            return math.inf
         value = _decode(parts[0], data, where)
         for bound in parts[1:]:
             _check_bound(bound, value, where)
@@ -79,7 +103,11 @@ def _record(kind: Any, data: Any, where: str) -> Any:
     needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     if missing := sorted(needed - data.keys()):
         raise ValueError(f"{where}: no {missing[0]!r}")
-    return kind(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+    values = {name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as reason:
+        raise ValueError(f"{where}.{reason}") from None
 
 
 def _tuple(parts: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
@@ -119,6 +147,9 @@ def _check_bound(bound: Any, value: Any, where: str) -> None:
         "le": lambda most: value <= most,
         "lt": lambda limit: value < limit,
     }
+    least = getattr(bound, "min_length", None)
+    if least and len(value) < least:
+        _refuse(value, "one value at least" if least == 1 else f"{least} values at least", where)
     for name, holds in tests.items():
         limit = getattr(bound, name, None)
         if limit is not None and not holds(limit):

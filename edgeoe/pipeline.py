@@ -7,18 +7,21 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
 
 from edgeoe.data.samples import find_samples, find_test
+from edgeoe.errors import RunError
 from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.layout import TargetFiles
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.build import build, require_runtime
-from edgeoe.stages.bundle import archive_file, bundle
+from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
 from edgeoe.stages.compress import compress
 from edgeoe.stages.deployed import Bundled, Judged
@@ -29,6 +32,7 @@ from edgeoe.stages.validate import validate
 from edgeoe.targets.here import differences
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
+from edgeoe.toml_document import TomlDocument
 
 __all__ = [
     "Bundled",
@@ -52,14 +56,37 @@ def deploy(
     test: Path,
     exporter: ExporterChoice = "auto",
     overwrite: bool = False,
+    each: Callable[[Judged | Bundled], object] = lambda _: None,
     progress: Progress = silent,
-) -> Iterator[Judged | Bundled]:
+) -> tuple[Judged | Bundled, ...]:
     """The whole line for several targets; a finished student at `out` with the same settings is kept.
 
-    Its widths suit all targets at once, unless the settings name a multiple. Yields, for each target as it is known,
-    what was judged here, or for a target that is not this machine the bundle to take there. What can't work is refused
-    before anything is trained.
+    Its widths suit all targets at once, unless the settings name a multiple. What can't work is refused before anything
+    is trained.
+
+    each: is called with the outcome on each target as soon as it is known.
+    Returns, for each target, what was judged here, or for a target that is not this machine the bundle to take there;
+    nothing in torchrun's other processes.
     """
+    outcomes = []
+    for outcome in _deploy(
+        settings, out=out, targets=targets, test=test, exporter=exporter, overwrite=overwrite, progress=progress
+    ):
+        each(outcome)
+        outcomes.append(outcome)
+    return tuple(outcomes)
+
+
+def _deploy(
+    settings: CompressSettings,
+    *,
+    out: Path,
+    targets: Iterable[Target],
+    test: Path,
+    exporter: ExporterChoice,
+    overwrite: bool,
+    progress: Progress,
+) -> Iterator[Judged | Bundled]:
     targets, facts = list(targets), environment()
     elsewhere = {target.name: differences(target, facts) for target in targets}
     for target in targets:
@@ -85,13 +112,13 @@ def deploy(
     )
     for target in targets:
         if elsewhere[target.name]:
-            packed = bundle(run, target, out=run.path / archive_file(target.name), test=test, progress=progress)
-            run.note(archive_file(target.name))
+            archive = TargetFiles(target.name).archive
+            packed = bundle(run, target, out=run.path / archive.name, test=test, progress=progress)
+            run.note(archive)
             yield Bundled(target=target, bundle=packed, differs=elsewhere[target.name])
         else:
             build(run, target, progress=progress)
-            measurement, verdict = validate(run, target, test=test, progress=progress)
-            yield Judged(target=target, measurement=measurement, verdict=verdict)
+            yield Judged(validation=validate(run, target, test=test, progress=progress))
 
 
 def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:
@@ -100,7 +127,16 @@ def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Targe
     Other targets make another student only by their widths, or where a method measures latencies on them.
     """
     measured = settings.method == "practise"
-    if not run.was_made_with(settings.to_toml(), whatever=() if measured else ("target",)):
+    if not run.has(layout.COMPRESS) or not _made_with(run, settings, ignoring=() if measured else ("target",)):
         return False
     multiple = settings.channel_multiple or lcm(*(target.channel_multiple for target in targets))
-    return run.read_record("compress.json", made_by="compress").get("channel_multiple") == multiple
+    return run.read(layout.COMPRESS).channel_multiple == multiple
+
+
+def _made_with(run: Run, settings: CompressSettings, *, ignoring: Collection[str]) -> bool:
+    """Whether `run` has these settings, whatever it has for the options `ignoring` of [compress]."""
+    if not run.has(layout.CONFIG):
+        return False
+    made, wanted = TomlDocument(run.path / layout.CONFIG.name, error=RunError).tables, settings.to_toml()
+    differ = {key: made["compress"][key] for key in ignoring if key in made["compress"]}
+    return made == {**wanted, "compress": {**wanted["compress"], **differ}}

@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeoe.errors import ConfigError
 
-__all__ = ["BACKENDS", "METHODS", "nearest", "resolve"]
+__all__ = ["BACKENDS", "METHODS", "REPORT_FORMATS", "nearest", "resolve"]
 
 METHODS = {
     "kd": "edgeoe.methods.kd:KD",
@@ -23,6 +23,12 @@ BACKENDS = {
     "onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime",
     "openvino": "edgeoe.backends.openvino:OpenVino",
     "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
+}
+REPORT_FORMATS = {
+    "junit": "edgeoe.report.junit:JUnit",
+    "markdown": "edgeoe.report.markdown:Markdown",
+    "github": "edgeoe.report.github:GitHub",
+    "json": "edgeoe.report.json:Json",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeoe.measure.predictions import Predictions
-from edgeoe.measure.result import Result
-from edgeoe.measure.speed import SpeedSamples
-from edgeoe.run.directory import Run, file_sha256
+from edgeoe.files import file_sha256
+from edgeoe.records.result import Predictions, Result, SpeedSamples
+from edgeoe.run.directory import Run
+from edgeoe.run.layout import TargetFiles
 from edgeoe.targets.load import load_target
-from edgeoe.targets.profile import MeasureSettings, target_from_json
+from edgeoe.targets.profile import MeasureSettings
 
 QUICK = MeasureSettings(  # two processes, any noise: latencies of so few have no end, so no test judges them
     processes=2,
@@ -74,7 +73,7 @@ def result(*, wrong: int = 10, images: int = 100, **changes: Any) -> Result:
         classes=("circle", "cross", "square"),
         rare=(2, 1),
         golden_agreement=1.0,
-        predictions=Predictions(chosen, labels, "1" * 64),
+        predictions=Predictions(tuple(chosen.tolist()), tuple(labels.tolist()), "1" * 64),
         speed=speed(),
         environment={"cpu": "Some CPU", "cores": 4, "versions": {"onnxruntime": "1.30.0"}},
         settings={"threads": 1},
@@ -84,22 +83,23 @@ def result(*, wrong: int = 10, images: int = 100, **changes: Any) -> Result:
 
 def as_bundled(run: Run, name: str = "host-cpu", *, right: int = 15) -> Result:
     """A result that the run's bundle for target `name` might have written, with so many of its 30 test images right."""
-    path = run.path / f"targets/{name}/bundle.json"
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    target = target_from_json(facts["target"])
+    facts = run.read(TargetFiles(name).bundle)
     labels = np.arange(30) // 10
     chosen = np.where(np.arange(30) < right, labels, (labels + 1) % 3)
-    processes = target.measure.processes
-    calls_ms = ((2.0,) * max(100, -(-target.measure.min_iterations // processes)),) * processes
+    measure = facts.target.measure
+    calls_ms = ((2.0,) * max(100, -(-measure.min_iterations // measure.processes)),) * measure.processes
+    predictions = None
+    if facts.test:
+        predictions = Predictions(tuple(chosen.tolist()), tuple(labels.tolist()), facts.test.test_sha256)
     return result(
-        target=target,
-        artifact_sha256=facts["files"]["model.onnx"],
-        size_bytes=facts["size_bytes"],
-        classes=tuple(facts["classes"]),
-        rare=tuple(facts["rare"]),
-        predictions=Predictions(chosen, labels, facts["test"]["test_sha256"]) if facts["test"] else None,
-        speed=speed(processes=processes, calls_ms=calls_ms),
-        bundle_sha256=file_sha256(path),
+        target=facts.target,
+        artifact_sha256=facts.files["model.onnx"],
+        size_bytes=facts.size_bytes,
+        classes=facts.classes,
+        rare=facts.rare,
+        predictions=predictions,
+        speed=speed(processes=measure.processes, calls_ms=calls_ms),
+        bundle_sha256=file_sha256(run.file(TargetFiles(name).bundle)),
     )
 
 

@@ -12,7 +12,7 @@ from annotated_types import Ge, Lt
 from made_up import speed
 
 from edgeoe.codec import from_json, read_json_object, to_json
-from edgeoe.measure.speed import SpeedSamples
+from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.load import find_targets, load_target
 from edgeoe.targets.profile import Target
 

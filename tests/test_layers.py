@@ -84,7 +84,7 @@ def test_imports_point_down() -> None:
         ("stages", "from edgeoe import compress", ["__init__"]),
         ("stages", "import edgeoe", ["__init__"]),
         ("stages", "from edgeoe import __version__, errors", []),
-        ("stages", "from edgeoe.run.facts import run_facts", []),
+        ("stages", "from edgeoe.stages.build import build", []),
         ("stages", "import numpy, torch.nn\nfrom pathlib import Path", []),
     ],
 )

@@ -11,6 +11,7 @@ from made_up import QUICK
 
 from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
 from edgeoe.pipeline import Bundled, Judged, deploy
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.targets.load import load_target
@@ -22,7 +23,7 @@ def test_deploy_leads_from_a_teacher_to_a_verdict(settings: CompressSettings, pi
     out = tmp_path / "run"
     (one,) = deploy(settings, out=out, targets=[target], test=pictures / "test")
     assert isinstance(one, Judged)
-    measurement, verdict = one.measurement, one.verdict
+    measurement, verdict = one.validation.measurement, one.validation.verdict
     assert verdict.outcome == "passed"
     assert [check.name for check in verdict.checks] == ["golden_agreement", "size_mb", "top1"]
     assert measurement.golden_agreement == 1.0
@@ -41,7 +42,7 @@ def test_deploy_keeps_a_student_made_with_the_same_settings(
     asked, other = replace(settings, channel_multiple=None), replace(target, name="other")
     made = []
     for targets in ([target], [target], [other, target]):  # whose widths are the same
-        list(deploy(asked, out=out, targets=targets, test=pictures / "test"))
+        deploy(asked, out=out, targets=targets, test=pictures / "test")
         made.append((out / "student" / "weights.safetensors").stat().st_mtime_ns)
     assert len(set(made)) == 1
     for changed in (
@@ -51,7 +52,7 @@ def test_deploy_keeps_a_student_made_with_the_same_settings(
         {"settings": replace(asked, method="practise"), "targets": [target]},
     ):
         with pytest.raises(RunError, match="already holds a run"):
-            list(deploy(**changed, out=out, test=pictures / "test"))
+            deploy(**changed, out=out, test=pictures / "test")
 
 
 def test_deploy_prunes_to_widths_that_all_targets_compute_fast_unless_a_multiple_is_named(
@@ -63,7 +64,7 @@ def test_deploy_prunes_to_widths_that_all_targets_compute_fast_unless_a_multiple
     multiples = []
     for name, multiple in (("all", None), ("named", 2)):
         asked = replace(settings, channel_multiple=multiple)
-        list(deploy(asked, out=tmp_path / name, targets=targets, test=pictures / "test"))
+        deploy(asked, out=tmp_path / name, targets=targets, test=pictures / "test")
         record = json.loads((tmp_path / name / "compress.json").read_text())
         multiples.append(record["channel_multiple"])
         assert [speed["target"] for speed in record["speed"]] == ["one", "two"]
@@ -86,7 +87,7 @@ def test_a_target_that_is_not_this_machine_ends_in_a_bundle(
         assert one.bundle.test_images == 30
         archive = exported / f"targets/{one.target.name}/edgeoe-{one.target.name}.tar.gz"
         assert one.bundle.path == str(archive)
-        assert Run.open(exported).file(archive.relative_to(exported).as_posix(), made_by="deploy") == archive
+        assert Run.open(exported).file(layout.TargetFiles(one.target.name).archive) == archive
         with tarfile.open(archive) as opened:
             assert f"edgeoe-{one.target.name}/run.py" in opened.getnames()
     assert isinstance(bundled, Bundled)
@@ -126,5 +127,5 @@ def test_what_can_not_work_is_known_before_training(
 
     monkeypatch.setattr("edgeoe.pipeline.compress", compress)
     with pytest.raises(error, match=message):
-        list(deploy(settings, out=tmp_path / "run", targets=[target], test=pictures / test))
+        deploy(settings, out=tmp_path / "run", targets=[target], test=pictures / test)
     assert not (tmp_path / "run").exists()

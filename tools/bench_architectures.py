@@ -125,7 +125,9 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
     from edgeoe.pruning.groups import narrow_groups
     from edgeoe.pruning.prune import prune_channels
     from edgeoe.pruning.verify import prunable_groups
+    from edgeoe.run import layout
     from edgeoe.run.directory import Run
+    from edgeoe.run.facts import RunFacts
     from edgeoe.stages.export import export
 
     notes = io.StringIO()
@@ -162,10 +164,10 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
     logits = logits_of(student, x)
     yield {"stage": "rebuild"}
     run = Run(folder)
-    classes = [f"class{k}" for k in range(CLASSES)]
-    plan = {"classes": classes, "counts": [1] * CLASSES, "preprocess": asdict(preprocess)}
-    run.write_tensors("probe.safetensors", pixels=pixels)
-    save_student(run, student, TeacherSource.parse(f"{model.source}:{model.name}"), facts=plan, x=x)
+    classes = tuple(f"class{k}" for k in range(CLASSES))
+    run.save(layout.FACTS, RunFacts(classes=classes, counts=(1,) * CLASSES, preprocess=preprocess))
+    run.save_tensors(layout.PROBE, pixels=pixels)
+    save_student(run, pruned, TeacherSource.parse(f"{model.source}:{model.name}"), outputs=CLASSES, x=x)
     if not torch.equal(logits_of(load_student(run), x), logits):
         raise StageError("made anew from student/, it does not answer the same to the bit")
     yield {"stage": "export"}

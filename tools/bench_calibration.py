@@ -31,8 +31,8 @@ from edgeoe.graph.export import OUTPUT
 from edgeoe.graph.quantize import quantise, watched_tensors
 from edgeoe.measure.predictions import predict
 from edgeoe.records.graphs import CalibrationMethod
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.run.facts import run_facts
 
 
 class Reader(CalibrationDataReader):
@@ -83,10 +83,11 @@ def main() -> None:
     parser.add_argument("--list", type=Path, help="narrows --samples")
     options = parser.parse_args()
     run = Run.open(options.run)
-    facts, fp32 = run_facts(run), onnx.load(run.file("student.onnx", made_by="export"))
+    facts = run.read(layout.FACTS)
+    fp32 = onnx.load(run.file(layout.graph_file("fp32", precision="fp32")))
     test = load_samples(find_test(options.test, facts.classes), facts.preprocess)
     few = load_samples(find_samples(options.samples, options.list), facts.preprocess)
-    aside = run.read_tensors("calibration.safetensors", made_by="compress")["pixels"]
+    aside = run.read_tensors(layout.CALIBRATION)["pixels"]
     sources = {
         f"every class, {len(aside)} images": facts.preprocess.normalise(aside),
         f"few samples, {len(few.labels)} images": facts.preprocess.normalise(few.images.rows(range(len(few.labels)))),

@@ -16,6 +16,7 @@ from pathlib import Path
 from edgeoe.measure.speed import measure_speed
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.run.directory import Run
+from edgeoe.run.layout import TargetFiles
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 
@@ -62,7 +63,7 @@ def main() -> None:
     target, run = load_target(options.target), Run.open(options.run)
     if options.core is not None:
         target = replace(target, runtime=replace(target.runtime, affinity=(options.core,)))
-    model = run.file(f"targets/{target.name}/model.onnx", made_by=f"build {run.path} --target {target.name}")
+    model = run.file(TargetFiles(target.name).artifact("model.onnx"))
     ratios = []
     for _ in range(options.rounds):
         plain = bare(model, target)

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -102,6 +102,7 @@ def run(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from edgeoe.models.checkpoint import load_student
+    from edgeoe.run import layout
     from edgeoe.stages.compress import compress
 
     warnings.simplefilter("ignore")
@@ -113,26 +114,26 @@ def run(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
         made = compress(settings_of(spec, options, empty), out=Path(folder, "run"))
         wall, now = perf_counter() - start, getrusage(RUSAGE_SELF)
         assert made is not None  # noqa: S101 - no torchrun here
-        record = made.read_record("compress.json", made_by="compress")
-        recalls = recall_per_class(load_student(made), options.data / "cifar10-jpeg/test", record["classes"])
+        record, facts = made.read(layout.COMPRESS), made.read(layout.FACTS)
+        recalls = recall_per_class(load_student(made), options.data / "cifar10-jpeg/test", facts.classes)
     return {
         **asdict(spec),
-        **summary(recalls, long_tail(spec, options.data, record["classes"])),
+        **summary(recalls, long_tail(spec, options.data, facts.classes)),
         "recalls": json.dumps([round(100 * value, 2) for value in recalls]),
-        "counts": json.dumps(record["counts"]),
-        "macs_kept": round(record["macs_kept"], 4),
-        "params_kept": round(record["params_kept"], 4),
-        "best_step": record["best_step"],
+        "counts": json.dumps(facts.counts),
+        "macs_kept": round(record.macs_kept, 4),
+        "params_kept": round(record.params_kept, 4),
+        "best_step": record.best_step,
         "wall_s": round(wall, 1),
         "cpu_s": round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
-        "images_per_second": round(record["images_per_second"], 1),
+        "images_per_second": round(record.images_per_second, 1),
         "peak_gpu_mib": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else "",
-        "device": record["device"],
+        "device": record.device,
         "threads": options.threads,
     }
 
 
-def recall_per_class(student: Any, folder: Path, classes: list[str]) -> list[float]:
+def recall_per_class(student: Any, folder: Path, classes: Sequence[str]) -> list[float]:
     import torch
 
     from edgeoe.data.preprocess import Preprocess

@@ -27,8 +27,8 @@ from edgeoe.data.samples import find_test, load_samples, rarest
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
 from edgeoe.registry import BACKENDS, resolve
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.run.facts import run_facts
 from edgeoe.stages.precisions import graph_file
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Precision, Target
@@ -89,7 +89,7 @@ def main() -> None:
             if file.is_file():
                 graphs[f"{run.name} {precision}"] = file
     run = Run.open(options.students[0])
-    facts = run_facts(run)
+    facts = run.read(layout.FACTS)
     test = load_samples(find_test(options.test, facts.classes), facts.preprocess)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         opened = runners(graphs, options.backend or ["onnxruntime"], target, Path(folder), stack)
@@ -102,12 +102,17 @@ def main() -> None:
         for at, (name, (runner, size)) in enumerate(opened.items()):
             seen = predict(partial(infer, runner, facts.preprocess), test.images.rows, test.labels)
             if "fp32" in name:
-                fp32 = seen.chosen
+                fp32 = np.asarray(seen.chosen)
             accuracy = accuracy_from_predictions(
-                seen.chosen, seen.labels, classes=len(facts.classes), rare=rarest(np.asarray(facts.counts))
+                seen, classes=len(facts.classes), rare=rarest(np.asarray(facts.counts))
             )
             rare = accuracy.rare_recall.value if accuracy.rare_recall else float("nan")
-            row = (size / 1e6, 100 * accuracy.top1.value, 100 * rare, 100 * float((seen.chosen == fp32).mean()))
+            row = (
+                size / 1e6,
+                100 * accuracy.top1.value,
+                100 * rare,
+                100 * float((np.asarray(seen.chosen) == fp32).mean()),
+            )
             row += (cpu[at], cpu[0] / cpu[at], wall[at], wall[0] / wall[at])
             print(f"{name:34}" + "".join(f"{value:8.3f}" for value in row), flush=True)
 

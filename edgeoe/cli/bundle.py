@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeoe.cli.completion import complete_target
-from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
+from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step
+from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import quoted
+from edgeoe.report.formats import Reports
+from edgeoe.report.text_file import write_json
 
 if TYPE_CHECKING:
-    from edgeoe.stages.bundle import BundleRecord
+    from edgeoe.records.bundle import BundleRecord
 
 __all__ = ["bundle_command", "collect_command", "show_bundle"]
 
@@ -75,7 +77,9 @@ def show_bundle(record: BundleRecord) -> None:
     say("to measure on the device, DEVICE being what ssh calls it:")
 
 
+@takes_reports
 def collect_command(
+    *,
     run: RunArgument,
     result: Annotated[
         Path, typer.Argument(help="The result.json that run.py wrote on the device.", show_default=False)
@@ -88,10 +92,7 @@ def collect_command(
             autocompletion=complete_target,
         ),
     ] = None,
-    junit: JunitOption = None,
-    markdown: MarkdownOption = None,
-    github: GithubOption = False,
-    json: JsonOption = None,
+    reports: Reports,
 ) -> int:
     """Read what a bundle measured on its device back into the run, and judge it.
 
@@ -102,15 +103,16 @@ def collect_command(
     from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import collect
     from edgeoe.run.directory import Run
-    from edgeoe.stages.bundle import unpacked_folder
+    from edgeoe.run.layout import unpacked_folder
     from edgeoe.targets.load import load_target
 
     opened = Run.open(run)
-    profile, measurement, verdict = collect(opened, result, target=load_target(target) if target else None)
-    tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
-    if verdict.outcome == "passed":
-        next_step(f"edgeoe baseline save {quoted(run)} --target {quoted(profile.name)} --name main")
+    validation = collect(opened, result, target=load_target(target) if target else None)
+    show_and_write(opened, validation, reports)
+    name = validation.target.name
+    if validation.outcome == "passed":
+        next_step(f"edgeoe baseline save {quoted(run)} --target {quoted(name)} --name main")
     else:
-        again = f"python3 {unpacked_folder(profile.name)}/run.py --out result.json"
-        next_step(after_verdict(run, profile.name, measurement, verdict, again=again, bundled=True))
-    return EXIT_CODES[verdict.outcome]
+        again = f"python3 {unpacked_folder(name)}/run.py --out result.json"
+        next_step(after_verdict(run, name, validation, again=again, bundled=True))
+    return EXIT_CODES[validation.outcome]

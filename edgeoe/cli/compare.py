@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeoe.cli.completion import complete_run
-from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, share, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, write_comparison_reports
+from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, share
+from edgeoe.cli.reports import takes_reports
 from edgeoe.cli.stages import TargetOption, TargetsOption
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.records.measurement import worst
+from edgeoe.report.formats import Reports
+from edgeoe.report.text_file import write_json
 
 if TYPE_CHECKING:
     from edgeoe.stages.baseline import Baseline
@@ -41,7 +43,9 @@ def _side(help: str) -> Any:  # noqa: A002 - as above
     return typer.Argument(help=help, show_default=False, autocompletion=complete_run)
 
 
+@takes_reports
 def compare_command(
+    *,
     base: Annotated[str, _side(f"What it was: {_Side}")],
     new: Annotated[str, _side(f"What it is now: {_Side}")],
     target: TargetsOption,
@@ -52,10 +56,7 @@ def compare_command(
     store: StoreOption = Path("baselines"),
     stored: Annotated[bool, typer.Option("--stored", help="Compare what was measured earlier; run nothing.")] = False,
     max_minutes: Annotated[float, typer.Option(help="Per target; then it ends undecided.", min=0.1)] = 5.0,
-    junit: JunitOption = None,
-    markdown: MarkdownOption = None,
-    github: GithubOption = False,
-    json: JsonOption = None,
+    reports: Reports,
 ) -> int:
     """Tell whether NEW is slower than BASE, or less often right, and how sure that is.
 
@@ -80,8 +81,7 @@ def compare_command(
     profiles, baselines = [load_target(name) for name in target], Store(store)
     sides = [(one, find_side(base, one, baselines), find_side(new, one, baselines)) for one in profiles]
     comparisons = compare(sides, settings, stored=stored, progress=bar)
-    write_json(json, comparisons)
-    write_comparison_reports(comparisons, junit=junit, markdown=markdown, github=github)
+    reports.write_comparisons(comparisons)
     for comparison in comparisons:
         show_comparison(comparison)
     return EXIT_CODES[worst(comparison.outcome for comparison in comparisons)]
@@ -197,7 +197,7 @@ def _record(saved: Baseline) -> dict[str, Any]:
     from edgeoe.measure.statistics import percentile_over_processes
 
     result = saved.result
-    seen = result.predictions
+    predictions = result.predictions
     calls = [np.asarray(part) for part in result.speed.calls_ms] if result.speed else []
     return {
         "name": saved.name,
@@ -208,8 +208,8 @@ def _record(saved: Baseline) -> dict[str, Any]:
         "p50_ms": percentile_over_processes(calls, 0.50).value if calls else None,
         "p99_ms": percentile_over_processes(calls, 0.99).value if calls else None,
         "processes": len(calls),
-        "top1": float((seen.chosen == seen.labels).mean()) if seen else None,
-        "test_images": len(seen.labels) if seen else 0,
+        "top1": float(np.equal(predictions.chosen, predictions.labels).mean()) if predictions else None,
+        "test_images": len(predictions.labels) if predictions else 0,
         "environment": result.environment,
         "settings": result.settings,
     }

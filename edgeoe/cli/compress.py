@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.options import JsonOption, next_step, takes_settings
 from edgeoe.errors import quoted
+from edgeoe.report.text_file import write_json
 from edgeoe.settings import CompressSettings
 
 __all__ = ["command"]
@@ -29,23 +30,23 @@ def command(
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]
     """
     from edgeoe.pipeline import compress
+    from edgeoe.report.json import compress_json
     from edgeoe.report.terminal import bar, say, show_left_alone, show_speed
+    from edgeoe.run import layout
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
     if run is None:  # one of torchrun's other processes
         return 0
-    record = run.read_record("compress.json", made_by="compress")
-    write_json(json, record)
+    record, facts = run.read(layout.COMPRESS), run.read(layout.FACTS)
+    write_json(json, compress_json(record, facts))
     say(
-        f"student in {out}: {100 * record['macs_kept']:.1f} % of the MACs, {100 * record['params_kept']:.1f} % of the "
-        f"parameters; {record['steps']} steps in {record['seconds']:.0f} s"
-        + ("; random weights" if record["random_weights"] else "")
+        f"student in {out}: {100 * record.macs_kept:.1f} % of the MACs, {100 * record.params_kept:.1f} % of the "
+        f"parameters; {record.steps} steps in {record.seconds:.0f} s"
+        + ("; random weights" if facts.random_weights else "")
     )
-    agreement = record["teacher_agreement"]
-    if agreement:
-        say(f"the teacher agrees with {agreement['right']:,} of {agreement['of']:,} labels")
-    plan = run.read_record("student/plan.json", made_by="compress")
-    show_left_alone(plan["left_alone"])
+    if record.teacher_agreement:
+        say(str(record.teacher_agreement))
+    show_left_alone(run.read(layout.PLAN).left_alone)
     show_speed(record)
     next_step(f"edgeoe export {quoted(out)}")
     return 0

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.options import JsonOption, next_step
 from edgeoe.errors import quoted
+from edgeoe.report.text_file import write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,21 +37,23 @@ def command(
     from edgeoe.demo.draws import gains, statement
     from edgeoe.demo.line import run_demo
     from edgeoe.report.html import write_report
+    from edgeoe.report.json import validation_json
     from edgeoe.report.terminal import bar, say
     from edgeoe.report.terminal import out as console
+    from edgeoe.run import layout
 
     demo = run_demo(out, seed=seed, overwrite=overwrite, progress=bar)
     networks: list[dict[str, Any]] = []
     for network in demo.networks:
         write_report(network.run)
-        record = network.run.read_record("compress.json", made_by="demo")
+        record = network.run.read(layout.COMPRESS)
         networks.append(
             {
                 "name": network.name,
                 "run": str(network.run.path),
-                "macs": record["macs"],
-                "params": record["params"],
-                "validation": network.run.read_record("targets/host-cpu/validation.json", made_by="demo"),
+                "macs": record.macs,
+                "params": record.params,
+                "validation": validation_json(network.validation),
             }
         )
     brought, draws = gains(demo.draws), len(demo.draws)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings, write_json
+from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.stages import ExporterOption, checked_exporter
 from edgeoe.errors import quoted
 from edgeoe.records.measurement import worst
+from edgeoe.report.text_file import write_json
 from edgeoe.settings import CompressSettings
 from edgeoe.targets.here import not_measured
 
@@ -41,41 +42,49 @@ def command(
 
     Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
     """
-    from edgeoe.pipeline import Bundled, deploy
-    from edgeoe.report.terminal import bar, show_measurement, show_speed, show_verdict
+    from edgeoe.pipeline import Judged, deploy
+    from edgeoe.report.json import compress_json
+    from edgeoe.report.terminal import bar, show_speed, show_validation
+    from edgeoe.run import layout
     from edgeoe.run.directory import Run
     from edgeoe.targets.load import load_target
 
     profiles, chosen = [load_target(name) for name in settings.target], checked_exporter(exporter)
-    reached: list[Judged | Bundled] = []
-    records: dict[str, Any] = {}
-    for one in deploy(
-        settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, progress=bar
-    ):
-        reached.append(one)
-        name = one.target.name
-        if isinstance(one, Bundled):
-            records[name] = {"verdict": one.outcome, "not_measured": not_measured(one.differs), "bundle": one.bundle}
-            continue
-        records[name] = Run(out).read_record(f"targets/{name}/validation.json", made_by="validate")
-        show_measurement(name, records[name]["classes"], one.measurement)
-        show_verdict(name, one.verdict)
+
+    def show(one: Judged | Bundled) -> None:
+        if isinstance(one, Judged):
+            show_validation(one.validation)
+
+    reached = deploy(
+        settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, each=show, progress=bar
+    )
     if not reached:  # one of torchrun's other processes
         return 0
     run = Run(out)
-    show_speed(run.read_record("compress.json", made_by="compress"))
+    compressed = run.read(layout.COMPRESS)
+    show_speed(compressed)
     write_json(
         json,
         {
-            "compress": run.read_record("compress.json", made_by="compress"),
-            "export": run.read_record("export.json", made_by="export"),
-            "targets": records,
+            "compress": compress_json(compressed, run.read(layout.FACTS)),
+            "export": run.read(layout.EXPORT),
+            "targets": {one.target.name: _record(one) for one in reached},
         },
     )
     write_page(run)
     named = dict(zip((profile.name for profile in profiles), settings.target, strict=True))
     _show_way_on(run, reached, test, named)
     return EXIT_CODES[worst(one.outcome for one in reached)]
+
+
+def _record(one: Judged | Bundled) -> dict[str, object]:
+    """What `--json` says of one target."""
+    from edgeoe.pipeline import Judged
+    from edgeoe.report.json import validation_json
+
+    if isinstance(one, Judged):
+        return validation_json(one.validation)
+    return {"verdict": one.outcome, "not_measured": not_measured(one.differs), "bundle": one.bundle}
 
 
 def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, named: Mapping[str, str]) -> None:
@@ -87,6 +96,7 @@ def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, name
     from edgeoe.cli.next_steps import after_verdict, lines_for_device
     from edgeoe.pipeline import Bundled
     from edgeoe.report.terminal import say
+    from edgeoe.run.layout import TargetFiles
 
     step, outcome = "", worst(one.outcome for one in reached)
     for one in sorted(reached, key=lambda one: isinstance(one, Bundled)):
@@ -100,8 +110,8 @@ def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, name
             step = step or lines[0]
         elif one.outcome == outcome != "passed" and not step:
             again = f"edgeoe validate {quoted(run.path)} --target {quoted(named[name])} --test {quoted(test)}"
-            step = after_verdict(run.path, named[name], one.measurement, one.verdict, again=again)
+            step = after_verdict(run.path, named[name], one.validation, again=again)
     if not step:
-        built = run.read_record(f"targets/{reached[0].target.name}/engine.json", made_by="build")
-        step = f"copy {quoted(run.path / built['artifact'])} to the device"
+        built = run.read(TargetFiles(reached[0].target.name).engine)
+        step = f"copy {quoted(run.path / built.artifact)} to the device"
     next_step(step)

@@ -9,8 +9,9 @@ import typer
 
 from edgeoe.class_names import class_names
 from edgeoe.cli.completion import complete_target
-from edgeoe.cli.options import JsonOption, next_step, typed, write_json
+from edgeoe.cli.options import JsonOption, next_step, typed
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.report.text_file import write_json
 from edgeoe.settings import superseded, weights_from_text
 
 __all__ = ["command"]

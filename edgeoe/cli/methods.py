@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.options import JsonOption, next_step
+from edgeoe.report.text_file import write_json
 
 __all__ = ["command"]
 

@@ -6,17 +6,21 @@ from pathlib import Path
 
 from edgeoe.errors import quoted
 from edgeoe.measure.judge import BY_IMAGES, RUNNING
-from edgeoe.records.measurement import Measurement, Verdict
-from edgeoe.stages.bundle import unpacked_folder
+from edgeoe.records.measurement import Validation
+from edgeoe.run.layout import unpacked_folder
 from edgeoe.targets.here import bundle_command
 
 __all__ = ["after_verdict", "lines_for_device"]
 
 
-def after_verdict(
-    run: Path, target: str, m: Measurement, verdict: Verdict, *, again: str, bundled: bool = False
-) -> str:
-    """What to do about a verdict that did not pass. again: what measures once more; bundled: from its bundle."""
+def after_verdict(run: Path, target: str, validation: Validation, *, again: str, bundled: bool = False) -> str:
+    """What to do about a verdict that did not pass.
+
+    target: its profile, as the user names it.
+    again: the command that measures once more.
+    bundled: that command runs a bundle on the device.
+    """
+    m, verdict = validation.measurement, validation.verdict
     if any(check.outcome == "failed" and check.name == "golden_agreement" for check in verdict.checks):
         return f"edgeoe export {quoted(run)} --sensitivity   (the artifact decides otherwise than its student)"
     if verdict.outcome == "failed":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -13,8 +12,6 @@ import typer
 
 from edgeoe.cli.completion import complete_method, complete_run, complete_target
 from edgeoe.cli.logs import be_quiet, be_verbose, write_log_file
-from edgeoe.codec import to_json
-from edgeoe.errors import ConfigError
 from edgeoe.records.measurement import Outcome
 from edgeoe.settings import CompressSettings, Config, superseded, weights_from_text
 from edgeoe.shares import is_share, read_share
@@ -28,7 +25,6 @@ __all__ = [
     "share",
     "takes_settings",
     "typed",
-    "write_json",
 ]
 
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
@@ -221,18 +217,6 @@ def share(given: float | str) -> float:
         return read_share(given)
     except ValueError as reason:
         raise typer.BadParameter(str(reason)) from None
-
-
-def write_json(path: Path | None, record: Any) -> None:
-    """Write `record` to `path`, if the user asked for it."""
-    if path is not None:
-        from edgeoe.run.directory import write_atomic
-
-        text = json.dumps(to_json(record), indent=2) + "\n"
-        try:
-            write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        except OSError as reason:
-            raise ConfigError(f"--json {path}: can't be written: {reason.strerror}.") from None
 
 
 def next_step(command: str) -> None:

@@ -1,35 +1,55 @@
-"""What a command writes beside its answer: the page of a run, JUnit XML, Markdown, GitHub's annotations."""
+"""What a command writes beside its answer: the page of a run, and the report formats that options ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeoe.cli.options import RunArgument, write_json
-from edgeoe.errors import ConfigError
-from edgeoe.files import write_atomic
-from edgeoe.records.comparison import Comparison
-from edgeoe.records.measurement import Measurement, Verdict
+from edgeoe.cli.options import RunArgument
+from edgeoe.registry import REPORT_FORMATS
+from edgeoe.report.formats import Reports, report_format
 
 if TYPE_CHECKING:
+    from edgeoe.records.measurement import Validation
     from edgeoe.run.directory import Run
 
-__all__ = [
-    "GithubOption",
-    "JunitOption",
-    "MarkdownOption",
-    "report_command",
-    "tell_verdict",
-    "write_comparison_reports",
-    "write_page",
-]
+__all__ = ["report_command", "show_and_write", "takes_reports", "write_page"]
 
-JunitOption = Annotated[Path | None, typer.Option(help="Write JUnit XML here.", show_default=False)]
-MarkdownOption = Annotated[Path | None, typer.Option(help="Write a table for a pull request here.", show_default=False)]
-GithubOption = Annotated[bool, typer.Option("--github", help="Annotations and step summary of GitHub Actions.")]
+
+def takes_reports(command: Callable[..., int]) -> Callable[..., int]:
+    """Give `command(..., reports)` one option for every report format instead of `reports`."""
+    parameters = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "reports"]
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if report_format(name).takes_file else False,
+            annotation=_option(name),
+        )
+        for name in REPORT_FORMATS
+    ]
+
+    def with_reports(**values: Any) -> int:
+        asked = {name: values.pop(name) for name in REPORT_FORMATS}
+        files = {name: path if isinstance(path, Path) else None for name, path in asked.items() if path}
+        return command(reports=Reports(files), **values)
+
+    with_reports.__name__, with_reports.__doc__ = command.__name__, command.__doc__
+    with_reports.__signature__ = inspect.Signature([*parameters, *options])  # type: ignore[attr-defined]
+    with_reports.__annotations__ = {p.name: p.annotation for p in (*parameters, *options)}
+    return with_reports
+
+
+def _option(name: str) -> Any:
+    """The Typer annotation of one report format."""
+    form = report_format(name)
+    if form.takes_file:
+        return Annotated[Path | None, typer.Option(f"--{name}", help=form.help, show_default=False)]
+    return Annotated[bool, typer.Option(f"--{name}", help=form.help)]
 
 
 def report_command(run: RunArgument) -> int:
@@ -51,54 +71,10 @@ def write_page(run: Run) -> None:
     say(f"report: {write_report(run)}")
 
 
-def tell_verdict(
-    run: Run,
-    target: str,
-    measurement: Measurement,
-    verdict: Verdict,
-    *,
-    json: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-    github: bool,
-) -> None:
-    """Write what was asked for of a verdict that `run` holds, show it, and write the run's page."""
-    from edgeoe.report.github import annotate_verdict
-    from edgeoe.report.junit import junit_of_verdict
-    from edgeoe.report.markdown import markdown_of_verdict
-    from edgeoe.report.terminal import show_measurement, show_verdict
+def show_and_write(run: Run, validation: Validation, reports: Reports) -> None:
+    """Write the reports that were asked for, show the verdict, and write the page of `run`."""
+    from edgeoe.report.terminal import show_validation
 
-    record = run.read_record(f"targets/{target}/validation.json", made_by="validate")
-    table = markdown_of_verdict(target, record, verdict)
-    write_json(json, record)
-    _write("--junit", junit, junit_of_verdict(target, record, verdict))
-    _write("--markdown", markdown, table)
-    if github:
-        annotate_verdict(target, verdict, summary=table)
-    show_measurement(target, record["classes"], measurement)
-    show_verdict(target, verdict)
+    reports.write_validation(validation)
+    show_validation(validation)
     write_page(run)
-
-
-def write_comparison_reports(
-    comparisons: Sequence[Comparison], *, junit: Path | None, markdown: Path | None, github: bool
-) -> None:
-    """Write what was asked for of comparisons."""
-    from edgeoe.report.github import annotate_comparisons
-    from edgeoe.report.junit import junit_of_comparisons
-    from edgeoe.report.markdown import markdown_of_comparisons
-
-    table = markdown_of_comparisons(comparisons)
-    _write("--junit", junit, junit_of_comparisons(comparisons))
-    _write("--markdown", markdown, table)
-    if github:
-        annotate_comparisons(comparisons, summary=table)
-
-
-def _write(option: str, path: Path | None, text: str) -> None:
-    if path is None:
-        return
-    try:
-        write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    except OSError as reason:
-        raise ConfigError(f"{option} {path}: can't be written: {reason.strerror}.") from None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, write_json
+from edgeoe.cli.options import JsonOption, next_step
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.report.text_file import write_json
 from edgeoe.settings import PreprocessSettings, weights_from_text
 
 if TYPE_CHECKING:

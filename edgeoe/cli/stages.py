@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edgeoe.cli.completion import complete_target
-from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, share, write_json
-from edgeoe.cli.reports import GithubOption, JunitOption, MarkdownOption, tell_verdict
+from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, share
+from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.records.graphs import CalibrationMethod
+from edgeoe.report.formats import Reports
+from edgeoe.report.text_file import write_json
 from edgeoe.targets.profile import Precision
 
 if TYPE_CHECKING:
@@ -152,14 +154,13 @@ def build_command(
     return 0
 
 
+@takes_reports
 def validate_command(
+    *,
     run: RunArgument,
     target: TargetOption,
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
-    junit: JunitOption = None,
-    markdown: MarkdownOption = None,
-    github: GithubOption = False,
-    json: JsonOption = None,
+    reports: Reports,
 ) -> int:
     """Measure the built artifact's accuracy and latency, and judge both by the profile's budget.
 
@@ -172,15 +173,16 @@ def validate_command(
     from edgeoe.pipeline import validate
     from edgeoe.report.terminal import bar
     from edgeoe.run.directory import Run
+    from edgeoe.run.layout import TargetFiles
     from edgeoe.targets.load import load_target
 
     profile, opened = load_target(target), Run.open(run)
-    measurement, verdict = validate(opened, profile, test=test, progress=bar)
-    tell_verdict(opened, profile.name, measurement, verdict, json=json, junit=junit, markdown=markdown, github=github)
-    if verdict.outcome == "passed":
-        artifact = opened.read_record(f"targets/{profile.name}/engine.json", made_by="build")["artifact"]
+    validation = validate(opened, profile, test=test, progress=bar)
+    show_and_write(opened, validation, reports)
+    if validation.outcome == "passed":
+        artifact = opened.read(TargetFiles(profile.name).engine).artifact
         next_step(f"copy {quoted(run / artifact)} to the device")
     else:
         again = f"edgeoe validate {quoted(run)} --target {quoted(target)} --test {quoted(test)}"
-        next_step(after_verdict(run, target, measurement, verdict, again=again))
-    return EXIT_CODES[verdict.outcome]
+        next_step(after_verdict(run, target, validation, again=again))
+    return EXIT_CODES[validation.outcome]

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from edgeoe.cli.completion import complete_target
-from edgeoe.cli.options import JsonOption, everywhere, next_step, write_json
+from edgeoe.cli.options import JsonOption, everywhere, next_step
 from edgeoe.errors import TargetError
+from edgeoe.report.text_file import write_json
 
 __all__ = ["app"]
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edgeoe.data.formats import eight_bits, upright
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import ConfigError
 from edgeoe.settings import Interpolation, PreprocessSettings
 
-__all__ = ["Preprocess"]
+if TYPE_CHECKING:
+    from PIL import Image
 
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+__all__ = ["Preprocess"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,12 +69,16 @@ class Preprocess:
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """`image` of any size and mode, upright, resized and cropped: (C, H, W) uint8."""
+        from PIL import Image
+
+        from edgeoe.data.formats import eight_bits, upright
+
         image = eight_bits(upright(image)).convert("L" if self.channels == 1 else "RGB")
         height, width = self.size
         scale = max(height / image.height, width / image.width) / self.crop_fraction
         resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
         if resized != image.size:
-            image = image.resize(resized, _FILTERS[self.interpolation])
+            image = image.resize(resized, Image.Resampling[self.interpolation.upper()])
         left, top = (image.width - width) // 2, (image.height - height) // 2
         if image.size != (width, height):
             image = image.crop((left, top, left + width, top + height))

@@ -30,7 +30,7 @@ from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import Judged, compress, deploy
 from edgeoe.progress import Progress, silent
-from edgeoe.records.measurement import Accuracy, Measurement, Verdict
+from edgeoe.records.measurement import Accuracy, Validation
 from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings, PreprocessSettings
 from edgeoe.targets.load import load_target
@@ -48,8 +48,7 @@ class Network:
 
     name: str
     run: Run
-    measurement: Measurement
-    verdict: Verdict
+    validation: Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def _deploy(name: str, settings: CompressSettings, out: Path, folders: DemoFolde
     targets = [load_target("host-cpu")]
     (judged,) = deploy(settings, out=out, targets=targets, test=folders.test, progress=progress)
     assert isinstance(judged, Judged)  # noqa: S101 - host-cpu is every machine
-    return Network(name, Run(out), judged.measurement, judged.verdict)
+    return Network(name, Run(out), judged.validation)
 
 
 def demo_settings(out: Path, folders: DemoFolders) -> CompressSettings:
@@ -166,5 +165,5 @@ def _accuracy(model: nn.Module, test: Samples, *, rare: tuple[int, ...]) -> Accu
     def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.asarray(model(torch.from_numpy(test.images.preprocess.normalise(pixels))), np.float32)
 
-    seen = predict(infer, test.images.rows, test.labels)
-    return accuracy_from_predictions(seen.chosen, seen.labels, classes=len(test.classes), rare=rare)
+    predictions = predict(infer, test.images.rows, test.labels)
+    return accuracy_from_predictions(predictions, classes=len(test.classes), rare=rare)

@@ -8,36 +8,34 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
-from edgeoe.codec import read_json_object
+from edgeoe.codec import from_json, read_json_object
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 from edgeoe.machine.environment import environment
 from edgeoe.measure.artifact import measure_artifact
-from edgeoe.measure.predictions import Predictions, predict
-from edgeoe.measure.result import Result, artifact_folder, artifact_of, read_result, write_result
-from edgeoe.measure.speed import SpeedSamples
+from edgeoe.measure.predictions import predict
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress
+from edgeoe.records.bundle import FORMAT, BundleFacts, Normalisation
+from edgeoe.records.result import Predictions, Result, SpeedSamples
 from edgeoe.registry import BACKENDS, resolve
+from edgeoe.run.result_file import artifact_folder, artifact_of, read_result, write_result
 from edgeoe.targets.here import differences, not_measured
-from edgeoe.targets.profile import target_from_json
 
-__all__ = ["FORMAT", "LIBRARY", "main", "run_bundle"]
+__all__ = ["LIBRARY", "main", "run_bundle"]
 
-FORMAT = 2
 LIBRARY = "lib"  # the folder of a bundle that modules are imported from
 
 
@@ -50,7 +48,7 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     """
     facts = _read_facts(bundle)
     _require_own(out)
-    target = target_from_json(facts["target"])
+    target = facts.target
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
     differs = differences(target, environment())
     if differs and not backend.portable:
@@ -64,9 +62,9 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
             target,
             backend,
             golden={part: np.load(bundle / f"golden-{part}.npy") for part in ("images", "logits")},
-            predictions=lambda runner: _predictions(bundle, runner, facts["preprocess"], progress),
-            classes=facts["classes"],
-            rare=facts["rare"],
+            predictions=lambda runner: _predictions(bundle, runner, facts.preprocess, progress),
+            classes=facts.classes,
+            rare=facts.rare,
             settings=settings,
             bundle_sha256=file_sha256(bundle / "bundle.json"),
             progress=progress,
@@ -88,7 +86,7 @@ def _require_own(out: Path) -> None:
         except RunError:
             raise RunError(f"{out}: exists and is no result of a bundle. Choose another --out.") from None
     if os.path.lexists(kept):
-        own = kept / Path(former.artifact).name if former else kept
+        own = kept / former.artifact if former else kept
         if kept.is_symlink() or not own.is_file() or not former or file_sha256(own) != former.artifact_sha256:
             raise RunError(f"{kept}: exists and is not what an earlier run wrote. Choose another --out.")
 
@@ -105,29 +103,30 @@ def _folder_beside(out: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _read_facts(bundle: Path) -> dict[str, Any]:
+def _read_facts(bundle: Path) -> BundleFacts:
     try:
-        facts = read_json_object(bundle / "bundle.json")
-        files: Mapping[str, str] = facts["files"]
-    except (OSError, ValueError, KeyError, TypeError):
+        data = read_json_object(bundle / "bundle.json")
+        if "format" in data and data["format"] != FORMAT:
+            raise RunError(f"{bundle}: a bundle of another edgeoe, of format {data['format']}. Make it again.")
+        data.pop("format")
+        facts = from_json(BundleFacts, data)
+    except (OSError, ValueError, KeyError):
         raise RunError(f"{bundle}: no bundle of edgeoe: bundle.json is missing or damaged. Unpack it again.") from None
-    if facts.get("format") != FORMAT:
-        raise RunError(f"{bundle}: a bundle of another edgeoe, of format {facts.get('format')}. Make it again.")
-    for name, sha256 in files.items():
+    for name, sha256 in facts.files.items():
         path = bundle / name
         if not path.is_file() or file_sha256(path) != sha256:
             raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
     for path in (bundle / LIBRARY).rglob("*.py"):
-        if path.relative_to(bundle).as_posix() not in files:
+        if path.relative_to(bundle).as_posix() not in facts.files:
             raise RunError(f"{path}: no file of this bundle, and it may be imported. Unpack the bundle again.")
     return facts
 
 
-def _predictions(bundle: Path, runner: Runner, preprocess: Mapping[str, Any], progress: Progress) -> Predictions | None:
+def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progress: Progress) -> Predictions | None:
     if not (bundle / "test-images.npy").is_file():
         return None
     pixels: NDArray[np.uint8] = np.load(bundle / "test-images.npy", mmap_mode="r")
-    prepare = partial(normalise, mean=preprocess["mean"], std=preprocess["std"])
+    prepare = partial(normalise, mean=preprocess.mean, std=preprocess.std)
     return predict(
         lambda images: runner.infer(prepare(images)),
         lambda rows: np.asarray(pixels[rows]),
@@ -178,7 +177,7 @@ def _summary(result: Result, out: Path) -> str:
     lines = [
         f"{result.target.name}: {artifact_of(out, result)}, {result.size_bytes / 1e6:.3f} MB",
         f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
-        *([f"top-1 {100 * float((seen.chosen == seen.labels).mean()):.1f} % of {len(seen.labels)}"] if seen else []),
+        *([f"top-1 {100 * np.equal(seen.chosen, seen.labels).mean():.1f} % of {len(seen.labels)}"] if seen else []),
         *(_speed_lines(result.speed) if result.speed else [_no_latency(result)]),
         f"{out}: take it back to the run, and: edgeoe collect RUN {quoted(out.name)}",
     ]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeoe.measure.statistics import mean_of_proportions, proportion
 from edgeoe.records.measurement import Accuracy, Estimate
+from edgeoe.records.result import Predictions
 
 __all__ = ["accuracy_from_predictions"]
 
 
-def accuracy_from_predictions(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], *, classes: int, rare: Sequence[int]
-) -> Accuracy:
+def accuracy_from_predictions(predictions: Predictions, *, classes: int, rare: Sequence[int]) -> Accuracy:
     """Top-1, recall per class, and its mean over all, over the `rare` and in the worst class.
 
-    predicted, labels: (N,), N > 0. Classes without a test image have no recall and enter no mean.
+    classes: how many there are; those without a test image have no recall and enter no mean.
+    rare: indices of the rare classes.
     """
+    predicted, labels = np.asarray(predictions.chosen), np.asarray(predictions.labels)
     hits = np.bincount(labels[predicted == labels], minlength=classes)
     images = np.bincount(labels, minlength=classes)
     recall = tuple(proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True))

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from edgeoe.backends import Backend, Runner
 from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
-from edgeoe.measure.predictions import Predictions
-from edgeoe.measure.result import Result
 from edgeoe.measure.speed import measure_speed
 from edgeoe.progress import Progress
+from edgeoe.records.result import Predictions, Result
 from edgeoe.targets.here import differences
 from edgeoe.targets.profile import Target
 

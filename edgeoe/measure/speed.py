@@ -5,39 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any
 
-from annotated_types import Ge
-
-from edgeoe.bounds import Positive
 from edgeoe.machine.noise import NoiseWatch
 from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
+from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.profile import MeasureSettings, Target
 
-__all__ = ["SpeedSamples", "measure_speed", "measured_batches"]
+__all__ = ["measure_speed", "measured_batches"]
 
 _THROUGHPUT_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpeedSamples:
-    """What each of R processes measured, raw.
-
-    calls_ms: R lists of the milliseconds of single calls of `batch` images. throughput_ips: images per second, R for
-    each batch size. unsteady: processes whose warm-up never settled. watched: what else went on meanwhile. disturbed:
-    why figures of that time can't be judged.
-    """
-
-    batch: Annotated[int, Ge(1)]
-    calls_ms: tuple[tuple[Positive, ...], ...]
-    load_ms: tuple[Positive, ...]
-    first_ms: tuple[Positive, ...]
-    peak_memory_mb: tuple[Positive, ...]
-    throughput_ips: dict[int, tuple[Positive, ...]]
-    unsteady: Annotated[int, Ge(0)]
-    watched: dict[str, Any]
-    disturbed: tuple[str, ...]
 
 
 def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent) -> SpeedSamples:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank, over_processes, percentile_over_processes, variation
 from edgeoe.records.measurement import Latency, Speed
+from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.profile import MeasureSettings
 
 __all__ = ["speed_from_samples"]

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
+from edgeoe.codec import from_json
 from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.latency import time_calls, warm_up
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.targets.profile import target_from_json
+from edgeoe.targets.profile import Target
 
 __all__ = ["main"]
 
@@ -97,7 +98,7 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
 
     try:
         job = json.loads(commands.readline())
-        target = target_from_json(job["target"])
+        target = from_json(Target, job["target"])
         if target.runtime.affinity is not None:
             _keep_on(target.runtime.affinity)
         backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()

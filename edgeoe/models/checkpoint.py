@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +24,10 @@ from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_m
 from edgeoe.files import file_sha256
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import TeacherSource
-from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
+from edgeoe.pruning.prune import Pruned
+from edgeoe.records.student import LayerChange, StudentPlan
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 
 __all__ = [
@@ -39,26 +40,22 @@ __all__ = [
     "save_student",
 ]
 
-_PLAN, _WEIGHTS, _CODE = "student/plan.json", "student/weights.safetensors", "student/code"
-_FORMAT = 2
 _PLAIN = (int, float, bool, str)
-Plan = dict[str, dict[str, Any]]
 
 
-def plan_between(teacher: nn.Module, student: nn.Module) -> Plan:
-    """What turns the architecture of `teacher` into that of `student`: {module: {attributes, tensors}}, or
-    {module: {identity: true}} for a block that is gone.
+def plan_between(teacher: nn.Module, student: nn.Module) -> dict[str, LayerChange]:
+    """What turns the architecture of `teacher` into that of `student`, by module.
 
     Both must have the same modules by name; attributes are compared where they are plain data.
     """
-    plan: Plan = {}
+    plan: dict[str, LayerChange] = {}
     changed = dict(student.named_modules())
     for name, module in teacher.named_modules():
         other = changed.get(name)
         if other is None:  # inside a block that is gone
             continue
         if isinstance(other, nn.Identity) and not isinstance(module, nn.Identity):
-            plan[name] = {"identity": True}
+            plan[name] = LayerChange(identity=True)
             continue
         attributes = {
             key: list(value) if isinstance(value, tuple) else value
@@ -66,12 +63,12 @@ def plan_between(teacher: nn.Module, student: nn.Module) -> Plan:
             if key != "training" and _is_plain(value) and value != getattr(module, key, None)
         }
         tensors = {
-            key: list(tensor.shape)
+            key: tuple(tensor.shape)
             for key, tensor in [*other.named_parameters(recurse=False), *other.named_buffers(recurse=False)]
             if tensor.shape != getattr(module, key).shape and key not in other._non_persistent_buffers_set
         }
         if attributes or tensors:
-            plan[name] = {"attributes": attributes, "tensors": tensors}
+            plan[name] = LayerChange(attributes=attributes, tensors=tensors)
     return plan
 
 
@@ -81,18 +78,18 @@ def _is_plain(value: object) -> bool:
     )
 
 
-def apply_plan(model: nn.Module, plan: Mapping[str, Mapping[str, Any]]) -> None:
+def apply_plan(model: nn.Module, plan: Mapping[str, LayerChange]) -> None:
     """Give `model`, in place, the attributes and tensor shapes of `plan`; new tensors hold zeros."""
     for name, change in plan.items():
-        if change.get("identity"):
+        if change.identity:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, nn.Identity())
             continue
         module = model.get_submodule(name)
-        for key, value in change["attributes"].items():
+        for key, value in change.attributes.items():
             old = getattr(module, key, None)
             setattr(module, key, tuple(value) if isinstance(old, tuple) else value)
-        for key, shape in change["tensors"].items():
+        for key, shape in change.tensors.items():
             old = getattr(module, key)
             tensor = torch.zeros(shape, dtype=old.dtype)
             if isinstance(old, nn.Parameter):
@@ -157,40 +154,45 @@ def _copied(run: Run, source: TeacherSource) -> TeacherSource:
         return source
     root, only = source.code.found()
     for name in only.files:
-        run.write(f"{_CODE}/{name}", partial(shutil.copyfile, root / name))
-    return TeacherSource.copied(run.path / _CODE, only, source.name)
+        run.write(layout.code_file(name), partial(shutil.copyfile, root / name))
+    return TeacherSource.copied(run.path / layout.CODE, only, source.name)
 
 
-def save_student(run: Run, student: nn.Module, source: TeacherSource, *, facts: Mapping[str, Any], x: Tensor) -> None:
+def save_student(run: Run, pruned: Pruned, source: TeacherSource, *, outputs: int, x: Tensor) -> None:
     """Write student/ into `run`; a user's own files go along, so that the run stands alone.
 
-    facts: what else the plan records (classes, channels removed, ...). x: (N, C, H, W), on which the student
-    is rebuilt and compared. Raises TeacherError if the rebuilt one does not answer the same, and PruningError if
-    it answers different images alike, or with what is no number.
+    pruned: its model is the finished student.
+    outputs: number of classes.
+    x: (N, C, H, W), on which the student is rebuilt and compared.
+    Raises TeacherError if the rebuilt one does not answer the same, and PruningError if it answers different images
+    alike, or with what is no number.
     """
+    student = pruned.model
     with torch.no_grad():
         logits = student(x)
     _check_logits(logits, x)
-    classes, channels = len(facts["classes"]), x.shape[1]
-    architecture = source.build(classes, channels=channels)  # not the teacher: published weights may change it
+    channels = x.shape[1]
+    architecture = source.build(outputs, channels=channels)  # not the teacher: published weights may change it
     source = _copied(run, source)
     code = source.code.only if source.code else None
-    run.write(_WEIGHTS, lambda path: save_model(student, str(path)))
-    plan = {
-        "format": _FORMAT,
-        "teacher": f"{code.file}:{source.name}" if code else str(source),
-        "code": asdict(code) if code else None,
-        "channels": channels,
-        **facts,
-        "layers": plan_between(architecture, student),
-    }
-    run.write_record(_PLAN, plan)
+    run.write(layout.WEIGHTS, lambda path: save_model(student, str(path)))
+    plan = StudentPlan(
+        teacher=f"{code.file}:{source.name}" if code else str(source),
+        code=code,
+        outputs=outputs,
+        channels=channels,
+        removed={name: tuple(channels) for name, channels in pruned.removed.items()},
+        dropped=tuple(pruned.dropped),
+        left_alone={group.name: group.refused for group in pruned.groups if group.refused},
+        layers=plan_between(architecture, student),
+    )
+    run.save(layout.PLAN, plan)
     with torch.no_grad():
         rebuilt = load_student(run)(x)
     if not same_outputs(rebuilt, logits):
         difference, largest = (rebuilt - logits).abs().max().item(), logits.abs().max().item()
         raise TeacherError(
-            f"--teacher {plan['teacher']}: the pruned network, rebuilt with its weights, does not compute the same: "
+            f"--teacher {plan.teacher}: the pruned network, rebuilt with its weights, does not compute the same: "
             f"outputs differ by {difference:.3g}, the largest is {largest:.3g}. Is its forward random, or set up by "
             "more than its factory?"
         )
@@ -212,28 +214,17 @@ def read_architecture(run: Run) -> Architecture:
 
     Raises RunError for missing or changed files, and for a plan of another format.
     """
-    return _architecture(run, _read_plan(run))
+    return _architecture(run, run.read(layout.PLAN))
 
 
-def _read_plan(run: Run) -> dict[str, Any]:
-    plan = run.read_record(_PLAN, made_by="compress")
-    if plan.get("format") != _FORMAT:
-        raise RunError(
-            f"{run.path / _PLAN}: format {plan.get('format')}, and this edgeoe reads {_FORMAT}. Make the run again: "
-            "edgeoe compress"
-        )
-    return plan
-
-
-def _architecture(run: Run, plan: Mapping[str, Any]) -> Architecture:
-    if plan["code"] is None:
-        source = TeacherSource.parse(plan["teacher"])
+def _architecture(run: Run, plan: StudentPlan) -> Architecture:
+    if plan.code is None:
+        source = TeacherSource.parse(plan.teacher)
     else:
-        only = CodeFiles.from_json(plan["code"])
-        for name in only.files:
-            run.file(f"{_CODE}/{name}", made_by="compress")
-        source = TeacherSource.copied(run.path / _CODE, only, plan["teacher"].rpartition(":")[2])
-    return Architecture(source, len(plan["classes"]), plan["channels"])
+        for name in plan.code.files:
+            run.file(layout.code_file(name))
+        source = TeacherSource.copied(run.path / layout.CODE, plan.code, plan.teacher.rpartition(":")[2])
+    return Architecture(source, plan.outputs, plan.channels)
 
 
 def load_student(run: Run) -> nn.Module:
@@ -241,15 +232,15 @@ def load_student(run: Run) -> nn.Module:
 
     Raises RunError for missing or changed files, TeacherError if its architecture can't be rebuilt.
     """
-    plan = _read_plan(run)
+    plan = run.read(layout.PLAN)
     architecture = _architecture(run, plan)
     student = architecture.source.build(architecture.classes, channels=architecture.channels)
-    apply_plan(student, plan["layers"])
-    weights = run.file(_WEIGHTS, made_by="compress")
+    apply_plan(student, plan.layers)
+    weights = run.file(layout.WEIGHTS)
     try:
         load_numbers(student, load_file(weights))
     except (SafetensorError, RuntimeError) as reason:
         pass_on_out_of_memory(reason)
         line = " ".join(str(reason).split())[:300]
-        raise RunError(f"{weights}: does not fit {run.path / _PLAN}: {line}") from reason
+        raise RunError(f"{weights}: does not fit {run.path / layout.PLAN.name}: {line}") from reason
     return student.eval()

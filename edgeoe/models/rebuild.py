@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
+from edgeoe.codec import from_json
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.models.teacher import TeacherSource
-from edgeoe.models.teacher_code import CodeFiles
 from edgeoe.models.weights import load_numbers
+from edgeoe.records.student import CodeFiles
 
 __all__ = ["Rebuilt", "check_rebuilt", "rebuild", "same_outputs"]
 
@@ -138,7 +139,7 @@ def _answer(folder: Path) -> Rebuilt:
     asked = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
     x, state = load_file(folder / "x.safetensors")["x"], load_file(folder / "weights.safetensors")
     root = Path(asked["root"])
-    source = TeacherSource.copied(root, CodeFiles.from_json(asked["only"]), asked["name"])
+    source = TeacherSource.copied(root, from_json(CodeFiles, asked["only"]), asked["name"])
     try:
         model = source.build(asked["classes"], channels=x.shape[1]).eval()
         shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}

@@ -17,8 +17,9 @@ from torch.nn.parameter import is_lazy
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
-from edgeoe.models.teacher_code import CodeFiles, TeacherCode
+from edgeoe.models.teacher_code import TeacherCode
 from edgeoe.models.weights import load_weights, say_converted
+from edgeoe.records.student import CodeFiles
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,12 @@ import torch
 
 from edgeoe.errors import TeacherError
 from edgeoe.models.own_modules import OwnModules, installed
+from edgeoe.records.student import CodeFiles
 
-__all__ = ["CodeFiles", "TeacherCode"]
+__all__ = ["TeacherCode"]
 
 _MOST_BYTES = 2**28  # of the files that a run takes along
 _running: list[TeacherCode] = []  # whose code runs now, the innermost last
-
-
-@dataclass(frozen=True, slots=True)
-class CodeFiles:
-    """The files that a teacher is built from, as names relative to one folder: the teacher's own, where neighbours
-    are looked for, and all of them."""
-
-    file: str
-    folders: tuple[str, ...]
-    files: tuple[str, ...]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CodeFiles:
-        """The inverse of `dataclasses.asdict` after a trip through JSON."""
-        return cls(data["file"], tuple(data["folders"]), tuple(data["files"]))
 
 
 class TeacherCode:

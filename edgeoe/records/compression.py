@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeoe.bounds import Fraction
 from edgeoe.records.measurement import Estimate
 from edgeoe.targets.profile import Precision
 
@@ -17,8 +18,8 @@ Pace = Literal["faster", "about as fast", "slower"]
 class TeacherAgreement:
     """With how many labels of few samples the teacher agrees, in all and by class.
 
-    of: labelled images that it was asked about, which may be a share of them all. note: what seems wrong; empty if
-    nothing does.
+    of: labelled images that it was shown, which may be a share of them all.
+    note: what seems wrong; empty if nothing does.
     """
 
     right: int
@@ -35,9 +36,12 @@ class TeacherAgreement:
 class SpeedUp:
     """A student beside its teacher, timed in turns on this machine with the runtime of one target.
 
-    precision: of both graphs. teacher_ms, student_ms: medians of n turns; ratio: the median of student / teacher over
-    turns. outcome: what the ratio's interval says. advice: what may help a student that is not faster. reason: why
-    nothing could be timed; then there are no figures.
+    precision: of both graphs.
+    teacher_ms, student_ms: medians of n turns.
+    ratio: median of student / teacher over turns.
+    outcome: what the ratio's interval says.
+    advice: what may help a student that is not faster.
+    reason: why nothing could be timed; then there are no figures.
     """
 
     target: str
@@ -55,15 +59,22 @@ class SpeedUp:
 class CompressRecord:
     """What `compress` did.
 
-    channel_multiple: of widths, as far as the share allowed. speed: beside the teacher, on each target. notes: what
-    the user should know of how the share asked for was met. teacher_agreement: None for random weights, or without
-    labelled samples.
+    macs_kept, params_kept: shares of the teacher's.
+    macs, params: of the student.
+    steps: training steps taken.
+    best_step: the step whose weights the student has.
+    device: what it was trained on.
+    precision: of the training arithmetic, as asked for.
+    channel_multiple: of widths, as far as the share allowed.
+    speed: beside the teacher, on each target.
+    notes: what the user should know of how the share asked for was met.
+    teacher_agreement: None for random weights, or without labelled samples.
     """
 
     method: str
     oe: bool
-    macs_kept: float
-    params_kept: float
+    macs_kept: Fraction
+    params_kept: Fraction
     macs: int
     params: int
     steps: int
@@ -71,12 +82,8 @@ class CompressRecord:
     seconds: float
     images_per_second: float
     seed: int
-    student: str
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
     device: str
     precision: str
-    random_weights: bool
     channel_multiple: int
     speed: tuple[SpeedUp, ...] = ()
     notes: tuple[str, ...] = ()

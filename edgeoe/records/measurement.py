@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from edgeoe.bounds import Fraction
+from edgeoe.codec import UNBOUNDED
+from edgeoe.targets.profile import Target
 
 __all__ = [
     "Accuracy",
@@ -15,6 +21,7 @@ __all__ = [
     "Measurement",
     "Outcome",
     "Speed",
+    "Validation",
     "Verdict",
     "worst",
 ]
@@ -24,20 +31,25 @@ Outcome = Literal["passed", "failed", "inconclusive"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A measured value and its 95 % interval."""
+    """A measured value and its 95 % interval, which may have no upper end."""
 
     value: float
     low: float
-    high: float
+    high: Annotated[float, UNBOUNDED]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """What `build` made for one target; `sha256` vouches for the file before it is loaded."""
+    """What `build` made for one target; `sha256` vouches for the file before it is loaded.
+
+    artifact: its name in the run.
+    graph_sha256: of the graph that it was built from.
+    settings: what it was built with.
+    """
 
     artifact: str
     sha256: str
-    size_bytes: int
+    size_bytes: Annotated[int, Ge(1)]
     backend: str
     versions: dict[str, str]
     target: str
@@ -45,12 +57,20 @@ class Artifact:
     graph_sha256: str
     settings: dict[str, Any]
 
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return self.artifact.rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Percentiles in milliseconds of n single calls in several processes.
 
     Nearest rank among all calls; the interval is that of `percentile_over_processes`.
+
+    n: calls.
+    batch: images of a call.
     """
 
     p50: Estimate
@@ -63,11 +83,13 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What was measured of an artifact's running, over processes.
+    """How fast an artifact runs, over processes.
 
-    load_ms: from nothing to a loaded model. first_ms: the first call thereafter. peak_memory_mb: of the process, in
-    10^6 bytes. throughput_ips: images per second, by batch size. noise: why its figures can't be judged; empty if they
-    can.
+    load_ms: from nothing to a loaded model.
+    first_ms: the first call thereafter.
+    peak_memory_mb: of the process, in 10^6 bytes.
+    throughput_ips: images per second, by batch size.
+    noise: why the figures can't be judged; empty if they can.
     """
 
     latency: Latency
@@ -95,15 +117,20 @@ class Accuracy:
 class Measurement:
     """What was measured of one artifact, where and how.
 
-    accuracy: None where there were no test images. drop: top-1 of the teacher less that of the artifact, None where no
-    budget asks for it, or nobody knows the teacher's predictions. speed: None where it was not measured, and
-    `not_measured` why. random_weights: the teacher never learned, and the accuracy says nothing. notes: what the reader
-    should know besides.
+    accuracy: None where there were no test images.
+    drop: top-1 of the teacher less that of the artifact; None where no budget asks for it, or the teacher's predictions
+        are unknown.
+    speed: None where it was not measured.
+    environment: facts on the machine.
+    settings: what it was built and measured with.
+    random_weights: the teacher was never trained, and the accuracy says nothing.
+    notes: what the reader should know besides.
+    not_measured: why there is no speed; empty if there is.
     """
 
     artifact_sha256: str
-    size_bytes: int
-    golden_agreement: float
+    size_bytes: Annotated[int, Ge(1)]
+    golden_agreement: Fraction
     accuracy: Accuracy | None
     drop: Estimate | None
     speed: Speed | None
@@ -141,3 +168,22 @@ class Verdict:
     @property
     def outcome(self) -> Outcome:
         return worst(check.outcome for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """One artifact on one target: what was measured of it, and the verdict.
+
+    target: with the budget that judges.
+    classes: names of all classes.
+    """
+
+    target: Target
+    classes: tuple[str, ...]
+    measurement: Measurement
+    verdict: Verdict
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict's outcome."""
+        return self.verdict.outcome

@@ -11,16 +11,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeoe.records.comparison import Change, Comparison
-from edgeoe.records.measurement import Outcome, Verdict, worst
+from edgeoe.records.measurement import Outcome, Validation, worst
+from edgeoe.report.markdown import markdown_of_comparisons, markdown_of_validation
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
-__all__ = ["annotate_comparisons", "annotate_verdict"]
+__all__ = ["GitHub"]
 
 _LEVELS = {"regressed": "error", "failed": "error", "inconclusive": "warning", "improved": "notice"}
 
 
-def annotate_comparisons(comparisons: Sequence[Comparison], *, summary: str) -> None:
-    """Say on standard output what changed; `summary`, Markdown, goes to the step's page."""
+class GitHub:
+    """Report format "github": annotations on standard output, and Markdown on the step's page."""
+
+    help = "Annotations and step summary of GitHub Actions."
+    takes_file = False
+
+    def write_validation(self, validation: Validation, path: Path | None) -> None:  # noqa: ARG002 - it has no file
+        target = validation.target.name
+        for check in validation.verdict.checks:
+            _annotate(check.outcome, f"{check.name} {check.outcome} on {target}", check_text(check))
+        _write_page([validation.outcome], markdown_of_validation(validation))
+
+    def write_comparisons(self, comparisons: Sequence[Comparison], path: Path | None) -> None:  # noqa: ARG002 - as above
+        _annotate_comparisons(comparisons)
+        _write_page([one.outcome for one in comparisons], markdown_of_comparisons(comparisons))
+
+
+def _annotate_comparisons(comparisons: Sequence[Comparison]) -> None:
     for one in comparisons:
         rows: list[tuple[str, Change, str, str]] = [
             (row.quantity, row.change, change_in_percent(row.ratio), row.reason) for row in one.latency
@@ -30,15 +47,6 @@ def annotate_comparisons(comparisons: Sequence[Comparison], *, summary: str) -> 
             _annotate(change, f"{subject} {change} on {one.target}", f"{text}. {reason}".strip())
         if not one.latency:
             _annotate("inconclusive", f"latency inconclusive on {one.target}", one.reason)
-    outcomes = [one.outcome for one in comparisons]
-    _write_page(outcomes, summary)
-
-
-def annotate_verdict(target: str, verdict: Verdict, *, summary: str) -> None:
-    """Say on standard output which checks did not pass; `summary`, Markdown, goes to the step's page."""
-    for check in verdict.checks:
-        _annotate(check.outcome, f"{check.name} {check.outcome} on {target}", check_text(check))
-    _write_page([verdict.outcome], summary)
 
 
 def _annotate(kind: str, title: str, text: str) -> None:

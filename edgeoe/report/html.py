@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.judge import UNLIMITED
-from edgeoe.measure.result import Result, read_result
-from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
-from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records.measurement import Accuracy, Check, Estimate, Outcome, Speed, Verdict, worst
+from edgeoe.records.compression import CompressRecord
+from edgeoe.records.graphs import ExportRecord
+from edgeoe.records.measurement import Accuracy, Check, Estimate, Speed, Validation, worst
+from edgeoe.records.result import Result, SpeedSamples
 from edgeoe.report.wording import speed_text
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.targets.profile import MeasureSettings
+from edgeoe.run.facts import RunFacts
 
-__all__ = ["Axis", "report_page", "write_report"]
+__all__ = ["Axis", "RunReport", "read_report", "report_page", "write_report"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """All that the page of a run shows.
+
+    name: of the run.
+    exported: None before `export`.
+    validated: each target's validation, and the raw result that it was made of.
+    config: text of config.toml.
+    versions: of the packages that made the run.
+    """
+
+    name: str
+    facts: RunFacts
+    compressed: CompressRecord
+    exported: ExportRecord | None
+    validated: tuple[tuple[Validation, Result], ...]
+    config: str
+    versions: dict[str, str]
+
+
+def read_report(run: Run) -> RunReport:
+    """What the page of `run` shows. Raises RunError if a file was changed."""
+    return RunReport(
+        name=run.path.resolve().name,
+        facts=run.read(layout.FACTS),
+        compressed=run.read(layout.COMPRESS),
+        exported=run.read(layout.EXPORT) if run.has(layout.EXPORT) else None,
+        validated=tuple((run.read(files.validation), run.read(files.result)) for files in run.validated()),
+        config=run.file(layout.CONFIG).read_text(encoding="utf-8"),
+        versions=run.versions,
+    )
 
 
 def write_report(run: Run) -> Path:
     """Write the page of `run` into it: its path."""
-    page = report_page(run)
-    return run.write("report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    page = report_page(read_report(run))
+    return run.write(layout.REPORT, lambda path: path.write_text(page, encoding="utf-8"))
 
 
-def report_page(run: Run) -> str:
-    """The page of `run`, as HTML: nothing that depends on when or where it is made.
-
-    Raises RunError if a file that it shows was changed.
-    """
+def report_page(report: RunReport) -> str:
+    """The page of a run, as HTML: nothing that depends on when or where it is made."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = run.read_record("compress.json", made_by="compress")
-    exported = run.read_record("export.json", made_by="export") if (run.path / "export.json").is_file() else None
-    validated = sorted(path.parent.name for path in run.path.glob("targets/*/validation.json"))
-    targets = [_target(run, name, made["counts"]) for name in validated]
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,15 +75,17 @@ def report_page(run: Run) -> str:
     )
     templates.filters["figure"] = figure
     templates.filters["speed_text"] = speed_text
+    facts = report.facts
     return templates.get_template("page.html").render(
-        name=run.path.resolve().name,
-        outcome=worst(target.outcome for target in targets) if targets else None,
-        made=made,
-        few=_Few(tuple(zip(made["classes"], made["counts"], strict=True))),
-        exported=exported,
-        targets=targets,
-        config=run.file("config.toml", made_by="compress").read_text(encoding="utf-8"),
-        versions=run.described().get("versions", {}),
+        name=report.name,
+        outcome=worst(validation.outcome for validation, _ in report.validated) if report.validated else None,
+        made=report.compressed,
+        random_weights=facts.random_weights,
+        few=_Few(tuple(zip(facts.classes, facts.counts, strict=True))),
+        exported=report.exported,
+        targets=[_target(validation, result, facts.counts) for validation, result in report.validated],
+        config=report.config,
+        versions=report.versions,
         share=Axis(0.0, 1.0),
     )
 
@@ -127,7 +154,10 @@ class _Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Running:
-    """How fast it ran. beyond: processes whose p99 the axis has no room for."""
+    """How fast it ran.
+
+    beyond: processes whose p99 the axis has no room for.
+    """
 
     speed: Speed
     processes: tuple[_Process, ...]
@@ -137,45 +167,33 @@ class _Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """What the page shows of one target. running: None where no speed was measured, and `not_measured` why."""
+    """What the page shows of one target.
 
-    outcome: Outcome
+    running: None where no speed was measured.
+    """
+
+    validation: Validation
+    result: Result
     judged: tuple[_Judged, ...]
     has_budget: bool
-    noise: tuple[str, ...]
-    notes: tuple[str, ...]
-    drop: Estimate | None
-    result: Result
     running: _Running | None
-    not_measured: str
-    accuracy: Accuracy | None
     classes: tuple[_Class, ...]
 
 
-def _target(run: Run, name: str, counts: list[int]) -> _Target:
-    record = run.read_record(f"targets/{name}/validation.json", made_by="validate")
-    result = read_result(run.file(f"targets/{name}/result.json", made_by="validate"))
-    checks = tuple(Check(**{**data, "measured": _estimate(data["measured"])}) for data in record["checks"])
-    seen = result.predictions
-    accuracy = None
-    if seen is not None:
-        accuracy = accuracy_from_predictions(seen.chosen, seen.labels, classes=len(result.classes), rare=result.rare)
+def _target(validation: Validation, result: Result, counts: Sequence[int]) -> _Target:
+    checks, measurement = validation.verdict.checks, validation.measurement
+    speed, samples = measurement.speed, result.speed
     return _Target(
-        outcome=Verdict(checks).outcome,
+        validation=validation,
+        result=result,
         judged=tuple(_Judged(check, _around(check)) for check in checks),
         has_budget=any(check.name not in UNLIMITED for check in checks),
-        noise=tuple(record["noise"]),
-        notes=tuple(record.get("notes", ())),
-        drop=_estimate(record["intervals"]["drop"]),
-        result=result,
-        running=_running(result.speed, result.target.measure) if result.speed and record["latency_ms"] else None,
-        not_measured=record.get("not_measured") or "",
-        accuracy=accuracy,
-        classes=_classes(result, accuracy, counts) if accuracy else (),
+        running=_running(speed, samples) if speed and samples else None,
+        classes=_classes(validation.classes, measurement.accuracy, counts) if measurement.accuracy else (),
     )
 
 
-def _running(samples: SpeedSamples, settings: MeasureSettings) -> _Running:
+def _running(speed: Speed, samples: SpeedSamples) -> _Running:
     processes = tuple(
         _Process(*(nearest_rank(np.asarray(calls), share) for share in (0.05, 0.50, 0.95, 0.99)))
         for calls in samples.calls_ms
@@ -183,16 +201,16 @@ def _running(samples: SpeedSamples, settings: MeasureSettings) -> _Running:
     fastest, slowest = min(one.p5 for one in processes), max(one.p95 for one in processes)
     room = 1.05 * max(slowest, float(np.median([one.p99 for one in processes])))
     return _Running(
-        speed=speed_from_samples(samples, settings),
+        speed=speed,
         processes=processes,
         axis=Axis(0.95 * fastest, room),
         beyond=sum(one.p99 > room for one in processes),
     )
 
 
-def _classes(result: Result, accuracy: Accuracy, counts: list[int]) -> tuple[_Class, ...]:
+def _classes(classes: Sequence[str], accuracy: Accuracy, counts: Sequence[int]) -> tuple[_Class, ...]:
     """From the rarest on."""
-    rows = zip(result.classes, counts, accuracy.images_per_class, accuracy.recall_per_class, strict=True)
+    rows = zip(classes, counts, accuracy.images_per_class, accuracy.recall_per_class, strict=True)
     made = [_Class(*row, rare=index in accuracy.rare_classes) for index, row in enumerate(rows)]
     return tuple(sorted(made, key=lambda row: row.few))
 
@@ -205,14 +223,6 @@ def _around(check: Check) -> Axis | None:
     low, high = (pick(end for end in ends if math.isfinite(end)) for pick in (min, max))
     room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
     return Axis(low - room, high + room)
-
-
-def _estimate(data: Mapping[str, Any] | None) -> Estimate | None:
-    """An estimate from JSON, where the end that an interval lacks is null."""
-    if data is None:
-        return None
-    high = data["high"]
-    return Estimate(data["value"], data["low"], math.inf if high is None else high)
 
 
 def figure(value: float, digits: int = 3) -> str:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from edgeoe.records.comparison import AccuracyChange, Change, Comparison, LatencyChange
-from edgeoe.records.measurement import Outcome, Verdict
+from edgeoe.records.measurement import Outcome, Validation
+from edgeoe.report.text_file import write_text
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
-__all__ = ["junit_of_comparisons", "junit_of_verdict"]
+__all__ = ["JUnit", "junit_of_comparisons", "junit_of_validation"]
 
 _OUTCOMES: dict[Change, Outcome] = {
     "regressed": "failed",
@@ -25,10 +27,24 @@ _OUTCOMES: dict[Change, Outcome] = {
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 can't hold
 
 
-def junit_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict) -> str:
-    """A suite with a case for each check. record: the result record of `validate`."""
-    cases = [(check.name, check.outcome, check_text(check)) for check in verdict.checks]
-    facts = {"target": target, "artifact_sha256": record["artifact_sha256"], **_flat(record["environment"])}
+class JUnit:
+    """Report format "junit"."""
+
+    help = "Write JUnit XML here."
+    takes_file = True
+
+    def write_validation(self, validation: Validation, path: Path | None) -> None:
+        write_text("--junit", path, junit_of_validation(validation))
+
+    def write_comparisons(self, comparisons: Sequence[Comparison], path: Path | None) -> None:
+        write_text("--junit", path, junit_of_comparisons(comparisons))
+
+
+def junit_of_validation(validation: Validation) -> str:
+    """A suite with a case for each check."""
+    target, measurement = validation.target.name, validation.measurement
+    cases = [(check.name, check.outcome, check_text(check)) for check in validation.verdict.checks]
+    facts = {"target": target, "artifact_sha256": measurement.artifact_sha256, **_flat(measurement.environment)}
     return _document([_suite(f"edgeoe validate {target}", cases, facts, seconds=0.0)])
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeoe.records.comparison import Change, Comparison
-from edgeoe.records.measurement import Outcome, Verdict, worst
+from edgeoe.records.measurement import Outcome, Validation, worst
+from edgeoe.report.text_file import write_text
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
-__all__ = ["MARKER", "markdown_of_comparisons", "markdown_of_verdict"]
+__all__ = ["MARKER", "Markdown", "markdown_of_comparisons", "markdown_of_validation"]
 
 MARKER = "<!-- edgeoe -->"  # by which a bot finds the comment that it is to update
 _SIGNS: dict[Change | Outcome, str] = {
@@ -21,6 +23,19 @@ _SIGNS: dict[Change | Outcome, str] = {
     "passed": "✅ passed",
 }
 _HEADER = ("target", "quantity", "base", "new", "change [95 %]", "allowed", "p", "n", "result")
+
+
+class Markdown:
+    """Report format "markdown"."""
+
+    help = "Write a table for a pull request here."
+    takes_file = True
+
+    def write_validation(self, validation: Validation, path: Path | None) -> None:
+        write_text("--markdown", path, markdown_of_validation(validation))
+
+    def write_comparisons(self, comparisons: Sequence[Comparison], path: Path | None) -> None:
+        write_text("--markdown", path, markdown_of_comparisons(comparisons))
 
 
 def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
@@ -38,20 +53,22 @@ def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
     return "\n".join([*lines, "", "</details>", ""])
 
 
-def markdown_of_verdict(target: str, record: Mapping[str, Any], verdict: Verdict) -> str:
-    """A row for each check. record: the result record of `validate`."""
-    lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {_safe(target)}", ""]
+def markdown_of_validation(validation: Validation) -> str:
+    """A row for each check."""
+    measurement, verdict = validation.measurement, validation.verdict
+    speed = measurement.speed
+    lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {_safe(validation.target.name)}", ""]
     rows = [(_SIGNS[check.outcome], check_text(check)) for check in verdict.checks]
     lines += _table(("result", "check"), rows)
-    lines += [f"- noise: {_safe(reason)}" for reason in record["noise"]]
-    lines += [f"- note: {_safe(note)}" for note in record.get("notes", [])]
+    lines += [f"- noise: {_safe(reason)}" for reason in (speed.noise if speed else ())]
+    lines += [f"- note: {_safe(note)}" for note in measurement.notes]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
-    latency = record["latency_ms"]
-    if latency:
-        lines.append(f"{latency['n']} calls in {latency['processes']} processes, batch {latency['batch']}.")
+    if speed:
+        latency = speed.latency
+        lines.append(f"{latency.n} calls in {latency.processes} processes, batch {latency.batch}.")
     else:
-        lines.append(f"Latency was {_safe(record['not_measured'])}.")
-    return "\n".join([*lines, *_environment(record["environment"]), "", "</details>", ""])
+        lines.append(f"Latency was {_safe(measurement.not_measured)}.")
+    return "\n".join([*lines, *_environment(measurement.environment), "", "</details>", ""])
 
 
 def _rows(one: Comparison) -> Iterable[tuple[str, ...]]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from math import isfinite
 from time import perf_counter
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -25,8 +24,9 @@ from rich.text import Text
 from edgeoe.interruption import work_begins
 from edgeoe.measure.judge import UNLIMITED
 from edgeoe.pruning.names import by_reason, shortened
+from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import GraphRecord
-from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Verdict
+from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Validation, Verdict
 from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [
@@ -40,9 +40,8 @@ __all__ = [
     "set_quiet",
     "show_layers",
     "show_left_alone",
-    "show_measurement",
     "show_speed",
-    "show_verdict",
+    "show_validation",
     "table",
 ]
 
@@ -138,12 +137,12 @@ def show_left_alone(refused: Mapping[str, str]) -> None:
         say((f"  left alone: {shortened(names)}: {reason}", "dim"))
 
 
-def show_speed(compressed: Mapping[str, Any]) -> None:
-    """Print how fast a student is beside its teacher, and what else to know of it, from its compress.json."""
-    for speed in compressed.get("speed", ()):
-        style = {"faster": "green", None: "dim"}.get(speed["outcome"], "yellow")
+def show_speed(compressed: CompressRecord) -> None:
+    """Print how fast a student is beside its teacher, and what else to know of it."""
+    for speed in compressed.speed:
+        style = {"faster": "green", None: "dim"}.get(speed.outcome, "yellow")
         say(("the student is ", style), (speed_text(speed), style))
-    for note in compressed.get("notes", ()):
+    for note in compressed.notes:
         say(("note", "yellow"), f": {note}")
 
 
@@ -163,8 +162,13 @@ def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
     out.print(table(title, ("layer", "error of logits", "images of another class", "stays"), rows))
 
 
-def show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
-    """Print accuracy and latency of one artifact."""
+def show_validation(validation: Validation) -> None:
+    """Print accuracy and latency of one artifact, each check, and the verdict."""
+    _show_measurement(validation.target.name, validation.classes, validation.measurement)
+    _show_verdict(validation.target.name, validation.verdict)
+
+
+def _show_measurement(target: str, classes: Sequence[str], m: Measurement) -> None:
     size = ("size", f"{m.size_bytes / 1e6:.3f} MB")
     rows = [*_accuracy_rows(classes, m), *(_speed_rows(m.speed) if m.speed else ()), size]
     images = sum(m.accuracy.images_per_class) if m.accuracy else 0
@@ -210,8 +214,7 @@ def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, st
     ]
 
 
-def show_verdict(target: str, verdict: Verdict) -> None:
-    """Print each check and the verdict."""
+def _show_verdict(target: str, verdict: Verdict) -> None:
     for check in verdict.checks:
         say("  ", (f"{check.outcome:<12}", COLOUR[check.outcome]), f" {check_text(check)}")
     if all(check.name in UNLIMITED for check in verdict.checks):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite
-from typing import Any
 
 from edgeoe.records.comparison import AccuracyChange
+from edgeoe.records.compression import SpeedUp
 from edgeoe.records.measurement import Check, Estimate
 
 __all__ = ["accuracy_text", "change_in_percent", "check_text", "speed_text"]
@@ -38,20 +37,18 @@ def check_text(check: Check) -> str:
     return f"{check.name} {check.measured.value:.4g}{interval}, {limit}{reason}"
 
 
-def speed_text(speed: Mapping[str, Any]) -> str:
-    """How fast a student is beside its teacher, from an item of `speed` in compress.json: what follows "it is"."""
-    if speed["outcome"] is None:
-        return f"not timed beside its teacher on {speed['target']}: {speed['reason'].rstrip('.')}"
-    pace = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}[
-        speed["outcome"]
-    ]
-    ratio = speed["ratio"]
-    advice = f". What may help: {speed['advice']}" if speed["advice"] else ""
-    figures = f"{speed['student_ms']:.3g} instead of {speed['teacher_ms']:.3g} ms"
+def speed_text(speed: SpeedUp) -> str:
+    """How fast a student is beside its teacher: what follows "it is"."""
+    ratio = speed.ratio
+    if speed.outcome is None or ratio is None:
+        return f"not timed beside its teacher on {speed.target}: {speed.reason.rstrip('.')}"
+    pace = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}[speed.outcome]
+    advice = f". What may help: {speed.advice}" if speed.advice else ""
+    figures = f"{speed.student_ms:.3g} instead of {speed.teacher_ms:.3g} ms"
     return (
-        f"{pace} its teacher with the runtime of {speed['target']} on this machine: "
-        f"{ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] of its time, {figures} "
-        f"({speed['precision']}, {speed['n']} turns){advice}"
+        f"{pace} its teacher with the runtime of {speed.target} on this machine: "
+        f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of its time, {figures} "
+        f"({speed.precision}, {speed.n} turns){advice}"
     )
 
 

@@ -1,31 +1,32 @@
-"""What every stage after `compress` must know of a run."""
+"""What every stage after `compress` must know of a run: its classes, their samples, and the preprocessing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
-from edgeoe.codec import from_json
+from annotated_types import Ge, MinLen
+
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.run.directory import Run
 
-__all__ = ["RunFacts", "run_facts"]
+__all__ = ["RunFacts"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """counts: few samples per class, in the order of `classes`. random_weights: the teacher never learned."""
+    """Facts of a run that no stage changes.
 
+    classes: their names, in the order of the teacher's outputs.
+    counts: labelled samples of each class.
+    preprocess: how images become inputs.
+    random_weights: the teacher was never trained.
+    """
+
+    classes: Annotated[tuple[str, ...], MinLen(2)]
+    counts: tuple[Annotated[int, Ge(0)], ...]
     preprocess: Preprocess
-    classes: tuple[str, ...]
-    counts: tuple[int, ...]
     random_weights: bool = False
 
-
-def run_facts(run: Run) -> RunFacts:
-    """The facts in the student's plan. Raises RunError if it is missing or was changed."""
-    names = {field.name for field in fields(RunFacts)}
-    return run.decoded(
-        lambda plan: from_json(RunFacts, {key: value for key, value in plan.items() if key in names}),
-        "student/plan.json",
-        made_by="compress",
-    )
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.classes):
+            raise ValueError(f"counts: {len(self.counts)} of {len(self.classes)} classes")

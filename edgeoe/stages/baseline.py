@@ -18,8 +18,9 @@ from pathlib import Path
 
 from edgeoe.errors import ConfigError, RunError, quoted
 from edgeoe.files import file_sha256, write_atomic
-from edgeoe.measure.result import Result, read_result, write_result
+from edgeoe.records.result import Result
 from edgeoe.registry import nearest
+from edgeoe.run.result_file import read_result, write_result
 
 __all__ = ["Baseline", "Store"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
+from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
 from edgeoe.records.measurement import Artifact
 from edgeoe.registry import BACKENDS, resolve
-from edgeoe.run.directory import Run, file_sha256
+from edgeoe.run.directory import Run
+from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.precisions import graph_for
 from edgeoe.targets.here import bundle_command, differences, is_of_every_machine
 from edgeoe.targets.limits import require_buildable
@@ -27,14 +29,15 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     require_runtime(run, target)
     graph = graph_for(run, target)
     backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    folder = f"targets/{target.name}"
-    run.forget(*(f"{folder}/{name}" for name in ("validation.json", "result.json", "engine.json")))
-    path = run.path / folder / f"model{backend.suffix}"
+    files = TargetFiles(target.name)
+    run.forget(files.validation, files.result, files.engine)
+    name = files.artifact(f"model{backend.suffix}").name
+    path = run.path / name
     settings = backend.build(graph, target, path, progress=progress)
     for written in sorted(path.parent.glob(f"{path.name}*")):
-        run.note(f"{folder}/{written.name}")
+        run.note(files.artifact(written.name))
     artifact = Artifact(
-        artifact=f"{folder}/{path.name}",
+        artifact=name,
         sha256=file_sha256(path),
         size_bytes=path.stat().st_size,
         backend=target.backend,
@@ -44,7 +47,7 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
         graph_sha256=file_sha256(graph),
         settings=settings,
     )
-    run.write_record(f"{folder}/engine.json", artifact)
+    run.save(files.engine, artifact)
     return artifact
 
 

@@ -6,10 +6,8 @@ import ast
 import gzip
 import importlib.util
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -20,23 +18,24 @@ import zstandard
 from numpy.typing import NDArray
 
 from edgeoe import __version__
-from edgeoe.codec import to_json
+from edgeoe.codec import record_text, to_json
 from edgeoe.data.samples import rarest
-from edgeoe.devices.bundle_runner import FORMAT, LIBRARY
-from edgeoe.errors import ConfigError, quoted
+from edgeoe.devices.bundle_runner import LIBRARY
+from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import labels_sha256, test_sha256
 from edgeoe.progress import Progress, silent
+from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, TestFacts
 from edgeoe.registry import BACKENDS
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.run.facts import run_facts
-from edgeoe.stages.precisions import graph_for, graph_made_by
+from edgeoe.stages.precisions import graph_file, graph_for
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
 
-__all__ = ["BundleRecord", "archive_file", "bundle", "bundle_facts_file", "teacher_file", "unpacked_folder"]
+__all__ = ["bundle"]
 
 _LEVEL = 19
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -61,39 +60,6 @@ if __name__ == "__main__":
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BundleRecord:
-    """sha256: of the archive. test_images: in it, for accuracy on the device; 0 for none."""
-
-    path: str
-    sha256: str
-    size_bytes: int
-    target: str
-    precision: str
-    test_images: int
-    files: tuple[str, ...]
-
-
-def archive_file(target: str) -> str:
-    """The file in a run that `deploy` packs for a target elsewhere: gzip, as a fresh board has no zstd."""
-    return f"targets/{target}/{unpacked_folder(target)}.tar.gz"
-
-
-def unpacked_folder(target: str) -> str:
-    """The folder that a bundle unpacks to."""
-    return f"edgeoe-{target}"
-
-
-def bundle_facts_file(target: str) -> str:
-    """The file in a run that says what was bundled for `target`, the same as in the bundle."""
-    return f"targets/{target}/bundle.json"
-
-
-def teacher_file(target: str) -> str:
-    """The file in a run with the teacher's predictions on the bundle's test images."""
-    return f"targets/{target}/teacher.json"
-
-
 def bundle(
     run: Run, target: Target, *, out: Path, test: Path | None = None, progress: Progress = silent
 ) -> BundleRecord:
@@ -113,22 +79,29 @@ def bundle(
     if samples and pixels is not None:
         files |= {"test-images.npy": _npy(pixels), "test-labels.npy": _npy(samples.labels)}
     hashes = {name: sha256(data).hexdigest() for name, data in sorted(files.items())}
-    facts = {
-        **_facts(run, target),
-        "size_bytes": len(files["model.onnx"]),
-        "test": _test_facts(pixels, samples.labels) if samples and pixels is not None else None,
-        "files": hashes,
-    }
-    files["bundle.json"] = (json.dumps(facts, indent=1) + "\n").encode()
-    packed = pack(_tar(files, root=unpacked_folder(target.name)))
+    known = run.read(layout.FACTS)
+    facts = BundleFacts(
+        edgeoe=__version__,
+        target=target,
+        classes=known.classes,
+        rare=rarest(np.asarray(known.counts)),
+        preprocess=Normalisation(known.preprocess.mean, known.preprocess.std),
+        graph=_graph_record(run, graph_file(target, here=False).name),
+        size_bytes=len(files["model.onnx"]),
+        test=_test_facts(pixels, samples.labels) if samples and pixels is not None else None,
+        files=hashes,
+    )
+    kept = layout.TargetFiles(target.name)
+    files["bundle.json"] = record_text(facts, format=kept.bundle.format).encode()
+    packed = pack(_tar(files, root=layout.unpacked_folder(target.name)))
     try:
         write_atomic(out, lambda path: path.write_bytes(packed))
     except OSError as reason:
         raise ConfigError(f"--out {out}: can't be written: {reason.strerror}.") from None
-    run.forget(bundle_facts_file(target.name), teacher_file(target.name))
+    run.forget(kept.bundle, kept.teacher)
     if said:
-        run.write_record(teacher_file(target.name), said.to_json())
-    run.write(bundle_facts_file(target.name), lambda path: path.write_bytes(files["bundle.json"]))
+        run.save(kept.teacher, said)
+    run.save(kept.bundle, facts)
     return BundleRecord(
         path=str(out),
         sha256=sha256(packed).hexdigest(),
@@ -149,40 +122,23 @@ def _packer(out: Path) -> Callable[[bytes], bytes]:
 
 def _files(run: Run, target: Target) -> Iterator[tuple[str, bytes]]:
     yield "model.onnx", graph_for(run, target, here=False).read_bytes()
-    for name, array in run.read_tensors("golden.safetensors", made_by=graph_made_by(run, target)).items():
+    for name, array in run.read_tensors(layout.GOLDEN).items():
         yield f"golden-{name}.npy", _npy(array)
     yield "run.py", _START.encode()
     yield "README.txt", _readme(target).encode()
     yield from _runner_files(target)
 
 
-def _test_facts(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """What tells whether predictions are of these images, and judged by these labels."""
-    return {
-        "images": len(labels),
-        "labels_sha256": labels_sha256(labels),
-        "test_sha256": test_sha256(pixels, labels),
-    }
-
-
-def _facts(run: Run, target: Target) -> dict[str, Any]:
-    facts = run_facts(run)
-    return {
-        "format": FORMAT,
-        "edgeoe": __version__,
-        "target": to_json(target),
-        "classes": facts.classes,
-        "rare": rarest(np.asarray(facts.counts)),
-        "preprocess": {"mean": facts.preprocess.mean, "std": facts.preprocess.std},
-        "graph": _graph_record(run, graph_for(run, target, here=False).name),
-    }
+def _test_facts(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> TestFacts:
+    return TestFacts(len(labels), labels_sha256(labels), test_sha256(pixels, labels))
 
 
 def _graph_record(run: Run, name: str) -> dict[str, Any]:
     """What `export` noted of that graph: for int8 its calibration, too."""
-    record = run.read_record("export.json", made_by=f"export {quoted(run.path)}")
-    graphs = [record, *record.pop("graphs", [])]
-    return next(graph for graph in graphs if graph["path"] == name)
+    record = to_json(run.read(layout.EXPORT))
+    graphs = [record, *record.pop("graphs")]
+    found: dict[str, Any] = next(graph for graph in graphs if graph["path"] == name)
+    return found
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -22,14 +22,14 @@ from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.measure.gate import gate, with_holm
 from edgeoe.measure.interleaved import Round, play_round
-from edgeoe.measure.result import Result, artifact_of, read_result
-from edgeoe.measure.speed import SpeedSamples
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
 from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
-from edgeoe.records.measurement import Artifact
+from edgeoe.records.result import Result, SpeedSamples
 from edgeoe.registry import BACKENDS, resolve
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.result_file import artifact_of, read_result
 from edgeoe.stages.baseline import Store
 from edgeoe.targets.here import bundle_command, differences, not_measured
 from edgeoe.targets.profile import Target
@@ -134,7 +134,7 @@ def find_side(text: str, target: Target, store: Store) -> Side:
     Raises ConfigError or RunError where it is none, or lacks `target`.
     """
     path = Path(text)
-    if (path / "manifest.json").is_file():
+    if (path / layout.MANIFEST).is_file():
         return _side_of_run(Run.open(path), target)
     if path.suffix == ".json" and path.is_file():
         result = read_result(path)
@@ -154,23 +154,15 @@ def find_side(text: str, target: Target, store: Store) -> Side:
 
 
 def _side_of_run(run: Run, target: Target) -> Side:
-    folder = f"targets/{target.name}"
-    artifact = result = None
-    if (run.path / folder / "result.json").is_file():
-        result = read_result(
-            run.file(f"{folder}/result.json", made_by=f"validate {quoted(run.path)} --target {quoted(target.name)}")
-        )
-    if (run.path / folder / "engine.json").is_file():
-        made_by = f"build {quoted(run.path)} --target {quoted(target.name)}"
-        record = run.read(Artifact, f"{folder}/engine.json", made_by=made_by)
-        artifact = run.file(record.artifact, made_by=made_by)
+    files = layout.TargetFiles(target.name)
+    artifact = None
+    result = run.read(files.result) if run.has(files.result) else None
+    if run.has(files.engine):
+        artifact = run.file(files.artifact(run.read(files.engine).file))
         if result and not _is(artifact, result):  # collected from a device
             artifact = None
     if not artifact and not result:
-        raise RunError(
-            f"{run.path}: nothing built for {target.name}. "
-            f"Build: edgeoe build {quoted(run.path)} --target {quoted(target.name)}"
-        )
+        raise RunError(f"{run.path}: nothing built for {target.name}. Build: {run.command(files.engine)}")
     return Side(name=str(run.path), artifact=artifact, result=result)
 
 

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
@@ -33,7 +32,9 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
 from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
 from edgeoe.registry import METHODS, resolve
+from edgeoe.run import layout
 from edgeoe.run.directory import Run, new_run
+from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
 from edgeoe.stages.latency_probe import Clock, clock_on_first
@@ -157,21 +158,19 @@ def _compress_into(
     compressed = method.compress(teacher, bench)
     if run is not None and fabric.is_global_zero:
         probe = _probe_images(bench.workbench.samples, bench.workbench.pool)
-        run.write_tensors("probe.safetensors", pixels=probe)
+        run.save_tensors(layout.PROBE, pixels=probe)
         most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
         calibration, others = bench.workbench.calibration_images(most)
-        run.write_tensors("calibration.safetensors", pixels=calibration, others=others)
-        facts = {
-            "classes": files.classes,
-            "counts": files.counts_k.tolist(),
-            "preprocess": asdict(preprocess),
-            "removed": compressed.pruned.removed,
-            "dropped": compressed.pruned.dropped,
-            "left_alone": {group.name: group.refused for group in compressed.pruned.groups if group.refused},
-            "random_weights": settings.weights == "random",
-        }
+        run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
+        facts = RunFacts(
+            classes=files.classes,
+            counts=tuple(files.counts_k.tolist()),
+            preprocess=preprocess,
+            random_weights=settings.weights == "random",
+        )
+        run.save(layout.FACTS, facts)
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
-        save_student(run, compressed.pruned.model, source, facts=facts, x=x)
+        save_student(run, compressed.pruned, source, outputs=len(files.classes), x=x)
         write_content(run, bench.workbench.samples, bench.workbench.pool)
         multiple = settings.channel_multiple or bench.channel_multiple
         speed = compare_speed(
@@ -182,11 +181,9 @@ def _compress_into(
             preprocess=preprocess,
             progress=progress,
         )
-        record = _record(
-            settings, compressed, fabric, facts, agreement, multiple, speed, seconds=perf_counter() - started
-        )
+        record = _record(settings, compressed, fabric, agreement, multiple, speed, seconds=perf_counter() - started)
         _describe(run, settings)
-        run.write_record("compress.json", record)
+        run.save(layout.COMPRESS, record)
 
 
 def _save_code(
@@ -239,14 +236,13 @@ class _LateBench:
 
 def _describe(run: Run, settings: CompressSettings) -> None:
     run.describe(seed=settings.seed, versions=versions("torch", "lightning-fabric", "timm"))
-    run.write("config.toml", lambda path: path.write_text(tomli_w.dumps(settings.to_toml()), encoding="utf-8"))
+    run.write(layout.CONFIG, lambda path: path.write_text(tomli_w.dumps(settings.to_toml()), encoding="utf-8"))
 
 
 def _record(
     settings: CompressSettings,
     compressed: Compressed,
     fabric: Fabric,
-    facts: dict[str, Any],
     agreement: TeacherAgreement | None,
     channel_multiple: int,
     speed: tuple[SpeedUp, ...],
@@ -266,12 +262,8 @@ def _record(
         seconds=seconds,
         images_per_second=fit.images_per_second,
         seed=settings.seed,
-        student="student",
-        classes=tuple(facts["classes"]),
-        counts=tuple(facts["counts"]),
         device=str(fabric.device),
         precision=settings.precision,
-        random_weights=settings.weights == "random",
         teacher_agreement=agreement,
         channel_multiple=channel_multiple,
         speed=speed,

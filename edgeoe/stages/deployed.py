@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeoe.records.measurement import Measurement, Outcome, Verdict
-from edgeoe.stages.bundle import BundleRecord
+from edgeoe.records.bundle import BundleRecord
+from edgeoe.records.measurement import Outcome, Validation
 from edgeoe.targets.profile import Target
 
 __all__ = ["Bundled", "Judged"]
@@ -15,18 +15,25 @@ __all__ = ["Bundled", "Judged"]
 class Judged:
     """A target that is this machine: its artifact was built, measured and judged."""
 
-    target: Target
-    measurement: Measurement
-    verdict: Verdict
+    validation: Validation
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        return self.validation.target
 
     @property
     def outcome(self) -> Outcome:
-        return self.verdict.outcome
+        """The verdict's outcome."""
+        return self.validation.outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundled:
-    """A target that is another machine. differs: what tells that from this one. Nothing was judged yet."""
+    """A target that is another machine; nothing was judged yet.
+
+    differs: what tells that machine from this one.
+    """
 
     target: Target
     bundle: BundleRecord
@@ -34,4 +41,5 @@ class Bundled:
 
     @property
     def outcome(self) -> Outcome:
+        """Inconclusive: it was not measured."""
         return "inconclusive"

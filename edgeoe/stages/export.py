@@ -14,20 +14,25 @@ from torch import nn
 
 from edgeoe import __version__
 from edgeoe.errors import ExportError, quoted
+from edgeoe.files import file_sha256
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
 from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.models.checkpoint import load_student
 from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
-from edgeoe.run.directory import Run, file_sha256
-from edgeoe.run.facts import run_facts
+from edgeoe.run import layout
+from edgeoe.run.directory import Run
 from edgeoe.stages.precisions import Int8Settings, Int8Writer, retry_int8, write_fp16
 from edgeoe.targets.profile import Precision
 
 __all__ = ["ExporterChoice", "export"]
 
 ExporterChoice = Literal["auto", "dynamo", "legacy"]
-_LOWERED = ("student-fp16.onnx", *(f"student-{recipe}.onnx" for recipe in RECIPES))
+_FP32 = layout.graph_file("fp32", precision="fp32")
+_REDUCED = (
+    layout.graph_file("fp16", precision="fp16"),
+    *(layout.graph_file(recipe, precision="int8") for recipe in RECIPES),
+)
 _log = logging.getLogger(__name__)
 
 
@@ -48,9 +53,9 @@ def export(
     recorded with its reason and does not keep others from being written.
     Raises ExportError, with every reason, if no fp32 graph passes, or not the int8 recipes that are needed.
     """
-    facts = run_facts(run)
+    facts = run.read(layout.FACTS)
     student = load_student(run)
-    images = facts.preprocess.normalise(run.read_tensors("probe.safetensors", made_by="compress")["pixels"])
+    images = facts.preprocess.normalise(run.read_tensors(layout.PROBE)["pixels"])
     metadata = {"version": __version__, "classes": facts.classes, "precision": "fp32"}
     choices: tuple[Exporter, ...] = ("dynamo", "legacy") if exporter == "auto" else (exporter,)
     failed: list[str] = []
@@ -69,8 +74,8 @@ def export(
         raise ExportError(f"{failed[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
     if failed:
         _log.warning("the legacy exporter was taken: %s", failed[0])
-    run.write_tensors("golden.safetensors", images=images, logits=logits)
-    path = run.path / "student.onnx"
+    run.save_tensors(layout.GOLDEN, images=images, logits=logits)
+    path = run.path / _FP32.name
     record = ExportRecord(
         path=path.name,
         sha256=file_sha256(path),
@@ -81,7 +86,7 @@ def export(
         agreement=parity.agreement,
         images=len(images),
     )
-    run.write_record("export.json", record)
+    run.save(layout.EXPORT, record)
     graphs = [write_fp16(run)] if "fp16" in precisions else []
     refused: list[RefusedGraph] = []
     if "int8" in precisions:
@@ -92,7 +97,7 @@ def export(
             else:
                 refused.append(tried)
     record = replace(record, graphs=tuple(graphs), refused=tuple(refused))
-    run.write_record("export.json", record)
+    run.save(layout.EXPORT, record)
     if refused and (recipes is not None or len(refused) == len(RECIPES)):
         raise ExportError(" ".join([*(one.reason for one in refused), retry_int8(run)]))
     return record
@@ -103,10 +108,10 @@ def _write_graph(
 ) -> tuple[Parity, NDArray[np.float32]]:
     """Write student.onnx; keep it only if it passes the check. Raises ExportError."""
     graph = onnx_from_student(student, **options)
-    run.forget("export.json", "golden.safetensors", "student.onnx", *_LOWERED)
-    path = run.write("student.onnx", lambda file: onnx.save(graph, file))
+    run.forget(layout.EXPORT, layout.GOLDEN, _FP32, *_REDUCED)
+    path = run.write(_FP32, lambda file: onnx.save(graph, file))
     try:
         return check_parity(path, student, images, precision="fp32")
     except ExportError:
-        run.forget("student.onnx")
+        run.forget(_FP32)
         raise

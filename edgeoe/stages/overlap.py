@@ -11,11 +11,11 @@ from edgeoe.data.overlap import copies, shared
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
 from edgeoe.progress import Progress, silent
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 
 __all__ = ["report_samples_in_pool", "report_test_overlap", "write_content"]
 
-_FILE = "content.safetensors"
 _log = logging.getLogger(__name__)
 
 
@@ -39,8 +39,8 @@ def report_samples_in_pool(samples: Samples, pool: Pool) -> None:
 def write_content(run: Run, samples: Samples, pool: Pool | None) -> None:
     """Note in `run` what its samples, and the OOD images that were read, look like, so that others can be compared."""
     seen = pool.images.digests if pool else np.zeros(0, np.uint64)
-    run.write_tensors(
-        _FILE,
+    run.save_tensors(
+        layout.CONTENT,
         samples=samples.images.digests,
         names=np.frombuffer("\n".join(map(str, samples.images.paths)).encode(), np.uint8),
         pool=np.unique(seen[seen != 0]),
@@ -52,9 +52,9 @@ def report_test_overlap(run: Run, test: Samples, *, progress: Progress = silent)
 
     A run of an earlier version says nothing. Copies at another quality or size are not seen.
     """
-    if not (run.path / _FILE).is_file():
+    if not run.has(layout.CONTENT):
         return
-    content = run.read_tensors(_FILE, made_by="compress")
+    content = run.read_tensors(layout.CONTENT)
     test.images.read_all(progress=progress, title="Comparing test images")
     if len(found := shared(test.images, content["samples"])):
         names = content["names"].tobytes().decode().split("\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeoe.errors import ExportError, RunError, quoted
+from edgeoe.files import file_sha256
 from edgeoe.graph.bias_correction import correct_biases, mean_errors
 from edgeoe.graph.calibration import Observed, observe
 from edgeoe.graph.evaluation import run_model
@@ -20,16 +21,15 @@ from edgeoe.graph.quantize import Recipe, quantisable_layers, quantise, watched_
 from edgeoe.machine.environment import int8_saturates
 from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import CalibrationMethod, GraphRecord, LayerSensitivity, RefusedGraph
-from edgeoe.run.directory import Run, file_sha256
-from edgeoe.run.facts import run_facts
-from edgeoe.targets.profile import DeviceFacts, Target
+from edgeoe.run import layout
+from edgeoe.run.directory import Run
+from edgeoe.targets.profile import DeviceFacts, Precision, Target
 
 __all__ = [
     "Int8Settings",
     "Int8Writer",
     "graph_file",
     "graph_for",
-    "graph_made_by",
     "recipe_for",
     "retry_int8",
     "write_fp16",
@@ -68,20 +68,10 @@ def recipe_for(target: Target, *, here: bool = True) -> Recipe:
     return "int8-cpu-7bit" if target.on_cpu and exact is False else "int8-cpu"
 
 
-def graph_made_by(run: Run, target: Target) -> str:
-    """The command that writes graph_file(target), for messages."""
-    return f"export {quoted(run.path)}" + ("" if target.precision == "fp32" else f" --precision {target.precision}")
-
-
-def graph_file(target: Target, *, here: bool = True) -> str:
+def graph_file(target: Target, *, here: bool = True) -> layout.File:
     """The file in a run that holds the graph for a target. here: as for `recipe_for`."""
-    if target.precision == "int8":
-        return _int8_file(recipe_for(target, here=here))
-    return "student.onnx" if target.precision == "fp32" else "student-fp16.onnx"
-
-
-def _int8_file(recipe: str) -> str:
-    return f"student-{recipe}.onnx"
+    variant = recipe_for(target, here=here) if target.precision == "int8" else target.precision
+    return layout.graph_file(variant, precision=target.precision)
 
 
 def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
@@ -89,12 +79,12 @@ def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
 
     Raises RunError if it was not exported, with the reason if `export` refused it.
     """
-    name, made_by = graph_file(target, here=here), graph_made_by(run, target)
-    for refused in run.read_record("export.json", made_by=made_by).get("refused", []):
-        if name == _int8_file(refused["precision"]):
-            reason = f"{refused['reason']} {retry_int8(run)}"
-            raise RunError(f"target {target.name} needs {run.path / name}, which export refused: {reason}")
-    return run.file(name, made_by=made_by)
+    file = graph_file(target, here=here)
+    for refused in run.read(replace(layout.EXPORT, made_by=file.made_by)).refused:
+        if file == layout.graph_file(refused.precision, precision="int8"):
+            reason = f"{refused.reason} {retry_int8(run)}"
+            raise RunError(f"target {target.name} needs {run.path / file.name}, which export refused: {reason}")
+    return run.file(file)
 
 
 def retry_int8(run: Run) -> str:
@@ -116,7 +106,7 @@ def write_fp16(run: Run) -> GraphRecord:
             f"in fp16 this student strays from itself by {error:.2g} of its greatest logit over {len(expected)} "
             f"images, allowed {FP16_TOLERANCE:g}: some of its numbers are beyond half precision. Export fp32 or int8."
         )
-    return _write(run, graph, "fp16", got, images)
+    return _write(run, graph, "fp16", "fp16", got, images)
 
 
 class Int8Writer:
@@ -153,11 +143,11 @@ class Int8Writer:
                 reason=f"in {recipe} this student decides as in fp32 on {100 * agreement:.1f} % of {len(logits)} "
                 f"images, and {100 * MIN_AGREEMENT:g} % are required.",
             )
-        return _write(self._run, graph, recipe, logits, images, settings=settings, kept=kept, layers=layers)
+        return _write(self._run, graph, recipe, "int8", logits, images, settings=settings, kept=kept, layers=layers)
 
 
 def _fp32(run: Run) -> onnx.ModelProto:
-    return onnx.load(run.file("student.onnx", made_by=f"export {quoted(run.path)}"))
+    return onnx.load(run.file(layout.graph_file("fp32", precision="fp32")))
 
 
 def _logits(graph: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -175,8 +165,8 @@ class _Images:
 
     @classmethod
     def of(cls, run: Run) -> _Images:
-        preprocess = run_facts(run).preprocess
-        pixels = run.read_tensors("calibration.safetensors", made_by="compress")
+        preprocess = run.read(layout.FACTS).preprocess
+        pixels = run.read_tensors(layout.CALIBRATION)
         calibration, others = (preprocess.normalise(pixels[key]) for key in ("pixels", "others"))
         return cls(calibration, others, _logits(_fp32(run), others))
 
@@ -243,7 +233,8 @@ class _Maker:
 def _write(
     run: Run,
     graph: onnx.ModelProto,
-    precision: str,
+    variant: str,
+    precision: Precision,
     logits: NDArray[np.float32],
     images: _Images,
     *,
@@ -251,11 +242,11 @@ def _write(
     kept: tuple[str, ...] = (),
     layers: tuple[LayerSensitivity, ...] = (),
 ) -> GraphRecord:
-    path = run.write(f"student-{precision}.onnx", lambda file: onnx.save(graph, file))
+    path = run.write(layout.graph_file(variant, precision=precision), lambda file: onnx.save(graph, file))
     return GraphRecord(
         path=path.name,
         sha256=file_sha256(path),
-        precision=precision,
+        precision=variant,
         size_bytes=path.stat().st_size,
         max_rel_error=float(np.abs(logits - images.expected).max() / np.abs(images.expected).max()),
         agreement=images.agreement(logits),

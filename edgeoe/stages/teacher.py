@@ -8,10 +8,12 @@ from numpy.typing import NDArray
 
 from edgeoe.data.samples import Samples
 from edgeoe.errors import RunError, TeacherError, pass_on_out_of_memory
-from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import read_architecture
 from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
+from edgeoe.records.result import Predictions
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.settings import weights_from_text
 from edgeoe.toml_document import TomlDocument
@@ -24,7 +26,7 @@ def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent)
 
     Raises RunError if the weights are no longer where they were.
     """
-    made = TomlDocument(run.file("config.toml", made_by="compress"), error=RunError).tables["compress"]
+    made = TomlDocument(run.file(layout.CONFIG), error=RunError).tables["compress"]
     torch.manual_seed(made["seed"])  # fresh weights are those that the run began with
     made_of = read_architecture(run)
     weights = weights_from_text(made["weights"]) if "weights" in made else None

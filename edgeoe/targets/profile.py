@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, Lt
 
 from edgeoe.bounds import Fraction, Positive, Words
-from edgeoe.codec import from_json
 
 __all__ = [
     "Backend",
@@ -19,7 +18,6 @@ __all__ = [
     "Precision",
     "RuntimeSettings",
     "Target",
-    "target_from_json",
 ]
 
 Backend = Literal["onnxruntime", "openvino", "tensorrt"]
@@ -154,8 +152,3 @@ class Target:
     def on_nvidia(self) -> bool:
         """Whether an NVIDIA GPU, or a DLA beside it, does the work."""
         return self.backend == "tensorrt" or self.runtime.provider in ("cuda", "tensorrt")
-
-
-def target_from_json(data: Any) -> Target:
-    """The Target that `to_json` made `data` of. Raises ValueError where it is none."""
-    return from_json(Target, data)

@@ -13,6 +13,7 @@ from edgeoe.backends import Backend
 from edgeoe.errors import BackendError
 from edgeoe.models.checkpoint import load_student
 from edgeoe.registry import BACKENDS, resolve
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import EngineSettings, RuntimeSettings, Target
@@ -42,7 +43,7 @@ def target(request: pytest.FixtureRequest, backend: Backend) -> Target:
 
 @pytest.fixture
 def golden(exported: Path) -> dict[str, np.ndarray]:
-    return Run(exported).read_tensors("golden.safetensors", made_by="export")
+    return Run(exported).read_tensors(layout.GOLDEN)
 
 
 def test_what_it_builds_answers_as_the_student_does(

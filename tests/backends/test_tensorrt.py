@@ -26,6 +26,7 @@ from edgeoe.doctor import examine
 from edgeoe.errors import BackendError
 from edgeoe.pipeline import build, validate
 from edgeoe.run.directory import Run
+from edgeoe.run.layout import TargetFiles
 from edgeoe.targets.profile import DeviceFacts, EngineSettings, Target
 
 HERE = {"tensorrt": "10.3.0", "compute_capability": "8.7", "device": "Stub (nvgpu)", "cuda": "12.6"}
@@ -374,10 +375,10 @@ def test_a_run_keeps_plan_and_sidecar_and_is_measured(device: FakeDevice, export
     artifact = build(run, target, progress=lambda title, total: counted(steps, title, total))
     assert (artifact.artifact, artifact.versions["tensorrt"]) == ("targets/orin/model.plan", "10.3.0")
     assert steps[0] == "Building the engine 100"
-    measurement, _ = validate(run, target, test=pictures / "test")
+    measurement = validate(run, target, test=pictures / "test").measurement
     assert measurement.golden_agreement == 1.0
     assert measurement.settings["tied_to"]["compute_capability"] == "8.7"
-    assert run.file("targets/orin/model.plan.json", made_by="build").is_file(), "its hash is noted"
+    assert run.file(TargetFiles("orin").artifact("model.plan.json")).is_file(), "its hash is noted"
     with pytest.raises(BackendError, match="batch_max = 8, and the profile says 4"):
         validate(run, replace(target, engine=EngineSettings(batch_max=4)), test=pictures / "test")
 

@@ -18,10 +18,10 @@ from PIL import Image
 from edgeoe.cli.next_steps import after_verdict
 from edgeoe.errors import RunError
 from edgeoe.measure.judge import judge
-from edgeoe.records.measurement import Accuracy, Estimate, Latency, Measurement, Speed
+from edgeoe.records.measurement import Accuracy, Estimate, Latency, Measurement, Speed, Validation
 from edgeoe.report.wording import speed_text
 from edgeoe.settings import CompressSettings
-from edgeoe.targets.load import find_target
+from edgeoe.targets.load import find_target, load_target
 from edgeoe.targets.profile import Budget
 
 Edgeoe = Callable[..., tuple[int, str, str]]
@@ -275,7 +275,8 @@ def test_the_next_step_is_what_helps(noise: tuple[str, ...], budget: dict[str, f
     )  # fmt: skip
     limits: dict[str, Any] = budget
     verdict = judge(measured, Budget(**limits))
-    assert after_verdict(Path("run"), "quick", measured, verdict, again="validate a").startswith(step)
+    validation = Validation(target=load_target("host-cpu"), classes=("a",), measurement=measured, verdict=verdict)
+    assert after_verdict(Path("run"), "quick", validation, again="validate a").startswith(step)
 
 
 def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path, pictures: Path) -> None:

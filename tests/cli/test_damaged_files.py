@@ -11,9 +11,9 @@ import pytest
 from made_up import QUICK_PROFILE, result
 
 from edgeoe.errors import ExportError, RunError
-from edgeoe.measure.result import read_result, write_result
 from edgeoe.run.directory import Run
-from edgeoe.stages.validate import built_artifact, conclude
+from edgeoe.run.result_file import read_result, write_result
+from edgeoe.stages.validate import built_artifact, conclude, record_validation
 from edgeoe.targets.load import load_target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
@@ -41,7 +41,8 @@ def finished(exported: Path, edgeoe: Edgeoe, monkeypatch: pytest.MonkeyPatch) ->
     assert edgeoe("build", "run", "--target", "quick")[0] == 0
     run, target = Run.open(Path("run")), load_target("quick")
     built = built_artifact(run, target)
-    conclude(run, target, result(target=target, artifact_sha256=built.sha256), None)
+    measured = result(target=target, artifact_sha256=built.sha256)
+    record_validation(run, measured, conclude(measured, target, teacher=None, random_weights=False))
 
     def stop(*_: object, **__: object) -> NoReturn:
         raise ExportError("stopped")

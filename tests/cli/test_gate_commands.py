@@ -14,7 +14,7 @@ import pytest
 from made_up import QUICK_PROFILE, result
 
 from edgeoe.files import file_sha256
-from edgeoe.measure.result import write_result
+from edgeoe.run.result_file import write_result
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 LOOSE = ("--tolerance", "99%", "--p99-tolerance", "99%", "--accuracy-tolerance", "0.5", "--class-tolerance", "0.9")

@@ -19,8 +19,8 @@ from made_up import QUICK_PROFILE, as_bundled
 
 import edgeoe
 from edgeoe.measure.interleaved import Round
-from edgeoe.measure.result import write_result
 from edgeoe.run.directory import Run
+from edgeoe.run.result_file import write_result
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 README = (Path(edgeoe.__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ def test_the_demo_compares_five_draws_and_deploys_the_first(tmp_path: Path) -> N
     out = tmp_path / "demo"
     demo = run_demo(out, seed=7)
     assert [network.name for network in demo.networks] == ["teacher", "without OE", "with OE"]
-    assert {network.verdict.outcome for network in demo.networks} == {"passed"}
+    assert {network.validation.outcome for network in demo.networks} == {"passed"}
     teacher, plain, balanced = (json.loads((n.run.path / "compress.json").read_text()) for n in demo.networks)
     assert (teacher["macs_kept"], teacher["steps"]) == (1, 0)
     assert abs(plain["macs_kept"] - 0.3) <= 0.01
@@ -29,7 +29,7 @@ def test_the_demo_compares_five_draws_and_deploys_the_first(tmp_path: Path) -> N
         assert min(draw.without_oe.top1.value, draw.with_oe.top1.value) > 0.8
     first = demo.draws[0]
     for network, accuracy in zip(demo.networks, (first.teacher, first.without_oe, first.with_oe), strict=True):
-        deployed = network.measurement.accuracy
+        deployed = network.validation.measurement.accuracy
         assert deployed is not None
         assert deployed.images_per_class == accuracy.images_per_class
         assert deployed.top1.value == pytest.approx(accuracy.top1.value, abs=0.005)  # what was deployed was compared

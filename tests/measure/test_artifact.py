@@ -13,13 +13,14 @@ from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.files import file_sha256
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.progress import silent
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.targets.load import load_target
 
 
 @pytest.mark.parametrize(("wrong", "agreement"), [(0, 1.0), (1, 15 / 16)])
 def test_agreement_is_that_of_the_golden_images(exported: Path, wrong: int, agreement: float) -> None:
-    golden = Run.open(exported).read_tensors("golden.safetensors", made_by="export")
+    golden = Run.open(exported).read_tensors(layout.GOLDEN)
     golden = {part: array[:16].copy() for part, array in golden.items()}
     golden["logits"][:wrong] *= -1
     graph = exported / "student.onnx"

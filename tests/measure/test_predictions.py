@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeoe.measure.predictions import Predictions, predict
+from edgeoe.codec import from_json, to_json
+from edgeoe.measure.predictions import predict
+from edgeoe.records.result import Predictions
 
 LABELS = np.arange(150) % 3
 
@@ -34,8 +36,8 @@ def test_every_image_is_predicted_in_order(images: NDArray[np.uint8]) -> None:
 
     seen = predict(first_pixel, rows, LABELS)
     assert asked == list(range(150))
-    assert (seen.chosen == images[:, 0, 0, 0]).all()
-    assert float((seen.chosen == seen.labels).mean()) == 0.8
+    assert seen.chosen == tuple(images[:, 0, 0, 0].tolist())
+    assert np.equal(seen.chosen, seen.labels).mean() == 0.8
 
 
 def test_the_digest_depends_on_images_labels_and_order_alone(images: NDArray[np.uint8]) -> None:
@@ -52,10 +54,15 @@ def test_the_digest_depends_on_images_labels_and_order_alone(images: NDArray[np.
 
 def test_json_and_back(images: NDArray[np.uint8]) -> None:
     seen = predict(first_pixel, lambda part: images[part], LABELS)
-    back = Predictions.from_json(json.loads(json.dumps(seen.to_json())), classes=256)
-    assert (back.chosen == seen.chosen).all()
-    assert (back.labels == seen.labels).all()
-    assert back.test_sha256 == seen.test_sha256
+    assert from_json(Predictions, json.loads(json.dumps(to_json(seen)))) == seen
+
+
+@pytest.mark.parametrize(("chosen", "labels"), [((), ()), ((0,), ()), ((0, 1), (0,))])
+def test_there_is_one_prediction_for_each_of_at_least_one_label(
+    chosen: tuple[int, ...], labels: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=rf"chosen: {len(chosen)} predictions for {len(labels)} labels"):
+        Predictions(chosen, labels, "")
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 200])

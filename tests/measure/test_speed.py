@@ -11,7 +11,8 @@ from made_up import QUICK, speed
 
 from edgeoe.codec import from_json, to_json
 from edgeoe.errors import BackendError
-from edgeoe.measure.speed import SpeedSamples, measure_speed
+from edgeoe.measure.speed import measure_speed
+from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 

@@ -7,6 +7,7 @@ import py_compile
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,24 @@ import torch
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
+from edgeoe.codec import from_json, to_json
 from edgeoe.errors import PruningError, RunError, TeacherError
 from edgeoe.models.checkpoint import apply_plan, load_student, plan_between, save_student
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.pruning.prune import Pruned, drop_blocks
+from edgeoe.records.student import LayerChange
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 
-FACTS = {"classes": ["a", "b", "c"]}
 Network = Callable[[str], nn.Module]
 Prune = Callable[..., Pruned]
 Save = Callable[[str], Run]
 ShapeOf = Callable[[str], tuple[int, int, int]]
+
+
+def unpruned(model: nn.Module) -> Pruned:
+    """`model` as it is, as what a method hands back."""
+    return Pruned(model, removed={}, groups=(), macs=1, macs_kept=1.0, params_kept=1.0)
 
 
 def images(shape: tuple[int, int, int] = (3, 16, 16)) -> Tensor:
@@ -40,7 +48,7 @@ def saved(shape_of: ShapeOf, pruned: Prune, teacher_file: Path, tmp_path: Path) 
         file = shutil.copy(teacher_file, tmp_path / "mine" / "mine.py")
         source = TeacherSource.parse(name if ":" in name else f"{file}:{name}")
         run = Run(tmp_path / "run")
-        save_student(run, pruned(name).model, source, facts=FACTS, x=images(shape_of(name)))
+        save_student(run, pruned(name), source, outputs=3, x=images(shape_of(name)))
         return run
 
     return save
@@ -64,11 +72,16 @@ def test_the_plan_is_plain_json_with_only_what_changed(saved: Save, pruned: Prun
     run, removed = saved("chain"), pruned("chain").removed
     plan = json.loads((run.path / "student" / "plan.json").read_text())
     assert plan["teacher"] == "mine.py:chain"
-    assert plan["classes"] == FACTS["classes"]
+    assert plan["outputs"] == 3
     assert set(plan["layers"]) == {"0.0", "0.1", "2.0", "2.1", "4.0", "4.1", "8"}
     left = 8 - len(removed["0.0"])
-    assert plan["layers"]["0.0"] == {"attributes": {"out_channels": left}, "tensors": {"weight": [left, 3, 3, 3]}}
+    assert plan["layers"]["0.0"] == {
+        "identity": False,
+        "attributes": {"out_channels": left},
+        "tensors": {"weight": [left, 3, 3, 3]},
+    }
     assert plan["layers"]["0.1"] == {
+        "identity": False,
         "attributes": {"num_features": left},
         "tensors": {key: [left] for key in ("weight", "bias", "running_mean", "running_var")},
     }
@@ -85,9 +98,9 @@ def test_training_mode_is_no_change(network: Network) -> None:
 
 @pytest.mark.parametrize("name", ["residual", "scaled", "timm:test_efficientnet"])
 def test_a_plan_survives_json_and_makes_every_shape(name: str, network: Network, pruned: Prune) -> None:
-    plan = json.loads(json.dumps(plan_between(network(name), pruned(name).model)))
+    plan = json.loads(json.dumps(to_json(plan_between(network(name), pruned(name).model))))
     rebuilt = network(name)
-    apply_plan(rebuilt, plan)
+    apply_plan(rebuilt, {layer: from_json(LayerChange, change) for layer, change in plan.items()})
     shapes = {key: value.shape for key, value in pruned(name).model.state_dict().items()}
     assert {key: value.shape for key, value in rebuilt.state_dict().items()} == shapes
     assert plan_between(rebuilt, pruned(name).model) == {}
@@ -100,13 +113,14 @@ def test_a_plan_survives_json_and_makes_every_shape(name: str, network: Network,
 def test_a_student_without_blocks_comes_back_bit_for_bit(
     name: str, blocks: list[str], network: Network, shape_of: ShapeOf, teacher_file: Path, tmp_path: Path
 ) -> None:
-    student = drop_blocks(network(name), blocks, shape=shape_of(name)).model
+    dropped = drop_blocks(network(name), blocks, shape=shape_of(name))
+    student = dropped.model
     source = TeacherSource.parse(name if ":" in name else f"{teacher_file}:{name}")
     run, x = Run(tmp_path / "run"), images(shape_of(name))
-    save_student(run, student, source, facts=FACTS, x=x)
-    assert json.loads((run.path / "student" / "plan.json").read_text())["layers"] == {
-        block: {"identity": True} for block in blocks
-    }
+    save_student(run, dropped, source, outputs=3, x=x)
+    plan = run.read(layout.PLAN)
+    assert plan.layers == {block: LayerChange(identity=True) for block in blocks}
+    assert plan.dropped == tuple(blocks)
     loaded = load_student(run)
     assert torch.equal(loaded(x), student(x))
     assert loaded.state_dict().keys() == student.state_dict().keys()
@@ -142,7 +156,7 @@ def test_weights_that_do_not_fit_the_plan_are_refused(content: bytes | None, sav
     def write(path: Path) -> None:
         save_model(network("chain"), str(path)) if content is None else path.write_bytes(content)
 
-    run.write("student/weights.safetensors", write)
+    run.write(layout.WEIGHTS, write)
     with pytest.raises(RunError, match=r"weights\.safetensors: does not fit .*plan\.json"):
         load_student(run)
 
@@ -189,8 +203,7 @@ def test_only_the_teacher_file_that_the_manifest_vouches_for_is_run(saved: Save,
 
 def test_an_architecture_that_is_gone_is_a_teacher_error(saved: Save) -> None:
     run = saved("chain")
-    plan = run.read_record("student/plan.json", made_by="compress")
-    run.write_record("student/plan.json", {**plan, "teacher": "timm:resnet10x", "code": None})
+    run.save(layout.PLAN, replace(run.read(layout.PLAN), teacher="timm:resnet10x", code=None))
     with pytest.raises(TeacherError, match="Did you mean 'resnet10t'"):
         load_student(run)
 
@@ -201,7 +214,7 @@ def test_a_student_that_answers_every_image_alike_is_not_written(
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
     nn.init.zeros_(student.head.weight)
     with pytest.raises(PruningError, match="answers every image alike"):
-        save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+        save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
     assert not (run.path / "student").exists()
 
 
@@ -212,7 +225,7 @@ def test_a_student_whose_outputs_are_no_numbers_is_told_apart_from_one_that_come
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
     nn.init.constant_(student.head.weight, value)
     with pytest.raises(PruningError, match=r"outputs are not finite: its weights have diverged\. Try a smaller --lr"):
-        save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+        save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
     assert not (run.path / "student").exists()
 
 
@@ -221,7 +234,7 @@ def test_a_student_with_huge_outputs_is_compared_at_their_scale(
 ) -> None:
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
     student.head.weight.mul_(1e20)
-    save_student(run, student, TeacherSource.parse(f"{teacher_file}:stages"), facts=FACTS, x=images())
+    save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
 
 
 def test_a_forward_that_is_random_is_told_with_figures(tmp_path: Path) -> None:
@@ -232,14 +245,15 @@ def test_a_forward_that_is_random_is_told_with_figures(tmp_path: Path) -> None:
     source = TeacherSource.parse(f"{tmp_path}/noisy.py:network")
     said = r"noisy\.py:network: the pruned network, rebuilt .*outputs differ by 0\.\d+, the largest is .*forward random"
     with pytest.raises(TeacherError, match=said):
-        save_student(Run(tmp_path / "run"), source.build(3).eval(), source, facts=FACTS, x=images())
+        save_student(Run(tmp_path / "run"), unpruned(source.build(3).eval()), source, outputs=3, x=images())
 
 
 def test_a_plan_of_another_format_is_refused(saved: Save) -> None:
     run = saved("chain")
-    plan = run.read_record("student/plan.json", made_by="compress")
-    run.write_record("student/plan.json", {**plan, "format": 1})
-    with pytest.raises(RunError, match=r"plan\.json: format 1, and this edgeoe reads 2\. Make the run again"):
+    run.save(replace(layout.PLAN, format=1), run.read(layout.PLAN))
+    with pytest.raises(
+        RunError, match=r"plan\.json: not what this edgeoe writes \(it has no key format, or another than"
+    ):
         load_student(run)
 
 

@@ -188,7 +188,7 @@ def test_a_student_of_such_a_teacher_comes_back(
 ) -> None:
     student, run = pruned("several").model, Run(tmp_path / "run")
     x = torch.randn(4, 3, 16, 16)
-    save_student(run, student, TeacherSource.parse(f"{teacher_file}:several"), facts={"classes": [*"abc"]}, x=x)
+    save_student(run, pruned("several"), TeacherSource.parse(f"{teacher_file}:several"), outputs=3, x=x)
     loaded = load_student(run)
     assert loaded(x).shape == (4, 3)
     assert torch.equal(loaded(x), student(x))

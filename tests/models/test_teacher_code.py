@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.teacher_code import CodeFiles, TeacherCode
+from edgeoe.models.teacher_code import TeacherCode
+from edgeoe.records.student import CodeFiles
 
 READS = "from pathlib import Path\nimport os\nHERE = Path(__file__).parent\ndef network():\n    "
 

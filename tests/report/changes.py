@@ -1,4 +1,4 @@
-"""Comparisons that nobody made."""
+"""Comparisons and verdicts that nobody made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
-from edgeoe.records.measurement import Estimate
+from edgeoe.records.measurement import Check, Estimate, Latency, Measurement, Speed, Validation, Verdict
+from edgeoe.targets.load import load_target
 
 P50 = LatencyChange(
     quantity="p50",
@@ -57,3 +58,32 @@ APART = comparison(
     outcome="inconclusive",
     reason="measured under other conditions: cpu was A and is B",
 )
+
+
+def validation(*checks: Check, noise: tuple[str, ...] = (), **changes: Any) -> Validation:
+    """A verdict with these checks."""
+    ms = Estimate(2.0, 1.9, 2.1)
+    speed = Speed(
+        latency=Latency(p50=ms, p90=ms, p99=ms, n=800, batch=1, processes=8),
+        load_ms=ms,
+        first_ms=ms,
+        peak_memory_mb=ms,
+        throughput_ips={1: ms},
+        noise=noise,
+    )
+    made = Measurement(
+        artifact_sha256="ab" * 32,
+        size_bytes=1000,
+        golden_agreement=1.0,
+        accuracy=None,
+        drop=None,
+        speed=speed,
+        environment={"cpu": "Some CPU", "versions": {"onnxruntime": "1.30"}},
+        settings={},
+    )
+    return Validation(
+        target=load_target("host-cpu"),
+        classes=("a", "b"),
+        measurement=replace(made, **changes),
+        verdict=Verdict(checks),
+    )

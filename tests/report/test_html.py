@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from made_up import result, speed
 
 from edgeoe.errors import RunError
-from edgeoe.report.html import Axis, figure, report_page, write_report
+from edgeoe.records.graphs import GraphRecord, LayerSensitivity, RefusedGraph
+from edgeoe.report.html import Axis, figure, read_report, report_page, write_report
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.stages.validate import conclude
+from edgeoe.stages.validate import conclude, record_validation
 from edgeoe.targets.profile import Budget, DeviceFacts
 
 UNCLOSED = {"meta"}
@@ -61,12 +63,18 @@ def judged(path: Path, *, budget: Budget | None = None, target: str = "host-cpu"
     """The run at `path`, with a made-up result in it."""
     run, made = Run.open(path), result(**changes)
     profile = replace(made.target, name=target, budget=budget or Budget())
-    conclude(run, profile, replace(made, target=profile), made.predictions)
+    measured = replace(made, target=profile)
+    record_validation(run, measured, conclude(measured, profile, teacher=made.predictions, random_weights=False))
     return run
 
 
+def page_of(run: Run) -> Page:
+    """The page of `run`, parsed."""
+    return Page(report_page(read_report(run)))
+
+
 def test_the_page_shows_verdict_classes_and_latency(exported: Path) -> None:
-    text = Page(report_page(judged(exported, budget=Budget(p50_ms=5.0, size_mb=1.0)))).text()
+    text = page_of(judged(exported, budget=Budget(p50_ms=5.0, size_mb=1.0))).text()
     assert "run failed" in text
     assert "p50_ms passed 2.0" in text
     assert "size_mb failed 2.000 at most 1" in text
@@ -82,14 +90,14 @@ def test_the_page_shows_verdict_classes_and_latency(exported: Path) -> None:
 def test_every_target_has_its_part_and_the_worst_comes_first(exported: Path) -> None:
     judged(exported, target="b", budget=Budget(p50_ms=5.0))
     run = judged(exported, target="a", budget=Budget(p50_ms=5.0), speed=speed(disturbed=("others used the cores",)))
-    text = Page(report_page(run)).text()
+    text = page_of(run).text()
     assert "run inconclusive" in text
     assert text.index("a inconclusive") < text.index("b passed")
     assert "Noise: others used the cores" in text
 
 
 def test_a_page_needs_nothing_else(exported: Path) -> None:
-    page = Page(report_page(judged(exported)))
+    page = page_of(judged(exported))
     assert page.open == []
     assert page.links == []
     assert "script" not in page.tags
@@ -98,19 +106,19 @@ def test_a_page_needs_nothing_else(exported: Path) -> None:
 
 
 def test_a_run_that_nobody_validated_has_its_samples(exported: Path) -> None:
-    text = Page(report_page(Run.open(exported))).text()
+    text = page_of(Run.open(exported)).text()
     assert "Nothing was validated yet: edgeoe validate" in text
     assert "circle 12 cross 5 square 1" in text
 
 
 def test_without_test_images_there_is_no_accuracy(exported: Path) -> None:
-    text = Page(report_page(judged(exported, predictions=None, budget=Budget(top1=0.9)))).text()
+    text = page_of(judged(exported, predictions=None, budget=Budget(top1=0.9))).text()
     assert "Accuracy on" not in text
     assert "top1 inconclusive at least 0.9" in text
 
 
 def test_an_interval_without_an_end_says_so(exported: Path) -> None:
-    page = Page(report_page(judged(exported, speed=speed(processes=2), budget=Budget(p99_ms=2.5))))
+    page = page_of(judged(exported, speed=speed(processes=2), budget=Budget(p99_ms=2.5)))
     assert re.search(r"p99_ms inconclusive [\d.]+ \[[\d.]+, \?\] at most 2.5", page.text())
     assert all(0 <= place <= 100 for place in page.lefts)
 
@@ -118,47 +126,49 @@ def test_an_interval_without_an_end_says_so(exported: Path) -> None:
 def test_names_are_text(exported: Path) -> None:
     hostile = "<script>alert(1)</script>&\"'"
     run = judged(exported, environment={"cpu": hostile, "flags": ["a", "<b>"], "versions": {}})
-    made = run.read_record("compress.json", made_by="compress")
-    run.write_record("compress.json", {**made, "classes": [hostile, "cross", "square"]})
-    page = Page(report_page(run))
+    run.save(layout.FACTS, replace(run.read(layout.FACTS), classes=(hostile, "cross", "square")))
+    page = page_of(run)
     assert "script" not in page.tags
     assert hostile in page.text()
 
 
 def test_random_weights_are_said(exported: Path) -> None:
     run = judged(exported)
-    run.write_record("compress.json", {**run.read_record("compress.json", made_by="compress"), "random_weights": True})
-    assert "the teacher never learned" in Page(report_page(run)).text()
+    run.save(layout.FACTS, replace(run.read(layout.FACTS), random_weights=True))
+    assert "the teacher never learned" in page_of(run).text()
 
 
 def test_int8_graphs_that_were_refused_and_sums_that_saturate_are_said(exported: Path) -> None:
     run, made = Run.open(exported), result(environment={"cpu": "Some CPU", "int8_saturates": True, "versions": {}})
     profile = replace(made.target, precision="int8", device=DeviceFacts(int8_dot=True))
-    conclude(run, profile, replace(made, target=profile), made.predictions)
-    refused = {"precision": "int8-trt", "agreement": 0.5, "images": 256, "reason": "in int8-trt 50.0 % of <256> images"}
-    run.write_record("export.json", {**run.read_record("export.json", made_by="export"), "refused": [refused]})
-    text = Page(report_page(run)).text()
+    measured = replace(made, target=profile)
+    record_validation(run, measured, conclude(measured, profile, teacher=None, random_weights=False))
+    reason = "in int8-trt 50.0 % of <256> images"
+    refused = RefusedGraph(precision="int8-trt", agreement=0.5, images=256, reason=reason)
+    run.save(layout.EXPORT, replace(run.read(layout.EXPORT), refused=(refused,)))
+    text = page_of(run).text()
     assert "int8-trt was not written: in int8-trt 50.0 % of <256> images" in text
     assert "Note: int8 sums saturate here" in text
 
 
 def test_sensitivities_of_layers_are_there_if_they_were_measured(exported: Path) -> None:
     run = judged(exported)
-    graph = {
-        "path": "student-int8-cpu.onnx",
-        "precision": "int8-cpu",
-        "size_bytes": 500_000,
-        "max_rel_error": 0.05,
-        "agreement": 0.99,
-        "images": 256,
-        "calibration": "percentile",
-        "calibration_images": 200,
-        "bias_corrected": True,
-        "kept_fp32": ["head"],
-        "layers": [{"layer": "head", "error": 0.031, "drop": 0.02}],
-    }
-    run.write_record("export.json", {**run.read_record("export.json", made_by="export"), "graphs": [graph]})
-    text = Page(report_page(run)).text()
+    graph = GraphRecord(
+        path="student-int8-cpu.onnx",
+        sha256="0" * 64,
+        precision="int8-cpu",
+        size_bytes=500_000,
+        max_rel_error=0.05,
+        agreement=0.99,
+        images=256,
+        calibration="percentile",
+        calibration_images=200,
+        bias_corrected=True,
+        kept_fp32=("head",),
+        layers=(LayerSensitivity("head", error=0.031, drop=0.02),),
+    )
+    run.save(layout.EXPORT, replace(run.read(layout.EXPORT), graphs=(graph,)))
+    text = page_of(run).text()
     assert "int8-cpu student-int8-cpu.onnx 0.500 99.0 % of 256 0.05 percentile, 200 images, biases corrected" in text
     assert "sensitivity of each layer" in text
     assert "head 3.10 % 2.0 %" in text
@@ -170,7 +180,7 @@ def test_the_same_run_gives_the_same_page(exported: Path, edgeoe: Callable[..., 
     code, out, _ = edgeoe("report", exported)
     assert (code, out) == (0, f"report: {exported / 'report.html'}\n")
     assert (exported / "report.html").read_bytes() == first
-    assert run.file("report.html", made_by="report")
+    assert run.file(layout.REPORT)
 
 
 def test_a_changed_record_is_not_shown(exported: Path) -> None:
@@ -178,7 +188,7 @@ def test_a_changed_record_is_not_shown(exported: Path) -> None:
     path = exported / "targets/host-cpu/validation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": "passed!"}))
     with pytest.raises(RunError, match=r"validation\.json: not the file that edgeoe wrote"):
-        report_page(run)
+        read_report(run)
 
 
 @given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))

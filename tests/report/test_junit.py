@@ -5,15 +5,13 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from changes import APART, FINE, P50, comparison
+from changes import APART, FINE, P50, comparison, validation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeoe.records.comparison import Comparison
-from edgeoe.records.measurement import Check, Estimate, Verdict
-from edgeoe.report.junit import junit_of_comparisons, junit_of_verdict
-
-RECORD = {"artifact_sha256": "ab" * 32, "environment": {"cpu": "Some CPU", "versions": {"onnxruntime": "1.30"}}}
+from edgeoe.records.measurement import Check, Estimate
+from edgeoe.report.junit import junit_of_comparisons, junit_of_validation
 
 
 def states(document: str) -> dict[str, str]:
@@ -61,7 +59,7 @@ def test_checks_of_a_verdict_are_cases(outcome: str, tag: str) -> None:
     check = Check(
         name="p50_ms", limit=2.0, sense="at most", measured=Estimate(2.1, 2.0, 2.2), outcome=outcome, reason="noise"
     )  # type: ignore[arg-type]
-    document = junit_of_verdict("host-cpu", RECORD, Verdict((check,)))
+    document = junit_of_validation(validation(check))
     assert states(document) == {"p50_ms": tag}
     assert 'name="versions.onnxruntime" value="1.30"' in document
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from changes import APART, FINE, comparison
+from changes import APART, FINE, comparison, validation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeoe.records.measurement import Check, Estimate, Verdict
-from edgeoe.report.markdown import MARKER, markdown_of_comparisons, markdown_of_verdict
+from edgeoe.records.measurement import Check, Estimate
+from edgeoe.report.markdown import MARKER, markdown_of_comparisons, markdown_of_validation
 
 
 def rows(document: str) -> list[str]:
@@ -48,13 +48,9 @@ def test_no_name_breaks_the_table(target: str, base: str) -> None:
 
 def test_a_verdict_has_a_row_for_each_check_and_tells_noise() -> None:
     check = Check(name="p50_ms", limit=2, sense="at most", measured=Estimate(1, 0.9, 1.1), outcome="passed")
-    record = {
-        "noise": ["others used 62 % of the cores"],
-        "notes": ["int8 sums saturate here"],
-        "latency_ms": {"n": 800, "processes": 8, "batch": 1},
-        "environment": {"cpu": "Some CPU"},
-    }
-    document = markdown_of_verdict("host-cpu", record, Verdict((check,)))
+    document = markdown_of_validation(
+        validation(check, noise=("others used 62 % of the cores",), notes=("int8 sums saturate here",))
+    )
     assert "| ✅ passed | p50\\_ms 1 \\[0.9, 1.1], at most 2 |" in document
     assert "- noise: others used 62 % of the cores\n- note: int8 sums saturate here" in document
     assert "800 calls in 8 processes, batch 1." in document

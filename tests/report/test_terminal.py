@@ -1,12 +1,14 @@
 """The terminal: what a user names is text, however it is written."""
 
+from dataclasses import replace
+
 import pytest
 from made_up import speed
 
 from edgeoe.measure.judge import judge
 from edgeoe.measure.summary import speed_from_samples
-from edgeoe.records.measurement import Accuracy, Estimate, Measurement
-from edgeoe.report.terminal import bar, err, out, say, show_left_alone, show_measurement, show_verdict, table
+from edgeoe.records.measurement import Accuracy, Estimate, Measurement, Validation
+from edgeoe.report.terminal import bar, err, out, say, show_left_alone, show_validation, table
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget
 
@@ -65,8 +67,9 @@ def test_classes_and_targets_keep_their_names(name: str, capsys: pytest.CaptureF
         speed=speed_from_samples(samples, load_target("host-cpu").measure), environment={}, settings={},
         notes=(f"a note on {name}",),
     )  # fmt: skip
-    show_measurement(name, [name, "other"], measurement)
-    show_verdict(name, judge(measurement, Budget()))
+    target = replace(load_target("host-cpu"), name=name)
+    verdict = judge(measurement, Budget())
+    show_validation(Validation(target=target, classes=(name, "other"), measurement=measurement, verdict=verdict))
     shown = capsys.readouterr().out
     assert f"rare recall ({name})" in shown
     assert f"note: a note on {name}\n" in shown

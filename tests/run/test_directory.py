@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,8 +16,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edgeoe.errors import RunError
-from edgeoe.run.directory import Run, file_sha256, new_run, versions, write_atomic
-from edgeoe.targets.profile import Budget
+from edgeoe.files import file_sha256, write_atomic
+from edgeoe.run import layout
+from edgeoe.run.directory import Run, new_run
+from edgeoe.run.layout import File, RecordFile
+from edgeoe.versions import versions
+
+
+@dataclass(frozen=True)
+class Note:
+    n: int
+    text: str = ""
+
+
+A, B = RecordFile("deep/a.json", "test", Note), RecordFile("b.json", "test", Note, format=2)
+FINISHED = RecordFile(layout.COMPRESS.name, "compress", Note)  # a run is known by this file alone
 
 
 def everything(folder: Path) -> list[str]:
@@ -27,8 +41,8 @@ def everything(folder: Path) -> list[str]:
 def make_run(path: Path, *, seed: int = 0, overwrite: bool = False, end: type[BaseException] | None = None) -> Path:
     """A run; with `end` it is cut short by that exception when all its files are written."""
     with new_run(path, overwrite=overwrite) as run:
-        run.describe(seed=seed)
-        run.write_record("compress.json", {"seed": seed})
+        run.describe(seed=seed, versions={})
+        run.save(FINISHED, Note(seed))
         if end is not None:
             raise end
     return path
@@ -85,10 +99,26 @@ def test_versions_are_of_what_is_installed() -> None:
 
 def test_records_round_trip(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.write_record("deep/a.json", {"budget": Budget(top1=0.5), "path": Path("x"), "shape": (1, 2), "none": None})
-    record = run.read_record("deep/a.json", made_by="test")
-    assert record.pop("budget")["top1"] == 0.5
-    assert record == {"path": "x", "shape": [1, 2], "none": None}
+    run.save(A, Note(1, "one"))
+    run.save(B, Note(2))
+    assert (run.read(A), run.read(B)) == (Note(1, "one"), Note(2))
+
+
+def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.save(B, Note(2))
+    said = r"b\.json: not what this edgeoe writes \(it has no key format, or another than 3\)\. Make it again"
+    with pytest.raises(RunError, match=said):
+        run.read(RecordFile(B.name, B.made_by, Note, format=3))
+
+
+def test_a_record_that_does_not_fit_says_where(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write(A, lambda path: path.write_text('{"format": 1, "n": "two"}'))
+    with pytest.raises(
+        RunError, match=r'a\.json: not what this edgeoe writes \(Note\.n: .*Got "two"\)\. Make it again'
+    ):
+        run.read(A)
 
 
 @examples(deadline=None, max_examples=30)
@@ -99,8 +129,9 @@ def test_records_round_trip(tmp_path: Path) -> None:
 )
 def test_tensors_round_trip(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
     run = Run(tmp_path_factory.getbasetemp() / "tensors")
-    run.write_tensors("a.safetensors", one=array, two=array.ravel())
-    read = run.read_tensors("a.safetensors", made_by="test")
+    file = File("a.safetensors", "test")
+    run.save_tensors(file, one=array, two=array.ravel())
+    read = run.read_tensors(file)
     assert set(read) == {"one", "two"}
     assert read["one"].dtype == array.dtype
     np.testing.assert_array_equal(read["one"], array)
@@ -109,57 +140,58 @@ def test_tensors_round_trip(tmp_path_factory: pytest.TempPathFactory, array: np.
 
 def test_every_file_is_noted_with_its_hash(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.write_record("a.json", 1)
+    run.save(A, Note(1))
     (tmp_path / "b").write_text("by a backend")
-    assert run.note("b") == tmp_path / "b"
+    assert run.note(File("b", "build")) == tmp_path / "b"
     noted = json.loads((tmp_path / "manifest.json").read_text())["files"]
-    assert noted == {name: file_sha256(tmp_path / name) for name in ("a.json", "b")}
+    assert noted == {name: file_sha256(tmp_path / name) for name in (A.name, "b")}
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"student\.onnx: missing\. Make it: edgeoe export runs/a$"):
-        Run(tmp_path).file("student.onnx", made_by="export runs/a")
+    with pytest.raises(RunError, match=r"golden\.safetensors: missing\. Make it: edgeoe export '.*/my run'$"):
+        Run(tmp_path / "my run").file(layout.GOLDEN)
 
 
 def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    path = run.write_record("a.json", {"n": 1})
-    assert run.file("a.json", made_by="test") == path
+    path = run.save(A, Note(1))
+    assert run.file(A) == path
     path.write_text(path.read_text().replace("1", "2"))
     with pytest.raises(RunError, match=r"a\.json: not the file that edgeoe wrote\. Make it again: edgeoe test$"):
-        run.read_record("a.json", made_by="test")
+        run.read(A)
 
 
 def test_a_file_that_was_never_noted_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text("{}")
+    (tmp_path / B.name).write_text("{}")
     with pytest.raises(RunError, match="not the file that edgeoe wrote"):
-        Run(tmp_path).file("a.json", made_by="test")
+        Run(tmp_path).file(B)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 1}', "no json"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": 1}', '{"format": 2, "files": {}}', "no json"])
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     run = Run(tmp_path)
-    run.write_record("a.json", 1)
+    run.save(A, Note(1))
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(RunError, match=r"manifest\.json: not a manifest of edgeoe\. Make the run again\.$"):
-        run.file("a.json", made_by="test")
+        run.file(A)
 
 
 def test_facts_are_added_to_the_manifest(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.write_record("a.json", 1)
-    run.describe(seed=1)
+    run.save(A, Note(1))
+    run.describe(seed=1, versions={})
     run.describe(seed=2, versions={"python": "3"})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert (manifest["seed"], manifest["versions"], list(manifest["files"])) == (2, {"python": "3"}, ["a.json"])
+    assert (manifest["seed"], manifest["versions"], list(manifest["files"])) == (2, {"python": "3"}, [A.name])
+    assert run.versions == {"python": "3"}
 
 
 def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.write_record("a.json", 1)
-    run.write_record("b.json", 2)
-    run.forget("a.json", "never-there.json")
-    assert everything(tmp_path) == ["b.json", "manifest.json"]
+    run.save(A, Note(1))
+    run.save(B, Note(2))
+    run.forget(A, File("never-there.json", "test"))
+    assert everything(tmp_path) == ["b.json", "deep", "manifest.json"]
     assert list(json.loads((tmp_path / "manifest.json").read_text())["files"]) == ["b.json"]
 
 
@@ -169,21 +201,10 @@ def test_only_a_finished_run_can_be_opened(tmp_path: Path) -> None:
     assert Run.open(make_run(tmp_path / "a")).path == tmp_path / "a"
 
 
-def test_a_run_knows_the_settings_it_was_made_with(tmp_path: Path) -> None:
-    tables = {"compress": {"seed": 1, "keep_macs": 0.5}}
-    run = Run(tmp_path)
-    assert not run.was_made_with(tables)
-    run.write("config.toml", lambda path: path.write_text("[compress]\nkeep_macs = 0.5\nseed = 1\n"))
-    assert not run.was_made_with(tables), "compress has not finished"
-    run.write_record("compress.json", {})
-    assert run.was_made_with(tables)
-    assert not run.was_made_with({"compress": {"seed": 2, "keep_macs": 0.5}})
-
-
 def test_a_new_run_appears_when_it_is_whole(tmp_path: Path) -> None:
     out = tmp_path / "deep/a"
     with new_run(out, overwrite=False) as run:
-        run.write_record("compress.json", {})
+        run.save(FINISHED, Note(0))
         assert not out.exists()
     assert everything(tmp_path) == ["deep", "deep/a", "deep/a/compress.json", "deep/a/manifest.json"]
 
@@ -202,7 +223,7 @@ def test_a_run_that_is_cut_short_leaves_nothing(tmp_path: Path, reason: type[Bas
         make_run(tmp_path / "a", overwrite=before, end=reason)
     assert everything(tmp_path) == there
     if before:
-        assert Run(tmp_path / "a").read_record("compress.json", made_by="test") == {"seed": 1}
+        assert Run(tmp_path / "a").read(FINISHED) == Note(1)
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
@@ -212,7 +233,7 @@ def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
         new_run(tmp_path / "a", overwrite=False),
     ):
         pytest.fail("the block must not be entered")
-    assert Run(tmp_path / "a").read_record("compress.json", made_by="test") == {"seed": 1}
+    assert Run(tmp_path / "a").read(FINISHED) == Note(1)
 
 
 def test_a_run_is_replaced_when_asked(tmp_path: Path) -> None:
@@ -220,7 +241,7 @@ def test_a_run_is_replaced_when_asked(tmp_path: Path) -> None:
     old.write_text("of the old run")
     make_run(tmp_path / "a", seed=2, overwrite=True)
     assert everything(tmp_path) == ["a", "a/compress.json", "a/manifest.json"]
-    assert Run(tmp_path / "a").read_record("compress.json", made_by="test") == {"seed": 2}
+    assert Run(tmp_path / "a").read(FINISHED) == Note(2)
 
 
 def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
@@ -253,7 +274,7 @@ def test_a_link_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to(make_run(tmp_path / "a", seed=1))
     with pytest.raises(RunError, match=r"latest: a link or the working folder can't be replaced by a run\."):
         make_run(tmp_path / "latest", seed=2, overwrite=True)
-    assert Run(tmp_path / "latest").read_record("compress.json", made_by="test") == {"seed": 1}
+    assert Run(tmp_path / "latest").read(FINISHED) == Note(1)
 
 
 @pytest.mark.parametrize("path", [".", "../here"])

@@ -10,7 +10,7 @@ import pytest
 from made_up import result
 
 from edgeoe.errors import ConfigError, RunError
-from edgeoe.measure.result import Result
+from edgeoe.records.result import Result
 from edgeoe.stages.baseline import Store
 
 

@@ -22,11 +22,14 @@ from made_up import QUICK
 
 from edgeoe.devices.bundle_runner import main, run_bundle
 from edgeoe.errors import BackendError, ConfigError, RunError, TargetError
-from edgeoe.measure.result import artifact_of, read_result
+from edgeoe.files import file_sha256
 from edgeoe.pipeline import build, bundle, collect, export, validate
 from edgeoe.progress import silent
-from edgeoe.run.directory import Run, file_sha256
-from edgeoe.stages.bundle import BundleRecord
+from edgeoe.records.bundle import BundleRecord
+from edgeoe.report.json import validation_json
+from edgeoe.run import layout
+from edgeoe.run.directory import Run
+from edgeoe.run.result_file import artifact_of, read_result
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget, DeviceFacts, Target
 
@@ -121,10 +124,11 @@ def test_it_runs_without_edgeoe_and_is_collected(
     result = read_result(folder.parent / "result.json")
     assert result.golden_agreement == 1.0
     assert len(result.speed.calls_ms) == 2
-    judged_by, measurement, verdict = collect(run, folder.parent / "result.json")
-    assert (judged_by, verdict.outcome) == (target, "passed")
+    validation = collect(run, folder.parent / "result.json")
+    measurement = validation.measurement
+    assert (validation.target, validation.outcome) == (target, "passed")
     build(run, target)
-    here, _ = validate(run, target, test=pictures / "test")
+    here = validate(run, target, test=pictures / "test").measurement
     assert measurement.accuracy == here.accuracy, "the device's pixels are those of validate"
 
 
@@ -138,10 +142,11 @@ def test_without_test_images_accuracy_is_unknown(
     bundle(run, replace(target, budget=Budget(top1=0.1)), out=tmp_path / "b.tar.zst")
     folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
     assert device(folder).returncode == 0
-    _, measurement, verdict = collect(run, folder.parent / "result.json")
+    validation = collect(run, folder.parent / "result.json")
+    measurement, verdict = validation.measurement, validation.verdict
     assert measurement.accuracy is None
     assert verdict.outcome == "inconclusive"
-    record = json.loads((exported / "targets" / "host-cpu" / "validation.json").read_text())
+    record = validation_json(validation)
     assert (record["top1"], record["verdict"]) == (None, "inconclusive")
 
 
@@ -156,7 +161,8 @@ def test_the_drop_against_the_teacher_is_judged_from_a_device(
     bundle(run, strict, out=tmp_path / "b.tar.zst", test=pictures / "test")
     folder = unpacked(tmp_path / "b.tar.zst", tmp_path / "unpacked")
     assert device(folder).returncode == 0
-    _, measurement, verdict = collect(run, folder.parent / "result.json")
+    validation = collect(run, folder.parent / "result.json")
+    measurement, verdict = validation.measurement, validation.verdict
     assert measurement.drop is not None
     assert (verdict.checks[-1].name, verdict.checks[-1].outcome) == ("max_drop", "passed")
 
@@ -255,7 +261,8 @@ def test_on_another_machine_than_the_device_no_latency_is_measured(
     monkeypatch.setattr("edgeoe.measure.artifact.measure_speed", None)
     result = run_bundle(folder, tmp_path / "v.json", progress=silent)
     assert (result.speed, result.golden_agreement) == (None, 1.0)
-    _, measurement, verdict = collect(run, tmp_path / "v.json")
+    validation = collect(run, tmp_path / "v.json")
+    measurement, verdict = validation.measurement, validation.verdict
     assert (measurement.speed, verdict.outcome) == (None, "inconclusive")
     assert "is for No Such Processor" in measurement.not_measured
     assert measurement.accuracy is not None
@@ -346,6 +353,6 @@ def test_what_cannot_be_built_is_not_bundled(exported: Path, target: Target, tmp
 def test_golden_images_travel_as_the_network_takes_them(made: tuple[Run, Path, BundleRecord], tmp_path: Path) -> None:
     run, out, _ = made
     folder = unpacked(out, tmp_path / "unpacked")
-    golden = run.read_tensors("golden.safetensors", made_by="export")
+    golden = run.read_tensors(layout.GOLDEN)
     for part in ("images", "logits"):
         np.testing.assert_array_equal(np.load(folder / f"golden-{part}.npy"), golden[part])

@@ -14,9 +14,10 @@ from made_up import QUICK, result, speed
 from edgeoe.errors import BackendError, ConfigError, RunError
 from edgeoe.files import file_sha256
 from edgeoe.measure.interleaved import Round
-from edgeoe.measure.result import write_result
 from edgeoe.pipeline import build
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.result_file import write_result
 from edgeoe.stages import compare as stage
 from edgeoe.stages.baseline import Store
 from edgeoe.stages.compare import GateSettings, Side, compare, find_side
@@ -134,7 +135,7 @@ def test_stored_results_of_one_device_are_compared_by_process(target: Target) ->
     [
         ({"environment": {**HERE, "cpu": "Another CPU"}}, "cpu was Some CPU and is Another CPU"),
         ({"environment": {**HERE, "versions": {"onnxruntime": "1.31.0"}}}, "1.31.0"),
-        ({"speed": speed(batch=8)}, "batch was 1 and is 8"),
+        ({"speed": speed(batch=8, throughput_ips={8: (1.0,) * 8})}, "batch was 1 and is 8"),
     ],
 )
 def test_stored_results_of_other_conditions_are_not_compared(other: dict[str, Any], field: str, target: Target) -> None:
@@ -227,7 +228,7 @@ def test_a_side_is_a_run_a_result_an_artifact_or_a_baseline(target: Target, expo
 def test_a_result_collected_from_a_device_is_not_of_the_artifact_that_lies_here(target: Target, exported: Path) -> None:
     run = Run.open(exported)
     build(run, target)
-    run.write("targets/host-cpu/result.json", lambda path: write_result(path, result()))
+    run.save(layout.TargetFiles("host-cpu").result, result())
     side = find_side(str(exported), target, Store(exported))
     assert (side.artifact, side.result is None) == (None, False)
 

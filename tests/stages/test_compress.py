@@ -21,8 +21,8 @@ from edgeoe.models import rebuild
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import compress, export
 from edgeoe.pruning.prune import count_macs
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.run.facts import run_facts
 from edgeoe.settings import CompressSettings, PreprocessSettings
 from edgeoe.stages import latency_probe
 from edgeoe.stages.teacher import teacher_predictions
@@ -53,16 +53,16 @@ def test_a_run_holds_the_student_and_what_became_of_the_teacher(
 ) -> None:
     run = compress(replace(asked, method=method), out=tmp_path / "run")
     assert run is not None
-    record = run.read_record("compress.json", made_by="compress")
+    record = run.read(layout.COMPRESS)
     student, shape = load_student(run), (3, 16, 16)
-    assert record["method"] == method
-    assert record["macs"] == count_macs(student, shape)
-    assert record["macs_kept"] == pytest.approx(count_macs(student, shape) / count_macs(network("stages"), shape))
-    assert record["steps"] == (0 if method == "fskd" else 2)
-    plan = run.read_record("student/plan.json", made_by="compress")
-    assert bool(plan["dropped"]) == (method == "practise")
-    assert bool(plan["removed"]) == (method != "practise")
-    for name in plan["dropped"]:
+    assert record.method == method
+    assert record.macs == count_macs(student, shape)
+    assert record.macs_kept == pytest.approx(count_macs(student, shape) / count_macs(network("stages"), shape))
+    assert record.steps == (0 if method == "fskd" else 2)
+    plan = run.read(layout.PLAN)
+    assert bool(plan.dropped) == (method == "practise")
+    assert bool(plan.removed) == (method != "practise")
+    for name in plan.dropped:
         assert isinstance(student.get_submodule(name), nn.Identity)
     assert export(run).agreement == 1.0
 
@@ -76,24 +76,24 @@ def test_a_run_tells_how_fast_the_student_is_and_the_multiple_that_its_targets_l
     ]
     run = compress(replace(asked, channel_multiple=None), out=tmp_path / "run", targets=targets)
     assert run is not None
-    record = run.read_record("compress.json", made_by="compress")
-    assert record["channel_multiple"] == 4
-    student, plan = load_student(run), run.read_record("student/plan.json", made_by="compress")
-    assert all(len(student.get_submodule(name).weight) % 4 == 0 for name in plan["removed"])  # type: ignore[arg-type]
-    assert [speed["target"] for speed in record["speed"]] == ["a", "b"]
-    assert all(speed["teacher_ms"] > 0 and speed["student_ms"] > 0 for speed in record["speed"])
-    assert record["notes"] == []
+    record = run.read(layout.COMPRESS)
+    assert record.channel_multiple == 4
+    student, plan = load_student(run), run.read(layout.PLAN)
+    assert all(len(student.get_submodule(name).weight) % 4 == 0 for name in plan.removed)  # type: ignore[arg-type]
+    assert [speed.target for speed in record.speed] == ["a", "b"]
+    assert all((speed.teacher_ms or 0) > 0 and (speed.student_ms or 0) > 0 for speed in record.speed)
+    assert record.notes == ()
 
 
 def test_a_share_that_is_missed_is_noted_in_the_run(asked: CompressSettings, tmp_path: Path) -> None:
     run = compress(replace(asked, keep_macs=0.01, channel_multiple=8), out=tmp_path / "run")
     assert run is not None
-    record = run.read_record("compress.json", made_by="compress")
-    (note,) = record["notes"]
+    record = run.read(layout.COMPRESS)
+    (note,) = record.notes
     assert note.startswith(
         f"--keep-macs 0.01 can't be met within 2 %: the nearest student keeps {record['macs_kept']:.3g}"
     )
-    assert record["channel_multiple"] == 8
+    assert record.channel_multiple == 8
 
 
 def test_a_target_that_is_unknown_is_known_before_anything_is_loaded(asked: CompressSettings, tmp_path: Path) -> None:
@@ -149,22 +149,12 @@ def test_a_run_says_whether_its_teacher_never_learned(fresh: bool, asked: Compre
     given = replace(asked, weights="random") if fresh else asked
     run = compress(given, out=tmp_path / "run")
     assert run is not None
-    record = run.read_record("compress.json", made_by="compress")
-    assert record["random_weights"] == fresh
-    assert (record["teacher_agreement"] is None) == fresh, "a teacher that never learned is not asked"
+    record = run.read(layout.COMPRESS)
+    assert run.read(layout.FACTS).random_weights == fresh
+    assert (record.teacher_agreement is None) == fresh, "a teacher that never learned is not asked"
     if not fresh:
-        assert record["teacher_agreement"]["of_per_class"] == [12, 5, 1]
-    assert run.read_record("student/plan.json", made_by="compress")["random_weights"] == fresh
-    assert run_facts(run).random_weights == fresh
-    assert run.was_made_with(given.to_toml())
-
-
-def test_a_run_from_before_weights_could_be_random_has_others(exported: Path) -> None:
-    run = Run.open(exported)
-    plan = run.read_record("student/plan.json", made_by="compress")
-    del plan["random_weights"]
-    run.write_record("student/plan.json", plan)
-    assert run_facts(run).random_weights is False
+        assert record.teacher_agreement is not None
+        assert record.teacher_agreement.of_per_class == (12, 5, 1)
 
 
 def test_without_any_labelled_sample_the_classes_are_enough(asked: CompressSettings, tmp_path: Path) -> None:
@@ -172,10 +162,10 @@ def test_without_any_labelled_sample_the_classes_are_enough(asked: CompressSetti
         (tmp_path / "names" / name).mkdir(parents=True)
     run = compress(replace(asked, samples=tmp_path / "names"), out=tmp_path / "run")
     assert run is not None
-    facts = run_facts(Run.open(tmp_path / "run"))
+    facts = Run.open(tmp_path / "run").read(layout.FACTS)
     assert facts.counts == (0, 0, 0)
     assert asked.ood is not None
-    probe = run.read_tensors("probe.safetensors", made_by="compress")["pixels"]
+    probe = run.read_tensors(layout.PROBE)["pixels"]
     assert (probe == load_pool(asked.ood, facts.preprocess).images.rows(range(32))).all()
     with torch.no_grad():
         assert load_student(run)(torch.from_numpy(facts.preprocess.normalise(probe))).isfinite().all()
@@ -202,7 +192,7 @@ def test_classes_keep_the_order_they_are_given_in(
     order = ("square", "circle", "cross")
     run = compress(replace(asked, samples=few, ood=pool, classes=order), out=tmp_path / "run")
     assert run is not None
-    facts = run_facts(run)
+    facts = run.read(layout.FACTS)
     assert (facts.classes, facts.counts) == (order, (1, 13, 5))
     assert "skipped 1 image file(s) beside the class folders" in caplog.text
     assert "1 OOD image(s) are labelled samples, too" in caplog.text

@@ -17,6 +17,7 @@ from edgeoe.errors import ExportError
 from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.pipeline import export
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.stages.export import ExporterChoice
 
@@ -75,10 +76,10 @@ def test_a_student_that_dynamo_cant_read_is_left_to_the_legacy_exporter(
     answers_with(monkeypatch, Guarded())
     run = Run.open(exported)
     record = export(run)
-    assert record.exporter == run.read_record("export.json", made_by="export")["exporter"] == "legacy"
+    assert record.exporter == run.read(layout.EXPORT).exporter == "legacy"
     (line,) = said(caplog)
     assert "the legacy exporter was taken: the dynamo exporter can't read this student: Could not guard" in line
-    images = run.read_tensors("golden.safetensors", made_by="export")["images"]
+    images = run.read_tensors(layout.GOLDEN)["images"]
     for n in (1, 2, 5):
         expected = torch.from_numpy(images[:n]).mean((2, 3)).numpy()
         np.testing.assert_allclose(run_graph(exported / "student.onnx", images[:n]), expected, rtol=1e-4, atol=1e-5)

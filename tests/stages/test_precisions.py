@@ -14,6 +14,8 @@ from made_up import QUICK
 from edgeoe.errors import ExportError, RunError
 from edgeoe.graph.quantize import RECIPES, Recipe
 from edgeoe.pipeline import build, bundle, deploy, export, validate
+from edgeoe.report.json import validation_json
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages import precisions
@@ -53,8 +55,8 @@ def test_every_precision_is_written_with_how_far_it_is(exported: Path) -> None:
     assert half.max_rel_error < 0.02
     assert (half.calibration, cpu.calibration) == (None, "percentile")
     assert cpu.calibration_images > 0
-    saved = run.read_record("export.json", made_by="export")
-    assert [graph["path"] for graph in saved["graphs"]] == [graph.path for graph in record.graphs]
+    saved = run.read(layout.EXPORT)
+    assert saved.graphs == record.graphs
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -67,27 +69,27 @@ def test_this_machine_gets_the_recipe_that_its_processor_needs(
 ) -> None:
     processor(monkeypatch, saturates=saturates)
     here = replace(load_target("host-cpu"), precision="int8", backend=backend)
-    assert graph_file(here) == file
-    assert graph_file(here, here=False) == "student-int8-cpu.onnx", "of another machine nothing is known"
+    assert graph_file(here).name == file
+    assert graph_file(here, here=False).name == "student-int8-cpu.onnx", "of another machine nothing is known"
     for told, recipe in ((True, "int8-cpu"), (False, "int8-cpu-7bit")):
         profile = replace(here, device=DeviceFacts(int8_dot=told))
-        assert {graph_file(profile), graph_file(profile, here=False)} == {f"student-{recipe}.onnx"}
-    assert graph_file(replace(here, device=DeviceFacts(memory_gb=8))) == "student-int8-cpu.onnx"
+        assert {graph_file(profile).name, graph_file(profile, here=False).name} == {f"student-{recipe}.onnx"}
+    assert graph_file(replace(here, device=DeviceFacts(memory_gb=8))).name == "student-int8-cpu.onnx"
     gpu = replace(here, backend="openvino", runtime=RuntimeSettings(unit="gpu"))
-    assert graph_file(gpu) == "student-int8-cpu.onnx"
+    assert graph_file(gpu).name == "student-int8-cpu.onnx"
 
 
 @pytest.mark.parametrize("name", ["intel-n100", "intel-n100-openvino", "raspberry-pi-5", "jetson-xavier-nx"])
 def test_profiles_of_other_devices_do_not_depend_on_this_machine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     processor(monkeypatch, saturates=True)
-    assert graph_file(replace(load_target(name), precision="int8")) == "student-int8-cpu.onnx"
+    assert graph_file(replace(load_target(name), precision="int8")).name == "student-int8-cpu.onnx"
 
 
 def test_a_target_names_the_graph_that_it_has_kernels_for() -> None:
     int8 = replace(load_target("host-cpu"), precision="int8")
-    assert graph_file(replace(int8, runtime=RuntimeSettings(provider="tensorrt"))) == "student-int8-trt.onnx"
-    assert graph_file(replace(int8, backend="tensorrt")) == "student-int8-trt.onnx"
-    assert graph_file(replace(int8, precision="fp16")) == "student-fp16.onnx"
+    assert graph_file(replace(int8, runtime=RuntimeSettings(provider="tensorrt"))).name == "student-int8-trt.onnx"
+    assert graph_file(replace(int8, backend="tensorrt")).name == "student-int8-trt.onnx"
+    assert graph_file(replace(int8, precision="fp16")).name == "student-fp16.onnx"
 
 
 @pytest.mark.parametrize(("saturates", "recipe"), [(True, "int8-cpu-7bit"), (False, "int8-cpu")])
@@ -102,7 +104,7 @@ def test_a_target_gets_the_graph_of_its_precision(
     export(run, precisions=["int8"], recipes=[recipe])
     artifact = build(run, target)
     assert (run.path / artifact.artifact).read_bytes() == (run.path / f"student-{recipe}.onnx").read_bytes()
-    measurement, _ = validate(run, target, test=pictures / "test")
+    measurement = validate(run, target, test=pictures / "test").measurement
     assert measurement.golden_agreement >= 0.9
     assert measurement.notes == ()
 
@@ -117,9 +119,9 @@ def test_sums_that_saturate_are_told(
     target = replace(host, precision="int8", measure=QUICK, device=DeviceFacts(memory_gb=8))
     export(run, precisions=["int8"], recipes=["int8-cpu"])
     build(run, target)
-    measurement, _ = validate(run, target, test=pictures / "test")
+    measurement = validate(run, target, test=pictures / "test").measurement
     assert measurement.environment["int8_saturates"] is saturates
-    record = run.read_record("targets/host-cpu/validation.json", made_by="validate")
+    record = validation_json(run.read(layout.TargetFiles("host-cpu").validation))
     assert record["notes"] == [*measurement.notes]
     if saturates:
         (note,) = measurement.notes
@@ -169,9 +171,9 @@ def test_each_recipe_is_judged_alone(
     reason = r"in int8-trt this student decides as in fp32 on 50.0 % of \d+ images, and 90 % are required."
     assert re.search(f"int8-trt not written: {reason}", out)
     assert out.count(f"edgeoe export {exported} --precision int8 --max-drop 0.01") == 1
-    record = Run(exported).read_record("export.json", made_by="export")
-    assert [graph["precision"] for graph in record["graphs"]] == ["int8-cpu-7bit"]
-    assert [(graph["precision"], graph["agreement"]) for graph in record["refused"]] == [
+    record = Run(exported).read(layout.EXPORT)
+    assert [graph.precision for graph in record.graphs] == ["int8-cpu-7bit"]
+    assert [(graph.precision, graph.agreement) for graph in record.refused] == [
         ("int8-cpu", 0.5),
         ("int8-trt", 0.5),
     ]
@@ -201,8 +203,8 @@ def test_export_fails_where_no_recipe_passes(exported: Path, monkeypatch: pytest
         export(Run(exported), precisions=["int8"])
     assert str(refused.value).count("--max-drop") == 1
     assert not list(exported.glob("student-int8*"))
-    record = Run(exported).read_record("export.json", made_by="export")
-    assert (record["graphs"], len(record["refused"])) == ([], 3), "the fp32 graph is there, with what was tried"
+    record = Run(exported).read(layout.EXPORT)
+    assert (record.graphs, len(record.refused)) == ((), 3), "the fp32 graph is there, with what was tried"
 
 
 def test_a_recipe_that_a_target_needs_must_pass(

@@ -20,14 +20,16 @@ from torch import nn
 
 from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.errors import BackendError, DataError, ExportError, RunError
+from edgeoe.files import file_sha256
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.models.checkpoint import load_student
 from edgeoe.pipeline import build, export, validate
-from edgeoe.report.html import report_page
-from edgeoe.report.junit import junit_of_verdict
-from edgeoe.report.markdown import markdown_of_verdict
-from edgeoe.run.directory import Run, file_sha256
-from edgeoe.run.facts import run_facts
+from edgeoe.report.html import read_report, report_page
+from edgeoe.report.json import validation_json
+from edgeoe.report.junit import junit_of_validation
+from edgeoe.report.markdown import markdown_of_validation
+from edgeoe.run import layout
+from edgeoe.run.directory import Run
 from edgeoe.stages.compress import _one_of_each_class_first
 from edgeoe.stages.precisions import graph_file
 from edgeoe.stages.teacher import teacher_predictions
@@ -43,25 +45,25 @@ def target() -> Target:
 
 def test_export_is_stored_with_its_record_and_golden_outputs(exported: Path) -> None:
     run = Run.open(exported)
-    record = run.read_record("export.json", made_by="export")
-    golden = run.read_tensors("golden.safetensors", made_by="export")
-    assert record["sha256"] == file_sha256(exported / record["path"])
-    assert (record["opset"], record["precision"], record["exporter"]) == (18, "fp32", "dynamo")
-    assert record["images"] == len(golden["images"]) == len(golden["logits"]) == 18
-    assert record["agreement"] == 1.0
-    assert record["max_rel_error"] <= 1e-3
+    record = run.read(layout.EXPORT)
+    golden = run.read_tensors(layout.GOLDEN)
+    assert record.sha256 == file_sha256(exported / record.path)
+    assert (record.opset, record.precision, record.exporter) == (18, "fp32", "dynamo")
+    assert record.images == len(golden["images"]) == len(golden["logits"]) == 18
+    assert record.agreement == 1.0
+    assert record.max_rel_error <= 1e-3
     with torch.no_grad():
         logits = load_student(run)(torch.from_numpy(golden["images"])).numpy()
     np.testing.assert_allclose(golden["logits"], logits, rtol=1e-5, atol=1e-6)
-    pixels = run.read_tensors("probe.safetensors", made_by="compress")["pixels"]
-    np.testing.assert_array_equal(golden["images"], run_facts(run).preprocess.normalise(pixels))
+    pixels = run.read_tensors(layout.PROBE)["pixels"]
+    np.testing.assert_array_equal(golden["images"], run.read(layout.FACTS).preprocess.normalise(pixels))
 
 
 def test_the_probe_takes_an_image_of_each_class_first(exported: Path, pictures: Path) -> None:
     run = Run.open(exported)
-    assert run_facts(run).counts == (12, 5, 1)
-    pixels = run.read_tensors("probe.safetensors", made_by="compress")["pixels"]
-    samples = load_samples(find_samples(pictures / "train"), run_facts(run).preprocess)
+    assert run.read(layout.FACTS).counts == (12, 5, 1)
+    pixels = run.read_tensors(layout.PROBE)["pixels"]
+    samples = load_samples(find_samples(pictures / "train"), run.read(layout.FACTS).preprocess)
     images = [image.tobytes() for image in samples.images.rows(range(18))]
     taken = [int(samples.labels[images.index(image.tobytes())]) for image in pixels]
     assert taken == [0, 1, 2, 0, 1, 0, 1, 0, 1, 0, 1, *[0] * 7]
@@ -106,7 +108,7 @@ def test_building_again_after_another_export_is_measured(exported: Path, target:
     build(run, target)
     export(run, exporter="legacy")
     rebuilt = build(run, target)
-    measurement, _ = validate(run, target, test=pictures / "test")
+    measurement = validate(run, target, test=pictures / "test").measurement
     assert measurement.artifact_sha256 == rebuilt.sha256 == file_sha256(exported / rebuilt.artifact)
     assert rebuilt.graph_sha256 == file_sha256(exported / "student.onnx")
     assert measurement.golden_agreement == 1.0
@@ -123,13 +125,13 @@ def test_building_again_discards_what_was_measured_before(exported: Path, target
 def test_validation_stores_its_raw_calls(exported: Path, target: Target, pictures: Path) -> None:
     run = Run.open(exported)
     build(run, target)
-    measurement, _ = validate(run, target, test=pictures / "test")
+    measurement = validate(run, target, test=pictures / "test").measurement
     folder = exported / "targets" / "host-cpu"
     stored = json.loads((folder / "result.json").read_text())
     calls = [call for process in stored["speed"]["calls_ms"] for call in process]
     assert len(calls) == measurement.speed.latency.n
     assert len(stored["predictions"]["chosen"]) == 30
-    record = json.loads((folder / "validation.json").read_text())
+    record: dict[str, Any] = validation_json(run.read(layout.TargetFiles("host-cpu").validation))
     assert record["latency_ms"]["p50"] in calls
     assert record["latency_ms"]["processes"] == 2
     assert record["images_per_class"] == [10, 10, 10]
@@ -141,13 +143,14 @@ def test_the_drop_against_the_teacher_is_measured_on_the_same_images(
 ) -> None:
     run, strict = Run.open(exported), replace(target, budget=Budget(max_drop=1.0))
     build(run, strict)
-    measurement, verdict = validate(run, strict, test=pictures / "test")
+    validation = validate(run, strict, test=pictures / "test")
+    measurement, verdict = validation.measurement, validation.verdict
     assert measurement.drop is not None
     assert measurement.drop.low <= measurement.drop.value <= measurement.drop.high
     assert (verdict.checks[-1].name, verdict.outcome) == ("max_drop", "passed")
     teacher = teacher_predictions(run, read_test(run, pictures / "test"))
     assert measurement.accuracy is not None
-    top1 = float((teacher.chosen == teacher.labels).mean())
+    top1 = float(np.equal(teacher.chosen, teacher.labels).mean())
     assert measurement.drop.value == pytest.approx(top1 - measurement.accuracy.top1.value)
 
 
@@ -157,7 +160,7 @@ def test_without_the_teacher_its_drop_is_refused_with_the_way_out(
     run, strict = Run.open(exported), replace(target, budget=Budget(max_drop=0.5))
     build(run, strict)
     config = exported / "config.toml"
-    run.write("config.toml", lambda path: path.write_text(config.read_text().replace("residual", "gone")))
+    run.write(layout.CONFIG, lambda path: path.write_text(config.read_text().replace("residual", "gone")))
     with pytest.raises(RunError, match=r"max_drop compares with the teacher.*or leave max_drop out of \[budget\]"):
         validate(run, strict, test=pictures / "test")
     assert not (exported / "targets" / "host-cpu" / "validation.json").exists()
@@ -167,7 +170,7 @@ def test_stages_out_of_order_say_what_to_run(exported: Path, target: Target, pic
     run = Run.open(exported)
     with pytest.raises(RunError, match=r"Make it: edgeoe build .* --target host-cpu"):
         validate(run, target, test=pictures / "test")
-    run.forget("export.json")
+    run.forget(layout.EXPORT)
     with pytest.raises(RunError, match="Make it: edgeoe export"):
         build(run, target)
 
@@ -223,7 +226,8 @@ def test_elsewhere_accuracy_is_judged_and_no_latency_is_measured(
     monkeypatch.setattr("edgeoe.measure.artifact.measure_speed", None)
     run, away = Run.open(exported), replace(target, name="away", device=DeviceFacts(cpu="No Such Processor"))
     build(run, away)
-    measurement, verdict = validate(run, away, test=pictures / "test")
+    validation = validate(run, away, test=pictures / "test")
+    measurement, verdict = validation.measurement, validation.verdict
     assert (measurement.speed, measurement.golden_agreement) == (None, 1.0)
     assert measurement.accuracy is not None
     assert measurement.not_measured.endswith(", away is for No Such Processor")
@@ -231,16 +235,16 @@ def test_elsewhere_accuracy_is_judged_and_no_latency_is_measured(
         ("golden_agreement", "passed"),
         ("device", "inconclusive"),
     ]
-    record = run.read_record("targets/away/validation.json", made_by="validate")
+    record = validation_json(run.read(layout.TargetFiles("away").validation))
     keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb")
     assert {key: record[key] for key in keys} == dict.fromkeys(keys)
     assert (record["verdict"], record["noise"], record["intervals"]["speed"]) == ("inconclusive", [], None)
-    page = report_page(run)
+    page = report_page(read_report(run))
     assert "away is for No Such Processor" in page
     assert "Latency at batch" not in page
-    assert "inconclusive on away" in markdown_of_verdict("away", record, verdict).replace("**", "").replace("\\", "")
-    assert 'errors="1"' in junit_of_verdict("away", record, verdict)
-    assert validate(run, replace(away, budget=Budget(top1=1.0)), test=pictures / "test")[1].outcome == "failed"
+    assert "inconclusive on away" in markdown_of_validation(validation).replace("**", "").replace("\\", "")
+    assert 'errors="1"' in junit_of_validation(validation)
+    assert validate(run, replace(away, budget=Budget(top1=1.0)), test=pictures / "test").outcome == "failed"
 
 
 def test_what_only_the_device_can_build_is_refused_with_the_way_out(exported: Path, pictures: Path) -> None:

@@ -1,0 +1,166 @@
+"""The files of a run directory: every name once, with what is in it and the command that writes it.
+
+runs/a/
+  config.toml            every setting, resolved
+  manifest.json          sha256 of every file, versions, seed
+  facts.json             classes, samples per class, preprocessing
+  compress.json          record of the stage; likewise export.json
+  content.safetensors    hashes of the samples' and OOD images' pixels, to compare test images with
+  probe.safetensors      a few real images (uint8) for the parity check
+  calibration.safetensors   images for int8 ranges, and others to judge the int8 graphs by
+  student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from
+  student.onnx           precision fp32; student-fp16.onnx and student-int8-*.onnx beside it
+  golden.safetensors     the probe's images as the network takes them, and the student's logits
+  targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
+                         result.json (raw samples, predictions), validation.json (figures and verdict);
+                         bundle.json, teacher.json (its predictions), edgeoe-<target>.tar.gz (of deploy)
+  report.html            all of it for people
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from edgeoe.errors import quoted
+from edgeoe.records.bundle import FORMAT, BundleFacts
+from edgeoe.records.compression import CompressRecord
+from edgeoe.records.graphs import ExportRecord
+from edgeoe.records.measurement import Artifact, Validation
+from edgeoe.records.result import Predictions, Result
+from edgeoe.records.student import StudentPlan
+from edgeoe.run.facts import RunFacts
+
+__all__ = [
+    "CALIBRATION",
+    "CODE",
+    "COMPRESS",
+    "CONFIG",
+    "CONTENT",
+    "EXPORT",
+    "FACTS",
+    "GOLDEN",
+    "MANIFEST",
+    "PLAN",
+    "PROBE",
+    "REPORT",
+    "STUDENT",
+    "WEIGHTS",
+    "File",
+    "RecordFile",
+    "TargetFiles",
+    "code_file",
+    "graph_file",
+    "unpacked_folder",
+]
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a run.
+
+    name: its path below the run.
+    made_by: arguments of `edgeoe` that write it; {run} stands for the run's path.
+    """
+
+    name: str
+    made_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile(File, Generic[Record]):
+    """A file that holds one record as JSON.
+
+    kind: class of the record.
+    format: number of its form; a file of another is refused.
+    """
+
+    kind: type[Record]
+    format: int = 1
+
+
+MANIFEST = "manifest.json"
+CONFIG = File("config.toml", "compress")
+FACTS = RecordFile("facts.json", "compress", RunFacts)
+COMPRESS = RecordFile("compress.json", "compress", CompressRecord)
+CONTENT = File("content.safetensors", "compress")
+PROBE = File("probe.safetensors", "compress")
+CALIBRATION = File("calibration.safetensors", "compress")
+STUDENT = "student"
+PLAN = RecordFile(f"{STUDENT}/plan.json", "compress", StudentPlan, format=3)
+WEIGHTS = File(f"{STUDENT}/weights.safetensors", "compress")
+CODE = f"{STUDENT}/code"
+EXPORT = RecordFile("export.json", "export {run}", ExportRecord)
+GOLDEN = File("golden.safetensors", "export {run}")
+REPORT = File("report.html", "report {run}")
+
+
+def code_file(name: str) -> File:
+    """The copy of a user's file that the teacher is built from."""
+    return File(f"{CODE}/{name}", "compress")
+
+
+def graph_file(variant: str, *, precision: str) -> File:
+    """The graph of the student in one variant: fp32, fp16, or an int8 recipe.
+
+    precision: as `edgeoe export --precision` names it.
+    """
+    if variant == "fp32":
+        return File("student.onnx", "export {run}")
+    return File(f"student-{variant}.onnx", f"export {{run}} --precision {precision}")
+
+
+def unpacked_folder(target: str) -> str:
+    """The folder that a bundle for `target` unpacks to."""
+    return f"edgeoe-{target}"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFiles:
+    """The files of one target in a run. name: of the target."""
+
+    name: str
+
+    @property
+    def folder(self) -> str:
+        """Where they lie."""
+        return f"targets/{self.name}"
+
+    @property
+    def engine(self) -> RecordFile[Artifact]:
+        """What `build` made."""
+        return RecordFile(f"{self.folder}/engine.json", self._command("build"), Artifact)
+
+    @property
+    def result(self) -> RecordFile[Result]:
+        """Raw samples and predictions."""
+        return RecordFile(f"{self.folder}/result.json", self._command("validate"), Result)
+
+    @property
+    def validation(self) -> RecordFile[Validation]:
+        """Figures and verdict."""
+        return RecordFile(f"{self.folder}/validation.json", self._command("validate"), Validation)
+
+    @property
+    def bundle(self) -> RecordFile[BundleFacts]:
+        """What was bundled last, the same as in the bundle."""
+        return RecordFile(f"{self.folder}/bundle.json", self._command("bundle"), BundleFacts, format=FORMAT)
+
+    @property
+    def teacher(self) -> RecordFile[Predictions]:
+        """The teacher's predictions on the bundle's test images."""
+        return RecordFile(f"{self.folder}/teacher.json", self._command("bundle"), Predictions)
+
+    @property
+    def archive(self) -> File:
+        """The bundle that `deploy` packs for a target elsewhere: gzip, as a fresh board has no zstd."""
+        return File(f"{self.folder}/{unpacked_folder(self.name)}.tar.gz", "deploy")
+
+    def artifact(self, name: str) -> File:
+        """A file that a backend wrote: the artifact, or what belongs to it."""
+        return File(f"{self.folder}/{name}", self._command("build"))
+
+    def _command(self, command: str) -> str:
+        return f"{command} {{run}} --target {quoted(self.name)}"
