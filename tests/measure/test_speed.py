@@ -48,5 +48,5 @@ def test_an_artifact_that_is_none_is_refused(tmp_path: Path, target: Target) -> 
 
 
 def test_samples_travel_as_json() -> None:
-    own = speed(throughput_ips={1: (1.0,), 8: (2.0,)}, disturbed=("x",))
+    own = speed(throughput_ips={1: (1.0,) * 8, 8: (2.0,) * 8}, disturbed=("x",))
     assert from_json(SpeedSamples, json.loads(json.dumps(to_json(own)))) == own

@@ -15,7 +15,7 @@ SETTINGS = MeasureSettings()
 
 def test_percentiles_are_nearest_ranks_among_all_calls() -> None:
     calls = (tuple(float(ms) for ms in range(1, 101)), tuple(4.0 * ms for ms in range(1, 101)))
-    found = speed_from_samples(speed(calls_ms=calls), SETTINGS)
+    found = speed_from_samples(speed(calls_ms=calls, processes=len(calls)), SETTINGS)
     assert found.latency.p50.value == 80.0
     assert found.latency.p90.value == 320.0
     assert found.latency.p99.value == 392.0
@@ -23,7 +23,9 @@ def test_percentiles_are_nearest_ranks_among_all_calls() -> None:
 
 
 def test_everything_else_is_a_mean_over_processes_too() -> None:
-    found = speed_from_samples(speed(load_ms=(1.0, 4.0), throughput_ips={1: (10.0, 40.0), 8: (90.0, 90.0)}), SETTINGS)
+    found = speed_from_samples(
+        speed(processes=2, load_ms=(1.0, 4.0), throughput_ips={1: (10.0, 40.0), 8: (90.0, 90.0)}), SETTINGS
+    )
     assert found.load_ms.value == pytest.approx(2.0)
     assert found.load_ms.low < 1.0 < 4.0 < found.load_ms.high
     assert {batch: rate.value for batch, rate in found.throughput_ips.items()} == pytest.approx({1: 20.0, 8: 90.0})

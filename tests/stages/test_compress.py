@@ -91,7 +91,7 @@ def test_a_share_that_is_missed_is_noted_in_the_run(asked: CompressSettings, tmp
     record = run.read(layout.COMPRESS)
     (note,) = record.notes
     assert note.startswith(
-        f"--keep-macs 0.01 can't be met within 2 %: the nearest student keeps {record['macs_kept']:.3g}"
+        f"--keep-macs 0.01 can't be met within 2 %: the nearest student keeps {record.macs_kept:.3g}"
     )
     assert record.channel_multiple == 8
 
