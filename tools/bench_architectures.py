@@ -250,7 +250,7 @@ def load(model: Model) -> tuple[Any, Any, Facts]:
 
 
 def enliven(model: Any) -> None:
-    """Give, in place, tensors that are all of one value others: fresh networks silence whole branches with them."""
+    """Randomise, in place, tensors of one value: freshly initialised networks zero whole branches with them."""
     import torch
 
     generator = torch.Generator().manual_seed(0)

@@ -146,7 +146,7 @@ def _readers(model: nn.Module, group: Group, structure: Structure) -> list[str]:
     """The layers that read the group's channels and are regressions, each run once."""
     return [
         name
-        for name, spread in group.readers.items()
+        for name, spread in group.consumers.items()
         if name in structure.layers
         and can_regress(model.get_submodule(name))
         and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
@@ -157,7 +157,7 @@ def _narrow(
     group: Group, readers: Mapping[str, nn.Module], moments: Mapping[str, Tensor], gone: int
 ) -> tuple[int, ...]:
     """Zero the weights that read the channels that go, solve for the others, and say which went."""
-    spreads = {name: columns(layer, group.readers[name]) for name, layer in readers.items()}
+    spreads = {name: columns(layer, group.consumers[name]) for name, layer in readers.items()}
     problems = [(moments[name], matrix(layer), spreads[name]) for name, layer in readers.items()]
     stays = choose_channels(problems, keep=len(group.order) - gone)
     leaves = tuple(sorted(set(range(len(group.order))) - set(stays)))

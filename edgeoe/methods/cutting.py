@@ -116,7 +116,9 @@ def find_groups(
     """The groups that may be pruned, ranked; those that make what layer `protect` reads are refused."""
     found = prunable_groups(teacher, shape=workbench.shape, progress=workbench.progress)
     groups = tuple(
-        replace(group, refused=f"{protect} {_CLASSIFIES}") if protect in group.readers and not group.refused else group
+        replace(group, refused=f"{protect} {_CLASSIFIES}")
+        if protect in group.consumers and not group.refused
+        else group
         for group in narrow_groups(found, include=settings.include, exclude=settings.exclude)
     )
     if settings.widths != "measured" or all(group.refused for group in groups):

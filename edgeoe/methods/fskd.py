@@ -24,8 +24,8 @@ def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
         index
         for group in pruned.groups
         for channel in pruned.removed.get(group.name, ())
-        if layer in group.writers
-        for index in group.writers[layer][channel]
+        if layer in group.producers
+        for index in group.producers[layer][channel]
     }
     outputs = teacher.get_submodule(layer).weight.shape[0]  # type: ignore[index]
     return torch.tensor([index for index in range(outputs) if index not in gone])
@@ -56,7 +56,7 @@ class FSKD:
         pruned = cut_channels(teacher, workbench, self.settings)
         taught = copy.deepcopy(teacher).to(workbench.device)
         student = pruned.model.to(workbench.device)
-        narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.readers}
+        narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.consumers}
         layers = [n for n in structure.layers if n in narrowed and sees_all(student.get_submodule(n))]
         rows = workbench.rows()
         with workbench.progress("Solving layers", len(layers)) as advance:

@@ -51,10 +51,10 @@ class Adaptor(nn.Module):
 def add_adaptors(model: nn.Module, block: Block) -> int:
     """Put adaptors, in place, after the layers that wrote what `block` read and before those that read what it
     wrote. Returns how many layers have them."""
-    names = [n for n in dict.fromkeys((*block.writers, *block.readers)) if sees_all(model.get_submodule(n))]
+    names = [n for n in dict.fromkeys((*block.producers, *block.consumers)) if sees_all(model.get_submodule(n))]
     for name in names:
         layer = model.get_submodule(name)
-        adaptor = Adaptor(layer, before=name in block.readers, after=name in block.writers)
+        adaptor = Adaptor(layer, before=name in block.consumers, after=name in block.producers)
         parametrize.register_parametrization(layer, "weight", adaptor)
     return len(names)
 

@@ -193,29 +193,29 @@ def measure_costs(
     *,
     progress: Progress = silent,
 ) -> Iterator[Group]:
-    """`groups` with their costs: the error that losing one channel more leaves in what the readers compute, as a
-    share of the variance there (of the residual sum, where it goes into one), summed over readers.
+    """`groups` with their costs: the error that losing one channel more leaves in what the consumers compute, as a
+    share of the variance there (of the residual sum, where it goes into one), summed over consumers.
 
     It is the least error that as many channels can leave, all others solved anew, so it tells how wide a group
     must be and not which channels go: that order stays. A group that no regression reads (grouped convolutions
     alone) is refused.
     """
-    readers = {
+    consumers = {
         name: teacher.get_submodule(name)
         for group in groups
         if not group.refused
-        for name in group.readers
+        for name in group.consumers
         if can_regress(teacher.get_submodule(name))
     }
-    moments = input_moments(teacher, readers, rows, progress=progress)
-    scales = {name: _scale(teacher, structure, name, rows) for name in readers}
+    moments = input_moments(teacher, consumers, rows, progress=progress)
+    scales = {name: _scale(teacher, structure, name, rows) for name in consumers}
     with progress("Weighing channels", len(groups)) as advance:
         for group in groups:
             advance()
             problems = [
-                (moments[name], matrix(readers[name]) * scales[name][:, None], columns(readers[name], spread))
-                for name, spread in group.readers.items()
-                if name in readers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
+                (moments[name], matrix(consumers[name]) * scales[name][:, None], columns(consumers[name], spread))
+                for name, spread in group.consumers.items()
+                if name in consumers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
             ]
             if group.refused or not problems:
                 reason = group.refused or "no layer that can be solved for reads its channels"

@@ -36,14 +36,14 @@ _Key = tuple[int, int]  # a tensor and its version: what an in-place function re
 class Block:
     """A residual block that computes x + f(x), so that without it x passes on.
 
-    shape: of x without the batch. writers: layers before it whose outputs are summed into x. readers: layers
+    shape: of x without the batch. producers: layers before it whose outputs are summed into x. consumers: layers
     after it that read the sum.
     """
 
     name: str
     shape: tuple[int, ...]
-    writers: tuple[str, ...]
-    readers: tuple[str, ...]
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +250,9 @@ class _Reader:
         for span in found:
             inside = [s for s in found if s is not span and span.first <= s.first and s.last <= span.last]
             if not inside and span.input and span.output:
-                writers, readers = list(self._writers(span.input)), list(self._readers(span.output))
+                producers, consumers = list(self._producers(span.input)), list(self._consumers(span.output))
                 shape = tuple(self.shapes[span.input][1:])
-                yield Block(span.module, shape, tuple(dict.fromkeys(writers)), tuple(dict.fromkeys(readers)))
+                yield Block(span.module, shape, tuple(dict.fromkeys(producers)), tuple(dict.fromkeys(consumers)))
 
     def _passes_on(self, span: _Span) -> bool:
         """Whether its input reaches its output through additions and rectifiers alone."""
@@ -268,7 +268,7 @@ class _Reader:
                 reached.add(op.output)
         return added and span.output in reached
 
-    def _writers(self, key: _Key) -> Iterator[str]:
+    def _producers(self, key: _Key) -> Iterator[str]:
         """The layers whose outputs are summed into `key`."""
         waiting, seen = [key], set()
         while waiting:
@@ -280,7 +280,7 @@ class _Reader:
                 waiting.extend(op.inputs if op.name in ADDITIONS else op.inputs[:1])
             seen.add(key)
 
-    def _readers(self, key: _Key) -> Iterator[str]:
+    def _consumers(self, key: _Key) -> Iterator[str]:
         """The layers that read `key`, or what it is summed into."""
         waiting, seen = [key], set()
         while waiting:

@@ -79,7 +79,7 @@ def _steps(group: Group, multiple: int, *, below: bool) -> Iterator[tuple[int, t
     multiple, or was narrower from the start, may then be halved and halved again. A group keeps a sixteenth.
     """
     width = len(group.order)
-    rows = {len(rows[0]) for rows in group.writers.values()} or {1}
+    rows = {len(rows[0]) for rows in group.producers.values()} or {1}
     step = math.lcm(*(multiple // math.gcd(multiple, each) for each in rows))
     least = max(1, -(-width // _FLOOR))
     widths = [left for left in range(width - (width % step or step), 0, -step) if left >= max(step, least)]

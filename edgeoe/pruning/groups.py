@@ -23,8 +23,8 @@ class Group:
 
     A channel of a group may be several in a layer: a head of attention, a group of a grouped convolution.
     order: channel indices in the order in which they should go, least L1 norm first.
-    refused: why they must stay; empty if they may go. writers: layers that make them, and where in their
-    outputs; readers: layers that take them in, and where. slots: every tensor that holds them, and where.
+    refused: why they must stay; empty if they may go. producers: layers that make them, and where in their
+    outputs; consumers: layers that take them in, and where. slots: every tensor that holds them, and where.
     fixes: attributes that count them. norms: L1 norms in that order, as shares of their mean. cost: error that each
     further channel of `order` adds when it goes; empty if nobody measured it.
     """
@@ -32,8 +32,8 @@ class Group:
     name: str
     order: tuple[int, ...]
     refused: str = ""
-    writers: Spread = field(default_factory=dict)
-    readers: Spread = field(default_factory=dict)
+    producers: Spread = field(default_factory=dict)
+    consumers: Spread = field(default_factory=dict)
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     fixes: tuple[Fix, ...] = ()
     norms: tuple[float, ...] = ()
@@ -48,7 +48,7 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
     """
     narrowed, first = [], None
     for group in groups:
-        names = list(group.writers) or [group.name]
+        names = list(group.producers) or [group.name]
         first = first or group.name
         reason = ""
         if include and not any(fnmatch(name, glob) for name in names for glob in include):

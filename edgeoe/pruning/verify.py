@@ -1,7 +1,7 @@
 """Which channels of a network can go.
 
 Which of them go together is read from a forward pass (`models/channels.py`) and then *verified*: a network without them
-must compute what the network computes in which they are silenced. Where it does not (a forward that counts its channels
+must compute what the network computes in which they are zeroed. Where it does not (a forward that counts its channels
 in a way that no rule knows) they stay, and the result says why.
 """
 
@@ -26,7 +26,7 @@ from edgeoe.pruning.trace import Fix, Tied, decomposed, read_channels
 
 __all__ = ["prunable_groups"]
 
-_DIFFERS = "removing them is not the same as silencing them"
+_DIFFERS = "removing them is not the same as zeroing them"
 _NUMBER = re.compile(r"\d+")
 
 
@@ -58,24 +58,24 @@ def _named(groups: Iterable[Group]) -> list[Group]:
 
 
 def _group(teacher: nn.Module, tied: Tied) -> Group:
-    writers: dict[str, tuple[tuple[int, ...], ...]] = {}
-    readers: dict[str, tuple[tuple[int, ...], ...]] = {}
+    producers: dict[str, tuple[tuple[int, ...], ...]] = {}
+    consumers: dict[str, tuple[tuple[int, ...], ...]] = {}
     norms = []
     for slot, rows in tied.slots.items():
         module = teacher.get_submodule(slot.module)
         if slot.tensor.endswith("weight") and slot.axis < 2 and getattr(module, slot.tensor).dim() > 1:
-            (readers if slot.axis else writers)[slot.module] = rows
+            (consumers if slot.axis else producers)[slot.module] = rows
             sums = getattr(module, slot.tensor).detach().movedim(slot.axis, 0).flatten(1).abs().sum(1)
             norms.append(sums[torch.tensor(rows)].sum(1))
     norm = torch.stack(norms).mean(0)
     order = torch.argsort(norm, stable=True)
     relative = norm[order] / norm.mean().clamp(min=1e-12)
     return Group(
-        name=next(iter(writers)),
+        name=next(iter(producers)),
         order=tuple(order.tolist()),
         refused=tied.refused,
-        writers=writers,
-        readers=readers,
+        producers=producers,
+        consumers=consumers,
         slots=tied.slots,
         fixes=tied.fixes,
         norms=tuple(relative.tolist()),
@@ -89,7 +89,7 @@ class _Verification:
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
-        self.model, self.images = _roughened(teacher), _example(shape)
+        self.model, self.images = _randomised(teacher), _example(shape)
         self.progress = progress
         self.verdicts: dict[str, Group] = {}
 
@@ -184,7 +184,7 @@ class _Verification:
         return list(dict.fromkeys(guesses))
 
     def _failure(self, groups: Sequence[Group]) -> str:
-        """Why channels of `groups` can't go; "" if removing them equals silencing them, if need be in doubles, since
+        """Why channels of `groups` can't go; "" if removing them equals zeroing them, if need be in doubles, since
         a deep network may blow rounding up."""
         reason = self._difference(groups, self.model, self.images)
         if reason != _DIFFERS:
@@ -195,15 +195,15 @@ class _Verification:
     @torch.no_grad()
     def _difference(self, groups: Sequence[Group], model: nn.Module, images: Tensor) -> str:
         removed = {group.name: group.order[: max(1, len(group.order) // 4)] for group in groups}
-        silenced = copy.deepcopy(model)
+        zeroed = copy.deepcopy(model)
         for group in groups:
             for slot, rows in group.slots.items():
-                tensor = getattr(silenced.get_submodule(slot.module), slot.tensor)
+                tensor = getattr(zeroed.get_submodule(slot.module), slot.tensor)
                 lost = torch.tensor([index for channel in removed[group.name] for index in rows[channel]])
                 tensor.data.index_fill_(slot.axis, lost, 0.0)
         with decomposed(), _Unscaled():  # type: ignore[no-untyped-call]
-            expected = silenced(images)
-            del silenced
+            expected = zeroed(images)
+            del zeroed
             try:
                 got = without_channels(model, groups, removed)(images)
             except Exception as reason:
@@ -232,7 +232,7 @@ def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
             yield from ((f"{attribute}.{at}", one) for at, one in enumerate(value))
 
 
-def _roughened(teacher: nn.Module) -> nn.Module:
+def _randomised(teacher: nn.Module) -> nn.Module:
     """A copy in which no tensor is all of one value, so that none hides what others do: fresh networks scale whole
     branches by zero."""
     model = without_caches(copy.deepcopy(teacher)).requires_grad_(False)

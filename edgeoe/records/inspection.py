@@ -11,14 +11,14 @@ __all__ = ["BlockShare", "GroupShare", "InspectRecord"]
 class GroupShare:
     """Channels that go together, and what the network is rid of when half of them go, as shares of its whole.
 
-    name: the first of `layers`, which make them; `readers` take them in. channels: of that layer. units: what goes
+    name: the first of `layers`, which make them; `consumers` take them in. channels: of that layer. units: what goes
     at once is one of these (a channel, a head, a group of a grouped convolution). alike: a number for each kind of
     group; those of a kind have the same shapes, and were timed at once. refused: why they stay; then no shares.
     """
 
     name: str
     layers: tuple[str, ...]
-    readers: tuple[str, ...]
+    consumers: tuple[str, ...]
     channels: int
     units: int
     alike: int | None = None

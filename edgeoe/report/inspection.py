@@ -48,7 +48,7 @@ def _show_head(record: InspectRecord) -> None:
     if record.head is None:
         say(("head:", "yellow"), f" {record.unread}")
         return
-    read = shortened(group.name for group in record.groups if record.head in group.readers and not group.refused)
+    read = shortened(group.name for group in record.groups if record.head in group.consumers and not group.refused)
     mir = f" (--method mir also keeps what it reads: {read})" if read else ""
     say(f"head: {record.head}{mir}")
     say(f"features: {f'outputs of {record.features}' if record.features else 'inputs of the head'}")

@@ -107,7 +107,7 @@ def _structure(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Structure
 
 
 def _untraced(model: nn.Module, groups: Iterable[Group]) -> tuple[str, ...]:
-    made = {name for group in groups for name in group.writers}
+    made = {name for group in groups for name in group.producers}
     return tuple(name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in made)
 
 
@@ -194,9 +194,9 @@ class _Look:
         """The record of `group`."""
         share = GroupShare(
             name=group.name,
-            layers=tuple(group.writers),
-            readers=tuple(group.readers),
-            channels=sum(map(len, next(iter(group.writers.values())))),
+            layers=tuple(group.producers),
+            consumers=tuple(group.consumers),
+            channels=sum(map(len, next(iter(group.producers.values())))),
             units=len(group.order),
             refused=group.refused,
         )

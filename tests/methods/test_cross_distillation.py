@@ -126,11 +126,11 @@ def test_layers_that_lose_no_inputs_are_the_teachers(network: Network, still: An
     teacher = network("stages")
     made = CrossDistillation(replace(asked, keep_macs=0.9)).compress(teacher, still()).pruned
     groups = {group.name: group for group in made.groups}
-    narrowed = {layer for name in made.removed for layer in groups[name].readers}
+    narrowed = {layer for name in made.removed for layer in groups[name].consumers}
     gone = {
-        layer: {i for channel in channels for i in groups[name].writers[layer][channel]}
+        layer: {i for channel in channels for i in groups[name].producers[layer][channel]}
         for name, channels in made.removed.items()
-        for layer in groups[name].writers
+        for layer in groups[name].producers
     }
     same = [n for n, m in teacher.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in narrowed]
     assert "stem.0" in same
@@ -148,17 +148,19 @@ def test_a_narrowed_layer_is_the_least_of_the_loss(network: Network, still: Any,
     """In a chain the student so far is the teacher for the first layer that loses inputs: both moments are one."""
     teacher, bench = network("chain"), still()
     made = CrossDistillation(replace(asked, include=("*",))).compress(teacher, bench).pruned
-    (first,) = (group for group in made.groups if set(group.writers) == {"0.0"})
+    (first,) = (group for group in made.groups if set(group.producers) == {"0.0"})
     lost = made.removed[first.name]
     assert lost
     reader = teacher.get_submodule("2.0")
     g = input_moments(teacher, {"2.0": reader}, bench.rows())["2.0"].double()
     left = torch.ones(len(g), dtype=torch.bool)
     for channel in lost:
-        left[columns(reader, first.readers["2.0"])[channel]] = False
+        left[columns(reader, first.consumers["2.0"])[channel]] = False
     w = matrix(reader).double()
     exact = torch.linalg.solve(g[left][:, left], g[left] @ w.T).T
-    rows = [n for n in range(16) if n not in set(made.removed[next(g.name for g in made.groups if "2.0" in g.writers)])]
+    rows = [
+        n for n in range(16) if n not in set(made.removed[next(g.name for g in made.groups if "2.0" in g.producers)])
+    ]
     found = matrix(made.model.get_submodule("2.0")).double()
     assert float((found - exact[rows]).norm() / exact[rows].norm()) < 0.02  # the damping's share
 

@@ -25,7 +25,7 @@ Network = Callable[[str], nn.Module]
 def cut(teacher: nn.Module, layer: str, channels: tuple[int, ...]) -> Pruned:
     """`teacher` without those channels of the group that `layer` alone makes."""
     groups = tuple(prunable_groups(teacher, shape=SHAPE))
-    (name,) = (group.name for group in groups if set(group.writers) == {layer})
+    (name,) = (group.name for group in groups if set(group.producers) == {layer})
     return drop_channels(teacher, groups, {name: channels}, shape=SHAPE)
 
 
@@ -179,7 +179,7 @@ def test_the_student_comes_nearer_to_its_teacher_than_the_bare_cut(
 def test_layers_that_lost_no_inputs_are_the_teachers(network: Network, still: Any, settings: CompressSettings) -> None:
     teacher = network("stages")
     made = FSKD(replace(settings, method="fskd", keep_macs=0.97)).compress(teacher, still())
-    narrowed = {name for group in made.pruned.groups if group.name in made.pruned.removed for name in group.readers}
+    narrowed = {name for group in made.pruned.groups if group.name in made.pruned.removed for name in group.consumers}
     same = [
         name
         for name, module in teacher.named_modules()

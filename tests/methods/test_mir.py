@@ -55,7 +55,7 @@ def test_the_head_reads_as_many_channels_as_before(network: Network, still: Any,
     teacher, bench = network("stages"), still()
     made = MiR(asked).compress(teacher, bench)
     refused = {group.name: group.refused for group in made.pruned.groups if group.refused}
-    (stream,) = (group for group in made.pruned.groups if "head" in group.readers)
+    (stream,) = (group for group in made.pruned.groups if "head" in group.consumers)
     assert refused[stream.name] == "head classifies them, and stays as it is"
     assert stream.name not in made.pruned.removed
     assert made.pruned.removed, "others lost channels"

@@ -61,22 +61,22 @@ def test_a_merged_adaptor_is_1x1_convolutions_around_the_layer(before: bool, aft
 def test_adaptors_stand_where_the_block_was_and_change_nothing_at_first(network: Network) -> None:
     teacher = network("stages")
     block = {block.name: block for block in read_structure(teacher, SHAPE).blocks}["early.1"]
-    assert set(block.writers) == {"stem.0", "early.0.two.0"}
-    assert block.readers == ("down.0",)
+    assert set(block.producers) == {"stem.0", "early.0.two.0"}
+    assert block.consumers == ("down.0",)
     student = drop_blocks(teacher, ["early.1"], shape=SHAPE).model
     before = student(images(2, *SHAPE))
     add_adaptors(student, block)
     torch.testing.assert_close(student(images(2, *SHAPE)), before)
     trained = {name for name, _ in student.named_parameters() if name.endswith((".before", ".after"))}
     assert trained == {
-        *(f"{layer}.parametrizations.weight.0.after" for layer in block.writers),
-        *(f"{layer}.parametrizations.weight.0.before" for layer in block.readers),
+        *(f"{layer}.parametrizations.weight.0.after" for layer in block.producers),
+        *(f"{layer}.parametrizations.weight.0.before" for layer in block.consumers),
     }
 
 
 def test_a_layer_that_writes_and_reads_has_one_adaptor_of_both_sides() -> None:
     model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1, groups=3))
-    add_adaptors(model, Block("gone", SHAPE, writers=("0", "1"), readers=("0",)))
+    add_adaptors(model, Block("gone", SHAPE, producers=("0", "1"), consumers=("0",)))
     adaptors = {name.rpartition(".")[2] for name, _ in model[0].named_parameters() if "weight.0" in name}
     assert adaptors == {"before", "after"}
     assert not hasattr(model[1], "parametrizations"), "a grouped convolution is no regression"

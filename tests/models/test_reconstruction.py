@@ -330,18 +330,18 @@ def test_costs_are_shares_of_the_variance_that_they_disturb(chain: nn.Module) ->
     x = numbers(8, *SHAPE)
     found = costs(chain, x)
     group = found["0.0"]
-    reader = chain.get_submodule("2.0")
-    u = patches(reader, look_at(chain, x, Point("2.0", "input"))[0], total=8, generator=torch.Generator())
+    consumer = chain.get_submodule("2.0")
+    u = patches(consumer, look_at(chain, x, Point("2.0", "input"))[0], total=8, generator=torch.Generator())
     u = u.flatten(0, 1).double()
-    variance = (u @ matrix(reader).double().T).var(0).sum()
-    problem = (u.T @ u / len(u) / variance, matrix(reader), columns(reader, group.readers["2.0"]))
+    variance = (u @ matrix(consumer).double().T).var(0).sum()
+    problem = (u.T @ u / len(u) / variance, matrix(consumer), columns(consumer, group.consumers["2.0"]))
     assert len(group.cost) == len(group.order) - 1
     assert list(group.cost) == pytest.approx(list(spare([problem])[1]), rel=1e-2)
 
 
 def test_a_last_part_of_a_single_image_has_a_variance_too(network: Callable[[str], nn.Module]) -> None:
     model, x = network("stages"), numbers(9, *SHAPE)
-    (group,) = (group for group in prunable_groups(model, shape=SHAPE) if "head" in group.readers)
+    (group,) = (group for group in prunable_groups(model, shape=SHAPE) if "head" in group.consumers)
     structure, weight = read_structure(model, SHAPE), torch.ones(9)
     (whole,) = measure_costs(model, [group], structure, [(x, weight)])
     (parts,) = measure_costs(model, [group], structure, [(x[:8], weight[:8]), (x[8:], weight[8:])])
@@ -352,8 +352,8 @@ def test_a_last_part_of_a_single_image_has_a_variance_too(network: Callable[[str
 def test_costs_do_not_depend_on_the_scale_of_a_layer(chain: nn.Module) -> None:
     x = numbers(8, *SHAPE)
     plain = costs(chain, x)["0.0"].cost
-    reader = chain.get_submodule("2.0")
-    reader.weight.mul_(100)
+    consumer = chain.get_submodule("2.0")
+    consumer.weight.mul_(100)
     assert list(costs(chain, x)["0.0"].cost) == pytest.approx(list(plain), rel=1e-3)
 
 
@@ -376,7 +376,7 @@ def test_a_group_that_no_regression_reads_is_refused() -> None:
         *(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, groups=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
     ).eval()
     group = prunable_groups(model, shape=SHAPE)[0]
-    alone = replace(group, readers={"1": tuple((channel,) for channel in range(4))})
+    alone = replace(group, consumers={"1": tuple((channel,) for channel in range(4))})
     (found,) = measure_costs(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
     assert found.refused == "no layer that can be solved for reads its channels"
     assert not found.cost

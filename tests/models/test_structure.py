@@ -150,7 +150,7 @@ def test_a_residual_block_is_found_with_its_neighbours(block: type[nn.Module]) -
     assert found.norms == {"0": "1", "3.one": "3.one_norm", "3.two": "3.two_norm"}
     operand = 1 if block is Dropping else 0
     assert found.sums == {"3.two": Sum(0, operand, "3.two_norm")}
-    assert found.blocks == (Block("3", (4, 8, 8), writers=("0",), readers=("4",)),)
+    assert found.blocks == (Block("3", (4, 8, 8), producers=("0",), consumers=("4",)),)
 
 
 def test_a_pre_activation_block_sums_a_bare_convolution() -> None:
@@ -163,7 +163,7 @@ def test_a_pre_activation_block_sums_a_bare_convolution() -> None:
 def test_an_inverted_residual_is_a_block() -> None:
     found = read_structure(around(Inverted()), SHAPE)
     assert found.sums == {"3.project": Sum(0, 1, "3.project_norm")}
-    assert found.blocks == (Block("3", (4, 8, 8), writers=("0",), readers=("4",)),)
+    assert found.blocks == (Block("3", (4, 8, 8), producers=("0",), consumers=("4",)),)
 
 
 def test_a_zero_padded_shortcut_is_a_sum_but_no_block() -> None:
@@ -192,8 +192,8 @@ def test_what_lies_between_blocks_is_written_and_read_along_the_sums() -> None:
     found = read_structure(around(nn.Sequential(Inverted(), Inverted(), Inverted())), SHAPE)
     assert [block.name for block in found.blocks] == ["3.0", "3.1", "3.2"], "and not the sequence of them"
     middle = found.blocks[1]
-    assert set(middle.writers) == {"0", "3.0.project"}
-    assert set(middle.readers) == {"3.2.expand", "4"}
+    assert set(middle.producers) == {"0", "3.0.project"}
+    assert set(middle.consumers) == {"3.2.expand", "4"}
     assert [found.sums[f"3.{number}.project"].index for number in range(3)] == [0, 1, 2]
 
 
@@ -275,8 +275,8 @@ def test_resnet18_is_read_as_its_paper_draws_it(network: Network, shape_of: Shap
     assert len(found.norms) == 20
     assert (found.features, found.head) == (Point("layer4"), "fc")
     assert [block.name for block in found.blocks] == ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
-    assert set(found.blocks[2].writers) == {"layer2.0.conv2", "layer2.0.downsample.0"}
-    assert set(found.blocks[2].readers) == {"layer3.0.conv1", "layer3.0.downsample.0"}
+    assert set(found.blocks[2].producers) == {"layer2.0.conv2", "layer2.0.downsample.0"}
+    assert set(found.blocks[2].consumers) == {"layer3.0.conv1", "layer3.0.downsample.0"}
     assert found.sums["layer2.0.conv2"] == Sum(2, 0, "layer2.0.bn2")
     assert found.sums["layer2.0.downsample.0"] == Sum(2, 1, "layer2.0.downsample.1")
 

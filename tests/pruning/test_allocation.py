@@ -13,7 +13,7 @@ from edgeoe.pruning.groups import Group
 def group(width: int, *, rows: int = 1, name: str = "a") -> Group:
     """A group of `width` channels, each of so many rows of its layer."""
     spread = tuple(tuple(range(at * rows, (at + 1) * rows)) for at in range(width))
-    return Group(name, tuple(range(width)), writers={name: spread})
+    return Group(name, tuple(range(width)), producers={name: spread})
 
 
 @pytest.mark.parametrize(

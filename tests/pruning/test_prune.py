@@ -88,8 +88,8 @@ def test_the_channels_with_the_least_l1_norm_go(network: Network, pruned: Prune)
     """Over the layer that makes a channel and the layer that reads it, which weigh the same."""
     chain, made = network("chain"), pruned("chain")
     assert set(made.removed) == {"0.0", "2.0", "4.0"}
-    for layer, reader in (("0.0", "2.0"), ("2.0", "4.0"), ("4.0", "8")):
-        weight, read = chain.state_dict()[f"{layer}.weight"], chain.state_dict()[f"{reader}.weight"]
+    for layer, consumer in (("0.0", "2.0"), ("2.0", "4.0"), ("4.0", "8")):
+        weight, read = chain.state_dict()[f"{layer}.weight"], chain.state_dict()[f"{consumer}.weight"]
         norms = weight.abs().flatten(1).sum(1) + read.abs().transpose(0, 1).flatten(1).sum(1)
         least = norms.argsort()[: len(made.removed[layer])]
         assert set(made.removed[layer]) == set(least.tolist())

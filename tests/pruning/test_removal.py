@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from edgeoe.pruning.removal import without_channels
 
-# The law that pruning rests on: removing a channel does what silencing it does. It is checked here without the
-# code under test: after which modules a layer's channels have to be silenced was found by reading the networks.
+# The law that pruning rests on: removing a channel does what zeroing it does. It is checked here without the
+# code under test: after which modules a layer's channels have to be zeroed was found by reading the networks.
 
-SILENCED_AFTER: dict[str, dict[str, Any]] = {
+ZEROED_AFTER: dict[str, dict[str, Any]] = {
     "chain": {"0.0": ["0.1"], "2.0": ["2.1"], "4.0": ["4.1"]},
     "residual": {
         **{name: ["wide.1", "depthwise.1"] for name in ("wide.0", "depthwise.0", "excite.expand")},  # one group
@@ -34,14 +34,14 @@ STREAMS = [  # of resnet18: one sum runs through each of these
 for stream in STREAMS:
     for normalisation in stream:
         layer = normalisation.replace("bn", "conv").replace("downsample.1", "downsample.0")
-        SILENCED_AFTER["torchvision:resnet18"][layer] = stream
+        ZEROED_AFTER["torchvision:resnet18"][layer] = stream
 
 
-def silence(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) -> list[str]:
+def zero_outputs(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) -> list[str]:
     """Let the outputs of `removed` be zeros from now on; the modules where that was done."""
     places = []
     for layer, channels in removed.items():
-        for entry in SILENCED_AFTER[name][layer]:
+        for entry in ZEROED_AFTER[name][layer]:
             place, shift = entry if isinstance(entry, tuple) else (entry, 0)
             indices = [channel + shift for channel in channels]
 
@@ -55,14 +55,14 @@ def silence(model: nn.Module, name: str, removed: dict[str, tuple[int, ...]]) ->
     return places
 
 
-@pytest.mark.parametrize("name", list(SILENCED_AFTER))
-def test_removing_channels_does_what_silencing_them_does(
+@pytest.mark.parametrize("name", list(ZEROED_AFTER))
+def test_removing_channels_does_what_zeroing_them_does(
     name: str, network: Network, pruned: Prune, shape_of: ShapeOf
 ) -> None:
     made, teacher, x = pruned(name), network(name), images(shape_of(name))
     before = teacher(x)
-    places = silence(teacher, name, made.removed)
-    assert len(places) == len(set(places)) > 0, "no place is silenced twice"
+    places = zero_outputs(teacher, name, made.removed)
+    assert len(places) == len(set(places)) > 0, "no place is zeroed twice"
     expected = teacher(x)
     assert not torch.allclose(before, expected, rtol=1e-3), "the channels that went did something"
     assert torch.allclose(made.model(x), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
@@ -91,9 +91,9 @@ def test_what_a_cut_takes_from_each_layer_is_where_the_group_says(
         if isinstance(module, (nn.Conv2d, nn.Linear))
     }
     for group, channels in made.removed.items():
-        for layer, spread in groups[group].writers.items():
+        for layer, spread in groups[group].producers.items():
             shapes[layer][0] -= sum(len(spread[channel]) for channel in channels)
-        for layer, spread in groups[group].readers.items():
+        for layer, spread in groups[group].consumers.items():
             shapes[layer][1] -= sum(len(spread[channel]) for channel in channels)
     student = {layer: list(made.model.get_submodule(layer).weight.shape[:2]) for layer in shapes}
     assert student == shapes

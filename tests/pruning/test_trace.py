@@ -1019,7 +1019,7 @@ STEPS = st.lists(
 )
 
 
-def silenced(model: nn.Module, groups: list[Group], removed: dict[str, tuple[int, ...]]) -> nn.Module:
+def zeroed(model: nn.Module, groups: list[Group], removed: dict[str, tuple[int, ...]]) -> nn.Module:
     """A copy in which all that these channels are made of is zero."""
     copied = copy.deepcopy(model)
     for group in groups:
@@ -1045,7 +1045,7 @@ def test_any_channels_of_any_network_may_go(steps: list[tuple[str, int, int, int
     groups = prunable_groups(model, shape=(3, 5, 5))
     allowed = {"", OUTPUTS, "they all depend on each other"}
     if "shuffle" in {kind for kind, *_ in steps}:  # whether its rows or its columns may go, nothing says
-        allowed.add("removing them is not the same as silencing them")
+        allowed.add("removing them is not the same as zeroing them")
     assert {group.refused for group in groups} <= allowed
     drawn = {
         group.name: tuple(rng.sample(group.order, rng.randint(1, len(group.order) - 1)))
@@ -1054,7 +1054,7 @@ def test_any_channels_of_any_network_may_go(steps: list[tuple[str, int, int, int
     }
     for removed in ([drawn] if len(drawn) > 1 else []) + [{name: channels} for name, channels in drawn.items()]:
         student = without_channels(model, groups, removed)
-        expected = silenced(model, groups, removed)(x)
+        expected = zeroed(model, groups, removed)(x)
         torch.testing.assert_close(student(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
         again = copy.deepcopy(model)
         apply_plan(again, plan_between(model, student))

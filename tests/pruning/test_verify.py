@@ -19,21 +19,21 @@ def each(*channels: int) -> tuple[tuple[int, ...], ...]:
 
 
 def test_a_group_knows_who_makes_and_who_reads_its_channels(network: Network) -> None:
-    found = {frozenset(group.writers): group for group in groups_of(network("stages")).values()}
+    found = {frozenset(group.producers): group for group in groups_of(network("stages")).values()}
     stream = found[frozenset({"stem.0", "early.0.two.0", "early.1.two.0"})]
-    assert set(stream.writers.values()) == {each(*range(8))}
-    assert dict(stream.readers) == {name: each(*range(8)) for name in ("early.0.one.0", "early.1.one.0", "down.0")}
+    assert set(stream.producers.values()) == {each(*range(8))}
+    assert dict(stream.consumers) == {name: each(*range(8)) for name in ("early.0.one.0", "early.1.one.0", "down.0")}
     last = found[frozenset({"down.0", "late.0.two.0", "late.1.two.0"})]
-    assert dict(last.readers) == {name: each(*range(16)) for name in ("late.0.one.0", "late.1.one.0", "head")}
+    assert dict(last.consumers) == {name: each(*range(16)) for name in ("late.0.one.0", "late.1.one.0", "head")}
     inner = found[frozenset({"late.1.one.0"})]
-    assert dict(inner.readers) == {"late.1.two.0": each(*range(16))}
-    assert not found[frozenset({"head"})].readers
+    assert dict(inner.consumers) == {"late.1.two.0": each(*range(16))}
+    assert not found[frozenset({"head"})].consumers
 
 
 def test_a_map_that_is_flattened_gives_its_reader_many_inputs_a_channel() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-    assert groups_of(model.eval())["0"].readers == {"4": tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(4))}
+    assert groups_of(model.eval())["0"].consumers == {"4": tuple(tuple(range(4 * c, 4 * c + 4)) for c in range(4))}
 
 
 def test_norms_are_shares_of_their_groups_mean(network: Network) -> None:
@@ -142,10 +142,10 @@ def test_heads_go_and_are_counted() -> None:
     assert student[1].heads == 4
     assert student[1].qkv.out_features == 48
     assert student[1].proj.in_features == 16
-    silenced = copy.deepcopy(model)
+    zeroed = copy.deepcopy(model)
     for head in (0, 4):
-        silenced[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
-    torch.testing.assert_close(student(images()), silenced(images()))
+        zeroed[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
+    torch.testing.assert_close(student(images()), zeroed(images()))
 
 
 def test_a_number_of_the_network_that_is_as_large_as_its_heads_is_not_taken_for_them() -> None:

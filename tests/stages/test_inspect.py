@@ -66,7 +66,7 @@ def test_shares_are_what_a_network_without_half_of_the_channels_lacks(
 def test_a_group_names_all_that_is_tied(look: Look) -> None:
     (wide,) = (group for group in look("residual").groups if group.name == "wide.0")
     assert set(wide.layers) == {"wide.0", "depthwise.0", "excite.expand"}
-    assert set(wide.readers) == {"excite.squeeze", "narrow.0"}
+    assert set(wide.consumers) == {"excite.squeeze", "narrow.0"}
     assert (wide.channels, wide.units, wide.refused) == (16, 16, "")
 
 
