@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from edgeoe.models.observation import Point
+from edgeoe.models.observation import HookPoint
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress
 from edgeoe.pruning.prune import Pruned
@@ -52,7 +52,7 @@ class TrainingTask:
     distance: Callable[[View, View], Tensor]
     lr: float
     max_steps: int
-    watch: tuple[Point, ...] = ()
+    watch: tuple[HookPoint, ...] = ()
     label_weight: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 1e-4

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
-from edgeoe.models.reconstruction import measure_costs
+from edgeoe.models.reconstruction import measure_sensitivity
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.allocation import is_met
 from edgeoe.pruning.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, narrow_groups
@@ -125,4 +125,4 @@ def find_groups(
         return groups
     eyes = copy.deepcopy(teacher).to(workbench.device)
     structure = read_structure(eyes, workbench.shape)
-    return tuple(measure_costs(eyes, groups, structure, workbench.rows(), progress=workbench.progress))
+    return tuple(measure_sensitivity(eyes, groups, structure, workbench.rows(), progress=workbench.progress))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgeoe.methods import About, Bench, Compressed, Fit
 from edgeoe.methods.cutting import cut_channels
-from edgeoe.models.observation import Point, look_at, look_at_sum
+from edgeoe.models.observation import HookPoint, capture, capture_sum
 from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.prune import Pruned
@@ -112,10 +112,10 @@ def _output_and_target(
     goes into one, becomes the teacher's."""
     layer, place = student.get_submodule(name), structure.sums.get(name)
     if place is None:
-        (y,), (target,) = look_at(student, x, Point(name)), look_at(teacher, x, Point(name))
+        (y,), (target,) = capture(student, x, HookPoint(name)), capture(teacher, x, HookPoint(name))
         return positions(layer, y), positions(layer, target)[..., kept]
-    y, *own = (positions(layer, t) for t in look_at_sum(student, x, name, place))
-    target, *taught = (positions(layer, t)[..., kept] for t in look_at_sum(teacher, x, name, place))
+    y, *own = (positions(layer, t) for t in capture_sum(student, x, name, place))
+    target, *taught = (positions(layer, t)[..., kept] for t in capture_sum(teacher, x, name, place))
     lacks = taught[1 - place.operand] - own[1 - place.operand]
     gain = norm_gain(student, place.norm, like=y[0, 0])
     usable = gain.abs() > 1e-3 * gain.abs().max()

@@ -15,7 +15,7 @@ from edgeoe.errors import ConfigError, PruningError, TrainingError
 from edgeoe.methods import About, Bench, Compressed, TrainingTask
 from edgeoe.methods.cutting import note_missed
 from edgeoe.methods.mir import feature_distance, mimicking
-from edgeoe.models.observation import look_at
+from edgeoe.models.observation import capture
 from edgeoe.models.reconstruction import Rows, sees_all
 from edgeoe.models.structure import Block, Structure, read_structure
 from edgeoe.pruning.allocation import is_met
@@ -162,7 +162,7 @@ def latency_saved(teacher: nn.Module, blocks: Sequence[Block], workbench: Bench)
 
 @torch.no_grad()
 def _features(model: nn.Module, x: Tensor, structure: Structure) -> Tensor:
-    return look_at(model, x, structure.features)[0]
+    return capture(model, x, structure.features)[0]
 
 
 def _error(student: nn.Module, expected: Sequence[Tensor], rows: Rows, structure: Structure) -> float:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeoe.models.observation import Point, look_at, look_at_sum
+from edgeoe.models.observation import HookPoint, capture, capture_sum
 from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
@@ -25,7 +25,7 @@ __all__ = [
     "draw_places",
     "input_moments",
     "matrix",
-    "measure_costs",
+    "measure_sensitivity",
     "norm_gain",
     "patches",
     "positions",
@@ -185,7 +185,7 @@ class _State:
 
 
 @torch.no_grad()
-def measure_costs(
+def measure_sensitivity(
     teacher: nn.Module,
     groups: Sequence[Group],
     structure: Structure,
@@ -221,7 +221,7 @@ def measure_costs(
                 reason = group.refused or "no layer that can be solved for reads its channels"
                 yield replace(group, refused=reason)
                 continue
-            yield replace(group, cost=spare(problems)[1])
+            yield replace(group, sensitivity=spare(problems)[1])
 
 
 def input_moments(
@@ -233,7 +233,7 @@ def input_moments(
     moments: dict[str, Tensor] = {}
     with progress("Measuring layers", len(rows)) as advance:
         for x, weight in rows:
-            inputs = look_at(model, x, *(Point(name, "input") for name in layers))
+            inputs = capture(model, x, *(HookPoint(name, "input") for name in layers))
             for (name, layer), given in zip(layers.items(), inputs, strict=True):
                 u = patches(layer, given, total=total, generator=generator)
                 share = (weight / (mass * u.shape[1])).sqrt().repeat_interleave(u.shape[1])[:, None]
@@ -252,10 +252,10 @@ def _scale(teacher: nn.Module, structure: Structure, name: str, rows: Rows) -> T
     if name in structure.sums:
         place = structure.sums[name]
         norm = place.norm
-        _, left, right = look_at_sum(teacher, x, name, place)
+        _, left, right = capture_sum(teacher, x, name, place)
         total = positions(layer, left + right)
     else:
-        total = positions(layer, *look_at(teacher, x, Point(name)))
+        total = positions(layer, *capture(teacher, x, HookPoint(name)))
     variance = total.flatten(0, 1).var(0).sum().clamp(min=1e-12)
     gain = norm_gain(teacher, norm, like=total[0, 0])
     return gain.abs() / variance.sqrt()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from edgeoe.errors import PruningError
-from edgeoe.models.observation import ADDITIONS, Point, Sum, tensors_in
+from edgeoe.models.observation import ADDITIONS, HookPoint, ResidualSum, tensors_in
 
 __all__ = ["Block", "Structure", "read_structure"]
 
@@ -55,9 +55,9 @@ class Structure:
 
     layers: tuple[str, ...]
     norms: Mapping[str, str]
-    sums: Mapping[str, Sum]
+    sums: Mapping[str, ResidualSum]
     blocks: tuple[Block, ...]
-    features: Point
+    features: HookPoint
     head: str
 
 
@@ -204,17 +204,17 @@ class _Reader:
             raise PruningError("no single linear layer or convolution makes this teacher's outputs.")
         return self.layer_spans[key]
 
-    def _features(self, head: _Span) -> Point:
+    def _features(self, head: _Span) -> HookPoint:
         key = head.input
         outputs = {span.output: span.module for span in reversed(self.spans) if span.output}  # the outermost wins
         while key is not None and key not in self.layer_spans and not _is_map(self.shapes[key]):
             op = self.made_by.get(key)
             key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
         if key is not None and _is_map(self.shapes[key]) and key in outputs:
-            return Point(outputs[key])
-        return Point(head.module, "input")
+            return HookPoint(outputs[key])
+        return HookPoint(head.module, "input")
 
-    def _sums(self) -> Iterator[tuple[str, Sum]]:
+    def _sums(self) -> Iterator[tuple[str, ResidualSum]]:
         additions = [op for op in self.ops if op.name in ADDITIONS or op.name == _SCALED]
         for index, op in enumerate(additions):
             if op.name == _SCALED or len(op.inputs) != 2 or self.shapes[op.inputs[0]] != self.shapes[op.inputs[1]]:
@@ -222,7 +222,7 @@ class _Reader:
             for operand, key in enumerate(op.inputs):
                 found = self._layer_behind(key)
                 if found is not None:
-                    yield found[0], Sum(index, operand, found[1])
+                    yield found[0], ResidualSum(index, operand, found[1])
 
     def _layer_behind(self, key: _Key) -> tuple[str, str | None] | None:
         """The layer, and the batch norm after it, whose output is `key`; None if anything else lies between."""

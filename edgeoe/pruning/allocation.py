@@ -58,12 +58,12 @@ def prunable_units(
 def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bool, below: bool) -> Iterator[Unit]:
     for group in groups:
         steps = [] if group.refused else list(_steps(group, multiple, below=below))
-        if group.cost and steps:
+        if group.sensitivity and steps:
             first = steps[0][1]
             saved = max(1e-9, 1 - share({group.name: first})) / len(first)
             rank, start = 0.0, 0
             for edge, channels in steps:
-                rank = max(rank, sum(group.cost[start:edge]) / len(channels) / saved)
+                rank = max(rank, sum(group.sensitivity[start:edge]) / len(channels) / saved)
                 start = edge
                 yield Unit(rank, group.name, channels)
         elif compete:

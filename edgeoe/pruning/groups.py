@@ -1,4 +1,4 @@
-"""Groups of channels that go together."""
+"""Groups of coupled channels: what pruning removes together, and which of it the user wants pruned."""
 
 from __future__ import annotations
 
@@ -6,45 +6,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
-from edgeoe.pruning.trace import Fix, Slot
+from edgeoe.pruning.slots import SizeAttribute, Slot
 
-__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "Group", "Spread", "narrow_groups"]
+__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "ChannelIndices", "Group", "narrow_groups"]
 
 FIRST_STAYS = "the first layer stays as it is unless --include names it"
 NOT_INCLUDED = "--include does not name it"
 EXCLUDED = "--exclude names it"
 
-Spread = Mapping[str, tuple[tuple[int, ...], ...]]  # layer -> for each channel of a group, its indices in that layer
+ChannelIndices = Mapping[str, tuple[tuple[int, ...], ...]]  # layer -> for each unit of a group, its channels there
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Channels that are alike, each with all that goes with it: named by the first layer that makes them.
+    """Coupled channels, in units that can be pruned independently of each other.
 
-    A channel of a group may be several in a layer: a head of attention, a group of a grouped convolution.
-    order: channel indices in the order in which they should go, least L1 norm first.
-    refused: why they must stay; empty if they may go. producers: layers that make them, and where in their
-    outputs; consumers: layers that take them in, and where. slots: every tensor that holds them, and where.
-    fixes: attributes that count them. norms: L1 norms in that order, as shares of their mean. cost: error that each
-    further channel of `order` adds when it goes; empty if nobody measured it.
+    A unit is the smallest prunable unit: one channel of each layer, or several (the channels of an attention head, of
+    a group of a grouped convolution).
+
+    name: the first layer that produces the channels, with a number where it produces several groups.
+    order: units in the order in which they are pruned, least L1 norm first.
+    refused: why the group can't be pruned; empty if it can.
+    producers: layers that output the channels, and which of their outputs belong to each unit.
+    consumers: layers that take the channels as inputs, and which of their inputs belong to each unit.
+    slots: every tensor axis that holds the channels, and which indices belong to each unit.
+    attributes: module attributes that count the channels.
+    norms: L1 norms in the order of `order`, as shares of their mean.
+    sensitivity: error that each further unit of `order` adds when it is pruned; empty if it was not measured.
     """
 
     name: str
     order: tuple[int, ...]
     refused: str = ""
-    producers: Spread = field(default_factory=dict)
-    consumers: Spread = field(default_factory=dict)
+    producers: ChannelIndices = field(default_factory=dict)
+    consumers: ChannelIndices = field(default_factory=dict)
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    fixes: tuple[Fix, ...] = ()
+    attributes: tuple[SizeAttribute, ...] = ()
     norms: tuple[float, ...] = ()
-    cost: tuple[float, ...] = ()
+    sensitivity: tuple[float, ...] = ()
 
 
 def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Group]:
-    """`groups`, those refused that the user does not want pruned.
+    """`groups`, with those refused that the user does not want pruned.
 
-    include, exclude: globs over the names of the layers that make a group's channels. Without `include`, what the
-    first layer makes stays.
+    include: globs over the names of producers; empty takes all but the groups of the first layer.
+    exclude: globs over the names of producers, stronger than `include`.
     """
     narrowed, first = [], None
     for group in groups:

@@ -17,7 +17,7 @@ from edgeoe.pruning.allocation import Cut, is_met, nearest_cut, prunable_units
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.trace import decomposed
+from edgeoe.pruning.trace import unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 
 __all__ = [
@@ -59,7 +59,7 @@ class Pruned:
 def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of convolutions, matrix products and attention for one image (C, H, W)."""
     device = next(model.parameters()).device
-    with decomposed(), FlopCounterMode(display=False) as counter:
+    with unfused_attention(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape, device=device))
     return int(counter.get_total_flops()) // 2
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.pruning.groups import Group
-from edgeoe.pruning.trace import Slot
+from edgeoe.pruning.slots import Slot
 
 __all__ = ["is_counted", "without_caches", "without_channels"]
 
@@ -26,7 +26,7 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
             continue
         for slot, rows in group.slots.items():
             gone.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
-        for name, attribute, each in group.fixes:
+        for name, attribute, each in group.attributes:
             _lower(student.get_submodule(name), attribute, each * len(channels))
     for slot, indices in gone.items():
         _cut(student.get_submodule(slot.module), slot, indices)

@@ -1,4 +1,4 @@
-"""Names of channels, and tensors of them in the place of numbers."""
+"""Union-find over channel labels that are stored in tensors."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-__all__ = ["Names", "leading", "narrowed"]
+__all__ = ["UnionFind", "leading", "narrowed"]
 
 
-class Names:
-    """Names are whole numbers, kept as doubles since every function moves those. 0 is no name."""
+class UnionFind:
+    """Disjoint sets of labels.
+
+    Labels are positive integers, stored as float64 since every tensor function moves those; 0 is no label.
+    """
 
     def __init__(self) -> None:
         self._root: NDArray[np.int64] = np.zeros(1, np.int64)
-        self.frozen: dict[int, str] = {}
+        self._refused: dict[int, str] = {}
 
     def new(self, count: int) -> Tensor:
-        """`count` names (count,) that nothing bears yet."""
+        """`count` new labels (count,), each a set of its own."""
         start = len(self._root)
         fresh = np.arange(start, start + count)
         self._root = np.concatenate([self._root, fresh])
         return torch.from_numpy(fresh.astype(np.float64))
 
-    def find(self, names: Tensor) -> Tensor:
-        """The same names, written alike where they have been united."""
-        return torch.from_numpy(self._root)[names.long()].double()
+    def find(self, labels: Tensor) -> Tensor:
+        """The representative of each label's set, in the shape of `labels`."""
+        return torch.from_numpy(self._root)[labels.long()].double()
 
-    def unite(self, a: Tensor, b: Tensor) -> None:
-        """Each of `a` with its partner in `b`, of the same shape; no name unites with nothing."""
+    def union(self, a: Tensor, b: Tensor) -> None:
+        """Unite the set of each label in `a` with that of its partner in `b`, of the same shape; 0 unites nothing."""
         left, right = (self._root[t.reshape(-1).long().numpy()] for t in (a, b))
         real = (left != right) & (left > 0) & (right > 0)
         if not real.any():
@@ -47,45 +50,45 @@ class Names:
         table[nodes] = nodes[first[component]]
         self._root = table[self._root]
 
-    def along(self, names: Tensor, axes: Sequence[int]) -> Tensor:
-        """One name for each place along `axes`: what the others hold there is united."""
-        axes = [axis % names.dim() for axis in axes]
-        kept = [names.shape[axis] for axis in axes]
-        found = self.find(leading(names, axes).reshape(*kept, -1))
-        highest = found.amax(-1)
-        odd = (found != highest[..., None]) & (found != 0)
+    def union_along(self, labels: Tensor, axes: Sequence[int]) -> Tensor:
+        """Unite the labels that share an index along `axes`. Returns one label for each index."""
+        axes = [axis % labels.dim() for axis in axes]
+        kept = [labels.shape[axis] for axis in axes]
+        roots = self.find(leading(labels, axes).reshape(*kept, -1))
+        highest = roots.amax(-1)
+        odd = (roots != highest[..., None]) & (roots != 0)
         if odd.any():
-            self.unite(highest[..., None].expand_as(found)[odd], found[odd])
+            self.union(highest[..., None].expand_as(roots)[odd], roots[odd])
         return highest
 
-    def vary(self, names: Tensor, axes: Iterable[int]) -> bool:
-        """Whether different names stand side by side along `axes`; places without a name don't count."""
-        axes = [axis % names.dim() for axis in axes]
+    def varies(self, labels: Tensor, axes: Iterable[int]) -> bool:
+        """Whether labels of different sets lie side by side along `axes`; zeros don't count."""
+        axes = [axis % labels.dim() for axis in axes]
         if not axes:
             return False
-        found = self.find(narrowed(names, [a for a in range(names.dim()) if a not in axes]))
-        highest = found.amax(axes, keepdim=True)
-        return bool(((found != highest) & (found != 0)).any())
+        roots = self.find(narrowed(labels, [a for a in range(labels.dim()) if a not in axes]))
+        highest = roots.amax(axes, keepdim=True)
+        return bool(((roots != highest) & (roots != 0)).any())
 
-    def freeze(self, names: Tensor, reason: str) -> None:
-        """What bears one of `names`, or is united with one, stays for that reason; the first one given holds."""
-        for name in torch.unique(names).tolist():
-            self.frozen.setdefault(int(name), reason)
+    def refuse(self, labels: Tensor, reason: str) -> None:
+        """Mark the sets of `labels` as not prunable, also after later unions; the first reason of a label holds."""
+        for label in torch.unique(labels).tolist():
+            self._refused.setdefault(int(label), reason)
 
     def reasons(self) -> dict[int, str]:
-        """Why what bears a name stays, by names as `find` writes them."""
-        return {int(self._root[name]): reason for name, reason in reversed(self.frozen.items()) if name}
+        """{representative: reason} of every refused set; of several reasons the first holds."""
+        return {int(self._root[label]): reason for label, reason in reversed(self._refused.items()) if label}
 
 
-def leading(names: Tensor, axes: Sequence[int]) -> Tensor:
-    """`names` with `axes` first, at one place of those others along which it was only expanded."""
-    axes = [axis % names.dim() for axis in axes]
-    return narrowed(names, set(range(names.dim())) - set(axes)).movedim(axes, list(range(len(axes))))
+def leading(labels: Tensor, axes: Sequence[int]) -> Tensor:
+    """`labels` with `axes` first; other axes along which they were only expanded have length 1."""
+    axes = [axis % labels.dim() for axis in axes]
+    return narrowed(labels, set(range(labels.dim())) - set(axes)).movedim(axes, list(range(len(axes))))
 
 
-def narrowed(names: Tensor, axes: Iterable[int]) -> Tensor:
-    """`names` at the first place of those `axes` along which it was only expanded."""
+def narrowed(labels: Tensor, axes: Iterable[int]) -> Tensor:
+    """`labels` with length 1 along those of `axes` along which they were only expanded."""
     for axis in axes:
-        if names.stride(axis) == 0 and names.shape[axis] > 1:
-            names = names.narrow(axis, 0, 1)
-    return names
+        if labels.stride(axis) == 0 and labels.shape[axis] > 1:
+            labels = labels.narrow(axis, 0, 1)
+    return labels

@@ -1,8 +1,7 @@
-"""Which channels of a network can go.
+"""Groups of channels that can be pruned: traced from a forward pass, then verified.
 
-Which of them go together is read from a forward pass (`models/channels.py`) and then *verified*: a network without them
-must compute what the network computes in which they are zeroed. Where it does not (a forward that counts its channels
-in a way that no rule knows) they stay, and the result says why.
+A network without channels must compute what the network computes with their weights zeroed. Where it does not (a
+forward that counts its channels in a way that no rule knows), the group is refused with the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +21,8 @@ from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import is_counted, without_caches, without_channels
-from edgeoe.pruning.trace import Fix, Tied, decomposed, read_channels
+from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
+from edgeoe.pruning.trace import trace_channels, unfused_attention
 
 __all__ = ["prunable_groups"]
 
@@ -31,37 +31,38 @@ _NUMBER = re.compile(r"\d+")
 
 
 def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent) -> list[Group]:
-    """Every group of tied channels, in the order of the layers, verified or refused with the reason.
+    """Every group of coupled channels, in the order of the layers, verified or refused with the reason.
 
-    Raises PruningError if the forward can't be read.
+    teacher: in eval mode.
+    shape: (C, H, W) of an image.
+    Raises PruningError if the forward pass can't be traced.
     """
     try:
-        tied = read_channels(without_caches(copy.deepcopy(teacher)), _example(shape))
+        coupled = trace_channels(without_caches(copy.deepcopy(teacher)), _example(shape))
     except Exception as reason:
         pass_on_out_of_memory(reason)
         raise PruningError(
             f"the teacher's layers can't be traced: {type(reason).__name__}: {first_line(reason)}"
         ) from reason
-    groups = _named(_group(teacher, one) for one in tied)
+    groups = _named(_group(teacher, channels) for channels in coupled)
     return _Verification(teacher, shape, progress).verify(groups)
 
 
 def _named(groups: Iterable[Group]) -> list[Group]:
-    """A name for each: that of its first layer, with a number where one makes several groups."""
-    found: list[Group] = []
-    seen: dict[str, int] = {}
+    """`groups` under unique names: a layer that produces several groups gets a number from the second on."""
+    named: list[Group] = []
+    counts: dict[str, int] = {}
     for group in groups:
-        seen[group.name] = seen.get(group.name, 0) + 1
-        again = seen[group.name]
-        found.append(group if again == 1 else replace(group, name=f"{group.name}#{again}"))
-    return found
+        counts[group.name] = number = counts.get(group.name, 0) + 1
+        named.append(group if number == 1 else replace(group, name=f"{group.name}#{number}"))
+    return named
 
 
-def _group(teacher: nn.Module, tied: Tied) -> Group:
+def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
     producers: dict[str, tuple[tuple[int, ...], ...]] = {}
     consumers: dict[str, tuple[tuple[int, ...], ...]] = {}
     norms = []
-    for slot, rows in tied.slots.items():
+    for slot, rows in channels.slots.items():
         module = teacher.get_submodule(slot.module)
         if slot.tensor.endswith("weight") and slot.axis < 2 and getattr(module, slot.tensor).dim() > 1:
             (consumers if slot.axis else producers)[slot.module] = rows
@@ -73,19 +74,19 @@ def _group(teacher: nn.Module, tied: Tied) -> Group:
     return Group(
         name=next(iter(producers)),
         order=tuple(order.tolist()),
-        refused=tied.refused,
+        refused=channels.refused,
         producers=producers,
         consumers=consumers,
-        slots=tied.slots,
-        fixes=tied.fixes,
+        slots=channels.slots,
+        attributes=channels.attributes,
         norms=tuple(relative.tolist()),
     )
 
 
 class _Verification:
-    """Takes a quarter of their channels out of all groups of a kind at once and, where that fails, of ever fewer.
+    """Removes a quarter of the channels of all groups of a kind at once and, where that fails, of ever fewer groups.
 
-    A kind are groups of layers that are called alike but for numbers, as in the blocks of a stage.
+    Groups are of one kind if their layers have the same names but for numbers, as in the blocks of a stage.
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
@@ -110,11 +111,14 @@ class _Verification:
         return self.verdicts.get(group.name, group)
 
     def _settle(self, groups: list[Group]) -> None:
-        """Find which of `groups` may go, as if no others did."""
+        """Find which of `groups` can be pruned while no others are, by bisection."""
         guesses = [self._guesses(group) for group in groups]
         reasons = []
         for turn in range(max(map(len, guesses))):
-            tried = [replace(g, fixes=own[min(turn, len(own) - 1)]) for g, own in zip(groups, guesses, strict=True)]
+            tried = [
+                replace(group, attributes=sets[min(turn, len(sets) - 1)])
+                for group, sets in zip(groups, guesses, strict=True)
+            ]
             reasons.append(self._failure(tried))
             if not reasons[-1]:
                 self._note(tried)
@@ -130,10 +134,10 @@ class _Verification:
             self._note([replace(groups[0], refused=first)])
 
     def _fails(self, group: Group) -> bool:
-        return all(self._failure([replace(group, fixes=fixes)]) for fixes in self._guesses(group))
+        return all(self._failure([replace(group, attributes=guess)]) for guess in self._guesses(group))
 
     def _settle_together(self, kinds: list[list[Group]]) -> None:
-        """Refuse the kinds that only go without others."""
+        """Refuse the kinds that can't be pruned beside others."""
         together: list[Group] = []
         if not (reason := self._failure([group for kind in kinds for group in kind])):
             return
@@ -149,43 +153,55 @@ class _Verification:
             if not again:
                 self._advance()
 
-    def _guesses(self, group: Group) -> list[tuple[Fix, ...]]:
-        """Attributes of the modules around a group's layers that may count its channels: all of them, none, those
-        that are as many as its channels, and those that are as many as an axis is long."""
-        certain = {(fix.module, fix.attribute) for fix in group.fixes}
-        owners = {slot.module for slot in group.slots}
-        above = {".".join(parts[:n]) for owner in owners if (parts := owner.split(".")) for n in range(len(parts))}
+    def _guesses(self, group: Group) -> list[tuple[SizeAttribute, ...]]:
+        """Sets of attributes that may count the channels of `group`, likely ones first.
+
+        Tried are all candidates, none, those that count units, and those that count indices of an axis: first only
+        attributes of the block that holds all of the group's layers, and integers before items of tuples.
+        """
+        per_unit, per_axis = self._candidates(group)
+        block, guesses = _common_parent({slot.module for slot in group.slots}), []
+        for nearby in (True, False):
+            for in_tuples in (False, True):
+                units, indices = (
+                    [
+                        candidate
+                        for candidate in candidates
+                        if (in_tuples or "." not in candidate.attribute)
+                        and (not nearby or f"{candidate.module}.".startswith(block))
+                    ]
+                    for candidates in (per_unit, per_axis)
+                )
+                guesses += [(*group.attributes, *extra) for extra in ([*units, *indices], [], units, indices)]
+        return list(dict.fromkeys(guesses))
+
+    def _candidates(self, group: Group) -> tuple[list[SizeAttribute], list[SizeAttribute]]:
+        """Attributes, of the group's layers and all modules above them, that equal its number of units, and those
+        that equal the length of an axis that holds its channels."""
+        certain = {(known.module, known.attribute) for known in group.attributes}
+        layers = {slot.module for slot in group.slots}
+        above = {".".join(parts[:n]) for layer in layers if (parts := layer.split(".")) for n in range(len(parts))}
         lengths = {
-            getattr(self.model.get_submodule(s.module), s.tensor).shape[s.axis]: len(rows[0])
-            for s, rows in group.slots.items()
+            getattr(self.model.get_submodule(slot.module), slot.tensor).shape[slot.axis]: len(rows[0])
+            for slot, rows in group.slots.items()
         }
-        units, sizes = [], []
-        for name in sorted(above | owners):
+        per_unit, per_axis = [], []
+        for name in sorted(above | layers):
             module = self.model.get_submodule(name)
-            for attribute, value in _numbers(module):
+            for attribute, value in _integers(module):
                 if (name, attribute) in certain or is_counted(module, attribute):
                     continue
                 if value == len(group.order) and value not in lengths:
-                    units.append(Fix(name, attribute, 1))
+                    per_unit.append(SizeAttribute(name, attribute, 1))
                 elif value in lengths:
-                    sizes.append(Fix(name, attribute, lengths[value]))
-        home, guesses = _common(owners), []
-        for near in (True, False):
-            for tuples in (False, True):
-                own, other = (
-                    [
-                        fix
-                        for fix in fixes
-                        if (tuples or "." not in fix.attribute) and (not near or f"{fix.module}.".startswith(home))
-                    ]
-                    for fixes in (units, sizes)
-                )
-                guesses += [(*group.fixes, *extra) for extra in ([*own, *other], [], own, other)]
-        return list(dict.fromkeys(guesses))
+                    per_axis.append(SizeAttribute(name, attribute, lengths[value]))
+        return per_unit, per_axis
 
     def _failure(self, groups: Sequence[Group]) -> str:
-        """Why channels of `groups` can't go; "" if removing them equals zeroing them, if need be in doubles, since
-        a deep network may blow rounding up."""
+        """Why channels of `groups` can't be pruned; "" if removing them equals zeroing them.
+
+        Where float32 differs, float64 decides: a deep network may amplify rounding errors.
+        """
         reason = self._difference(groups, self.model, self.images)
         if reason != _DIFFERS:
             return reason
@@ -199,32 +215,32 @@ class _Verification:
         for group in groups:
             for slot, rows in group.slots.items():
                 tensor = getattr(zeroed.get_submodule(slot.module), slot.tensor)
-                lost = torch.tensor([index for channel in removed[group.name] for index in rows[channel]])
-                tensor.data.index_fill_(slot.axis, lost, 0.0)
-        with decomposed(), _Unscaled():  # type: ignore[no-untyped-call]
+                indices = torch.tensor([index for channel in removed[group.name] for index in rows[channel]])
+                tensor.data.index_fill_(slot.axis, indices, 0.0)
+        with unfused_attention(), _WidthInvariant():  # type: ignore[no-untyped-call]
             expected = zeroed(images)
             del zeroed
             try:
-                got = without_channels(model, groups, removed)(images)
+                outputs = without_channels(model, groups, removed)(images)
             except Exception as reason:
                 pass_on_out_of_memory(reason)
                 return f"the network fails without them ({type(reason).__name__}: {first_line(reason)})"
-        if got.shape != expected.shape:
+        if outputs.shape != expected.shape:
             return "they are the network's outputs"
-        if not torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
+        if not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
             return _DIFFERS
         return ""
 
 
-def _common(modules: Iterable[str]) -> str:
-    """What the names of all those modules begin with, with a dot at its end; "" if that is the whole network."""
+def _common_parent(modules: Iterable[str]) -> str:
+    """The longest common prefix of the modules' parents, with a dot at its end; "" if that is the whole network."""
     paths = [name.split(".") for name in modules]
     shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths)))  # noqa: B905
     return "".join(f"{parts[0]}." for parts in shared)
 
 
-def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
-    """Whole numbers that a module keeps, also in tuples: ("shape.0", 64)."""
+def _integers(module: nn.Module) -> Iterator[tuple[str, int]]:
+    """(attribute, value) of the integers that a module holds, also in tuples: ("shape.0", 64)."""
     for attribute, value in vars(module).items():
         if type(value) is int:
             yield attribute, value
@@ -233,8 +249,10 @@ def _numbers(module: nn.Module) -> Iterator[tuple[str, int]]:
 
 
 def _randomised(teacher: nn.Module) -> nn.Module:
-    """A copy in which no tensor is all of one value, so that none hides what others do: fresh networks scale whole
-    branches by zero."""
+    """A copy with random values in place of every constant tensor.
+
+    Freshly initialised networks scale whole branches by zero, which would hide differences in them.
+    """
     model = without_caches(copy.deepcopy(teacher)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -248,9 +266,11 @@ def _example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
     return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0))
 
 
-class _Unscaled(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What depends on how many channels there are is replaced by what silent ones do not change: layer norms divide
-    by a length instead of a mean square, means become sums, and weights are not standardised."""
+class _WidthInvariant(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Replaces operators whose result depends on the number of channels by ones that zeroed channels don't change.
+
+    Layer norms divide by a length instead of a mean square, means become sums, and weights are not standardised.
+    """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[-1]

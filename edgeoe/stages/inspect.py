@@ -20,7 +20,8 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group, narrow_groups
 from edgeoe.pruning.prune import count_macs, count_params, drop_blocks
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.trace import Slot, decomposed
+from edgeoe.pruning.slots import Slot
+from edgeoe.pruning.trace import unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
 from edgeoe.settings import PreprocessSettings, Weights
@@ -245,7 +246,7 @@ def _block_kind(block: nn.Module) -> object:
 @torch.no_grad()
 def _macs_of_modules(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """The MACs of each module that is called, by name, those of its children included."""
-    with decomposed(), FlopCounterMode(display=False) as counter:
+    with unfused_attention(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, *shape, device=next(model.parameters()).device))
     return {
         name.partition(".")[2]: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()

@@ -232,7 +232,7 @@ def test_measured_widths_are_not_the_same_share_everywhere(
     made = compressed(method, network("stages"), asked, oe=True).pruned
     assert made.macs_kept == pytest.approx(0.6, rel=0.02)
     groups = {group.name: group for group in made.groups if not group.refused}
-    assert all(len(group.cost) == len(group.order) - 1 for group in groups.values())
+    assert all(len(group.sensitivity) == len(group.order) - 1 for group in groups.values())
     shares = [len(made.removed.get(name, ())) / len(group.order) for name, group in groups.items()]
     assert max(shares) - min(shares) > 1 / 8
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgeoe.methods import cross_distillation
 from edgeoe.methods.cross_distillation import CrossDistillation, choose_channels, cross_moments
 from edgeoe.methods.cutting import cut_channels
-from edgeoe.models.observation import Point, look_at
+from edgeoe.models.observation import HookPoint, capture
 from edgeoe.models.reconstruction import columns, input_moments, matrix
 from edgeoe.pruning.prune import drop_channels
 from edgeoe.settings import CompressSettings
@@ -170,7 +170,7 @@ def test_solving_beats_leaving_the_weights_as_they_were(network: Network, still:
     made = CrossDistillation(asked).compress(teacher, bench).pruned
     plain = drop_channels(teacher, made.groups, made.removed, shape=SHAPE)
     with torch.no_grad():
-        expected = look_at(teacher, bench.x, Point("head"))[0]
+        expected = capture(teacher, bench.x, HookPoint("head"))[0]
         after, before = (float((model(bench.x) - expected).square().mean()) for model in (made.model, plain.model))
     assert after < 0.8 * before
 

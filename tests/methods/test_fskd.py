@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeoe.methods.cutting import cut_channels
 from edgeoe.methods.fskd import FSKD, kept_outputs, solve_layer
-from edgeoe.models.observation import Point, look_at, look_at_sum
+from edgeoe.models.observation import HookPoint, capture, capture_sum
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.prune import Pruned, drop_channels
 from edgeoe.pruning.verify import prunable_groups
@@ -44,10 +44,10 @@ def mean_square(difference: Tensor, weights: Tensor) -> float:
 def test_solving_brings_a_layer_nearer_to_the_teachers(network: Network, still: Any) -> None:
     teacher, bench = network("chain"), still()
     student = cut(teacher, "0.0", (1, 4, 6)).model
-    target = look_at(teacher, bench.x, Point("2.1"))[0]
+    target = capture(teacher, bench.x, HookPoint("2.1"))[0]
 
     def distance() -> float:
-        return mean_square(look_at(student, bench.x, Point("2.1"))[0] - target, bench.weights)
+        return mean_square(capture(student, bench.x, HookPoint("2.1"))[0] - target, bench.weights)
 
     before, layer = distance(), student.get_submodule("2.0")
     solve_layer(student, teacher, "2.0", every(layer), read_structure(teacher, SHAPE), bench.rows())
@@ -59,8 +59,8 @@ def test_no_other_1x1_convolution_does_better(network: Network, still: Any) -> N
     """The solution's error has no slope in Q and q, as the layer's shift goes into its norm."""
     teacher, bench = network("chain"), still(weights=torch.ones(24))
     pruned = cut(teacher, "0.0", (1, 4, 6))
-    z = look_at(pruned.model, bench.x, Point("2.0"))[0].transpose(0, 1).flatten(1)  # (O, rows)
-    target = look_at(teacher, bench.x, Point("2.0"))[0].transpose(0, 1).flatten(1)
+    z = capture(pruned.model, bench.x, HookPoint("2.0"))[0].transpose(0, 1).flatten(1)  # (O, rows)
+    target = capture(teacher, bench.x, HookPoint("2.0"))[0].transpose(0, 1).flatten(1)
     exact = torch.linalg.lstsq(F.pad(z, (0, 0, 0, 1), value=1).T.double(), target.T.double()).solution.T
     layer, norm = (copy.deepcopy(pruned.model.get_submodule(name)) for name in ("2.0", "2.1"))
     solve_layer(pruned.model, teacher, "2.0", every(layer), read_structure(teacher, SHAPE), bench.rows())
@@ -80,7 +80,7 @@ def test_the_merged_layer_is_the_1x1_convolution_after_it(network: Network, stil
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
     ).eval()
     bench, student = still(), cut(teacher, "0", (0, 3)).model
-    rows, z = look_at(student, bench.x, Point("2", "input"))[0], look_at(student, bench.x, Point("2"))[0]
+    rows, z = capture(student, bench.x, HookPoint("2", "input"))[0], capture(student, bench.x, HookPoint("2"))[0]
     solve_layer(student, teacher, "2", torch.arange(4), read_structure(teacher, SHAPE), bench.rows())
     merged = student[2](rows).transpose(0, 1).flatten(1)
     design = F.pad(z.transpose(0, 1).flatten(1), (0, 0, 0, 1), value=1)
@@ -99,7 +99,7 @@ def test_in_a_residual_sum_it_is_the_sum_that_comes_nearer(network: Network, sti
     name = "early.0.two.0"
 
     def sums(model: nn.Module) -> Tensor:
-        _, left, right = look_at_sum(model, bench.x, name, structure.sums[name])
+        _, left, right = capture_sum(model, bench.x, name, structure.sums[name])
         return left + right
 
     target = sums(teacher)

@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeoe.methods import View
 from edgeoe.methods.mir import LR, MiR, feature_distance, mimicking
-from edgeoe.models.observation import Point
+from edgeoe.models.observation import HookPoint
 from edgeoe.models.structure import read_structure
 from edgeoe.settings import CompressSettings
 
@@ -47,7 +47,7 @@ def test_everything_but_the_head_learns(network: Network) -> None:
     assert stage.trains is not None
     learns = [name for name, _ in teacher.named_parameters() if not stage.trains(name)]
     assert learns == ["head.weight", "head.bias"]
-    assert stage.watch == (Point("late"),)
+    assert stage.watch == (HookPoint("late"),)
     assert stage.label_weight == 0.0
 
 

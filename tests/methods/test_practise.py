@@ -13,7 +13,7 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods.practise import Adaptor, Practise, add_adaptors, latency_saved
-from edgeoe.models.observation import Point, look_at
+from edgeoe.models.observation import HookPoint, capture
 from edgeoe.models.structure import Block, read_structure
 from edgeoe.pruning.prune import count_macs, drop_blocks
 from edgeoe.settings import CompressSettings
@@ -161,7 +161,7 @@ def test_every_block_is_tried_before_the_features_are_mimicked(
         assert not stage.trains("stem.0.parametrizations.weight.original")
         assert not stage.trains("stem.1.weight")
     assert (last.name, last.lr, last.max_steps) == ("Mimicking features", 0.03, 7)
-    assert last.watch == (Point("late"),)
+    assert last.watch == (HookPoint("late"),)
 
 
 def test_no_recovery_steps_fit_nothing_but_the_end(network: Network, still: Any, asked: CompressSettings) -> None:
@@ -180,7 +180,7 @@ def test_the_student_is_the_teacher_without_the_blocks(network: Network, still: 
     assert state.keys() == made.model.state_dict().keys(), "no adaptor is left"
     assert all(torch.equal(state[key], value) for key, value in made.model.state_dict().items())
     x = images(2, *SHAPE)
-    assert torch.equal(look_at(made.model, x, Point("late"))[0], look_at(expected.model, x, Point("late"))[0])
+    assert torch.equal(capture(made.model, x, HookPoint("late"))[0], capture(expected.model, x, HookPoint("late"))[0])
 
 
 @pytest.mark.parametrize(("keep", "gone"), [(1.0, 0), (0.9, 1), (0.85, 1), (0.77, 1), (0.5, 2), (0.4, 3), (0.12, 4)])

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeoe.models import reconstruction
-from edgeoe.models.observation import Point, look_at
+from edgeoe.models.observation import HookPoint, capture
 from edgeoe.models.reconstruction import (
     can_regress,
     columns,
     draw_places,
     input_moments,
     matrix,
-    measure_costs,
+    measure_sensitivity,
     norm_gain,
     patches,
     positions,
@@ -282,10 +282,10 @@ def test_moments_are_the_weighted_mean_over_patches(chain: nn.Module) -> None:
     x, weight = numbers(4, *SHAPE), torch.tensor([1.0, 2.0, 0.0, 3.0])
     layers = {name: chain.get_submodule(name) for name in ("2.0", "8")}
     found = input_moments(chain, layers, [(x, weight)])
-    u = F.unfold(look_at(chain, x, Point("2.0", "input"))[0], 3, padding=1).transpose(1, 2)
+    u = F.unfold(capture(chain, x, HookPoint("2.0", "input"))[0], 3, padding=1).transpose(1, 2)
     expected = torch.einsum("n,npi,npj->ij", weight / (6 * u.shape[1]), u, u)
     torch.testing.assert_close(found["2.0"], expected, rtol=1e-4, atol=1e-4)
-    pooled = look_at(chain, x, Point("8", "input"))[0]
+    pooled = capture(chain, x, HookPoint("8", "input"))[0]
     torch.testing.assert_close(found["8"], torch.einsum("n,ni,nj->ij", weight / 6, pooled, pooled))
 
 
@@ -323,7 +323,7 @@ def test_rows_in_parts_are_one_mean_and_progress_is_told(chain: nn.Module) -> No
 
 def costs(model: nn.Module, x: Tensor) -> dict[str, Group]:
     groups = tuple(prunable_groups(model, shape=SHAPE))
-    return {g.name: g for g in measure_costs(model, groups, read_structure(model, SHAPE), ones(x))}
+    return {g.name: g for g in measure_sensitivity(model, groups, read_structure(model, SHAPE), ones(x))}
 
 
 def test_costs_are_shares_of_the_variance_that_they_disturb(chain: nn.Module) -> None:
@@ -331,30 +331,32 @@ def test_costs_are_shares_of_the_variance_that_they_disturb(chain: nn.Module) ->
     found = costs(chain, x)
     group = found["0.0"]
     consumer = chain.get_submodule("2.0")
-    u = patches(consumer, look_at(chain, x, Point("2.0", "input"))[0], total=8, generator=torch.Generator())
+    u = patches(consumer, capture(chain, x, HookPoint("2.0", "input"))[0], total=8, generator=torch.Generator())
     u = u.flatten(0, 1).double()
     variance = (u @ matrix(consumer).double().T).var(0).sum()
     problem = (u.T @ u / len(u) / variance, matrix(consumer), columns(consumer, group.consumers["2.0"]))
-    assert len(group.cost) == len(group.order) - 1
-    assert list(group.cost) == pytest.approx(list(spare([problem])[1]), rel=1e-2)
+    assert len(group.sensitivity) == len(group.order) - 1
+    assert list(group.sensitivity) == pytest.approx(list(spare([problem])[1]), rel=1e-2)
 
 
 def test_a_last_part_of_a_single_image_has_a_variance_too(network: Callable[[str], nn.Module]) -> None:
     model, x = network("stages"), numbers(9, *SHAPE)
     (group,) = (group for group in prunable_groups(model, shape=SHAPE) if "head" in group.consumers)
     structure, weight = read_structure(model, SHAPE), torch.ones(9)
-    (whole,) = measure_costs(model, [group], structure, [(x, weight)])
-    (parts,) = measure_costs(model, [group], structure, [(x[:8], weight[:8]), (x[8:], weight[8:])])
-    assert min(parts.cost) > 0
-    assert list(parts.cost) == pytest.approx(list(whole.cost), rel=0.5)  # of which rows the variance is, is open
+    (whole,) = measure_sensitivity(model, [group], structure, [(x, weight)])
+    (parts,) = measure_sensitivity(model, [group], structure, [(x[:8], weight[:8]), (x[8:], weight[8:])])
+    assert min(parts.sensitivity) > 0
+    assert list(parts.sensitivity) == pytest.approx(
+        list(whole.sensitivity), rel=0.5
+    )  # of which rows the variance is, is open
 
 
 def test_costs_do_not_depend_on_the_scale_of_a_layer(chain: nn.Module) -> None:
     x = numbers(8, *SHAPE)
-    plain = costs(chain, x)["0.0"].cost
+    plain = costs(chain, x)["0.0"].sensitivity
     consumer = chain.get_submodule("2.0")
     consumer.weight.mul_(100)
-    assert list(costs(chain, x)["0.0"].cost) == pytest.approx(list(plain), rel=1e-3)
+    assert list(costs(chain, x)["0.0"].sensitivity) == pytest.approx(list(plain), rel=1e-3)
 
 
 def test_the_order_of_a_group_stays_and_refused_groups_keep_their_reason(network: Callable[[str], nn.Module]) -> None:
@@ -365,9 +367,9 @@ def test_the_order_of_a_group_stays_and_refused_groups_keep_their_reason(network
     assert any(group.refused for group in plain.values())
     for name, group in found.items():
         assert group.order == plain[name].order
-        assert bool(group.cost) != bool(group.refused)
+        assert bool(group.sensitivity) != bool(group.refused)
         if plain[name].refused:
-            assert replace(group, cost=()) == plain[name]
+            assert replace(group, sensitivity=()) == plain[name]
 
 
 def test_a_group_that_no_regression_reads_is_refused() -> None:
@@ -377,9 +379,9 @@ def test_a_group_that_no_regression_reads_is_refused() -> None:
     ).eval()
     group = prunable_groups(model, shape=SHAPE)[0]
     alone = replace(group, consumers={"1": tuple((channel,) for channel in range(4))})
-    (found,) = measure_costs(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
+    (found,) = measure_sensitivity(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
     assert found.refused == "no layer that can be solved for reads its channels"
-    assert not found.cost
+    assert not found.sensitivity
 
 
 def test_the_gain_of_a_norm_is_what_it_multiplies_by() -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError
-from edgeoe.models.observation import Point, Recorder, Sum, look_at, look_at_sum
+from edgeoe.models.observation import HookPoint, Recorder, ResidualSum, capture, capture_sum
 from edgeoe.models.structure import Block, read_structure
 from edgeoe.pruning.prune import drop_blocks
 
@@ -140,7 +140,7 @@ def test_a_plain_network_has_no_sums_and_no_blocks() -> None:
     assert found.norms == {"0": "1"}
     assert not found.sums
     assert not found.blocks
-    assert (found.features, found.head) == (Point("4"), "7")
+    assert (found.features, found.head) == (HookPoint("4"), "7")
 
 
 @pytest.mark.parametrize("block", [PostActivation, InPlace, Dropping])
@@ -149,26 +149,26 @@ def test_a_residual_block_is_found_with_its_neighbours(block: type[nn.Module]) -
     assert found.layers == ("0", "3.one", "3.two", "4", "7")
     assert found.norms == {"0": "1", "3.one": "3.one_norm", "3.two": "3.two_norm"}
     operand = 1 if block is Dropping else 0
-    assert found.sums == {"3.two": Sum(0, operand, "3.two_norm")}
+    assert found.sums == {"3.two": ResidualSum(0, operand, "3.two_norm")}
     assert found.blocks == (Block("3", (4, 8, 8), producers=("0",), consumers=("4",)),)
 
 
 def test_a_pre_activation_block_sums_a_bare_convolution() -> None:
     found = read_structure(around(PreActivation()), SHAPE)
-    assert found.sums == {"3.two": Sum(0, 1, None)}
+    assert found.sums == {"3.two": ResidualSum(0, 1, None)}
     assert found.norms == {"0": "1", "3.one": "3.two_norm"}
     assert [block.name for block in found.blocks] == ["3"]
 
 
 def test_an_inverted_residual_is_a_block() -> None:
     found = read_structure(around(Inverted()), SHAPE)
-    assert found.sums == {"3.project": Sum(0, 1, "3.project_norm")}
+    assert found.sums == {"3.project": ResidualSum(0, 1, "3.project_norm")}
     assert found.blocks == (Block("3", (4, 8, 8), producers=("0",), consumers=("4",)),)
 
 
 def test_a_zero_padded_shortcut_is_a_sum_but_no_block() -> None:
     found = read_structure(around(ZeroPadded(), outputs=8), SHAPE)
-    assert found.sums == {"3.two": Sum(0, 0, "3.two_norm")}
+    assert found.sums == {"3.two": ResidualSum(0, 0, "3.two_norm")}
     assert not found.blocks
 
 
@@ -203,8 +203,8 @@ def test_a_dropped_block_hands_on_what_it_is_given(block: type[nn.Module]) -> No
     (name,) = (block.name for block in read_structure(network, SHAPE).blocks)
     student = drop_blocks(network, [name], shape=SHAPE).model
     x = images()
-    before = look_at(network, x, Point("3", "input"))[0]
-    torch.testing.assert_close(look_at(student, x, Point("4", "input"))[0], before)
+    before = capture(network, x, HookPoint("3", "input"))[0]
+    torch.testing.assert_close(capture(student, x, HookPoint("4", "input"))[0], before)
 
 
 def test_a_convolution_used_twice_is_no_layer() -> None:
@@ -236,13 +236,13 @@ def test_a_head_may_be_a_convolution_that_is_flattened() -> None:
         nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 3, 1), nn.Flatten()
     )
     found = read_structure(network.eval(), SHAPE)
-    assert (found.head, found.features) == ("3", Point("1"))
+    assert (found.head, found.features) == ("3", HookPoint("1"))
 
 
 def test_features_are_what_the_head_reads_where_more_than_pooling_lies_between() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 5), nn.ReLU(), nn.Linear(5, 3))
     found = read_structure(network.eval(), SHAPE)
-    assert (found.head, found.features) == ("4", Point("4", "input"))
+    assert (found.head, found.features) == ("4", HookPoint("4", "input"))
 
 
 def test_outputs_that_no_single_layer_makes_are_refused() -> None:
@@ -273,19 +273,19 @@ def test_resnet18_is_read_as_its_paper_draws_it(network: Network, shape_of: Shap
     found = read_structure(network("torchvision:resnet18"), shape_of("torchvision:resnet18"))
     assert len(found.layers) == 21
     assert len(found.norms) == 20
-    assert (found.features, found.head) == (Point("layer4"), "fc")
+    assert (found.features, found.head) == (HookPoint("layer4"), "fc")
     assert [block.name for block in found.blocks] == ["layer1.0", "layer1.1", "layer2.1", "layer3.1", "layer4.1"]
     assert set(found.blocks[2].producers) == {"layer2.0.conv2", "layer2.0.downsample.0"}
     assert set(found.blocks[2].consumers) == {"layer3.0.conv1", "layer3.0.downsample.0"}
-    assert found.sums["layer2.0.conv2"] == Sum(2, 0, "layer2.0.bn2")
-    assert found.sums["layer2.0.downsample.0"] == Sum(2, 1, "layer2.0.downsample.1")
+    assert found.sums["layer2.0.conv2"] == ResidualSum(2, 0, "layer2.0.bn2")
+    assert found.sums["layer2.0.downsample.0"] == ResidualSum(2, 1, "layer2.0.downsample.1")
 
 
 def test_mobilenet_v3_small_is_read_as_its_paper_draws_it(network: Network, shape_of: ShapeOf) -> None:
     name = "torchvision:mobilenet_v3_small"
     found = read_structure(network(name), shape_of(name))
     assert [block.name for block in found.blocks] == [f"features.{n}" for n in (3, 5, 6, 8, 10, 11)]
-    assert (found.features, found.head) == (Point("classifier.3", "input"), "classifier.3")
+    assert (found.features, found.head) == (HookPoint("classifier.3", "input"), "classifier.3")
 
 
 def test_vgg11_bn_has_no_blocks() -> None:
@@ -305,7 +305,7 @@ def test_a_vision_transformer_is_made_of_blocks() -> None:
     found = read_structure(made.eval(), (3, 16, 16))
     assert [block.name for block in found.blocks] == [f"encoder.layers.encoder_layer_{n}" for n in range(2)]
     assert found.blocks[0].shape == (5, 8)
-    assert (found.features, found.head) == (Point("heads.head", "input"), "heads.head")
+    assert (found.features, found.head) == (HookPoint("heads.head", "input"), "heads.head")
 
 
 # Looking
@@ -313,7 +313,7 @@ def test_a_vision_transformer_is_made_of_blocks() -> None:
 
 def test_looking_sees_what_goes_in_and_out() -> None:
     network, x = around(PostActivation()), images()
-    into, out, first = look_at(network, x, Point("4", "input"), Point("4"), Point("0"))
+    into, out, first = capture(network, x, HookPoint("4", "input"), HookPoint("4"), HookPoint("0"))
     assert torch.equal(out, network[4](into))
     assert torch.equal(into, network[:4](x))
     assert torch.equal(first, network[0](x))
@@ -323,9 +323,9 @@ def test_looking_leaves_the_rest_of_the_pass_out() -> None:
     network, ran = around(PostActivation()), []
     network[4].register_forward_hook(lambda *_: ran.append("later"))
     network[3].register_forward_hook(lambda *_: ran.append("block"))
-    look_at(network, images(), Point("3.one"))
+    capture(network, images(), HookPoint("3.one"))
     assert not ran
-    look_at(network, images(), Point("4", "input"))
+    capture(network, images(), HookPoint("4", "input"))
     assert ran == ["block"]
 
 
@@ -335,8 +335,10 @@ def test_a_sum_is_seen_with_both_its_operands(block: type[nn.Module]) -> None:
     structure = read_structure(network, SHAPE)
     assert len(structure.sums) == 2
     for layer, place in structure.sums.items():
-        y, *operands = look_at_sum(network, x, layer, place)
-        into, out = look_at(network, x, Point(layer.rpartition(".")[0], "input"), Point(layer.rpartition(".")[0]))
+        y, *operands = capture_sum(network, x, layer, place)
+        into, out = capture(
+            network, x, HookPoint(layer.rpartition(".")[0], "input"), HookPoint(layer.rpartition(".")[0])
+        )
         norm = network.get_submodule(place.norm) if place.norm else nn.Identity()
         torch.testing.assert_close(norm(y), operands[place.operand])
         torch.testing.assert_close(into, operands[1 - place.operand])
@@ -351,14 +353,14 @@ def test_what_is_seen_is_not_changed_by_what_comes_after_in_place() -> None:
             return x
 
     network, x = around(Adding()), images()
-    alone = look_at(network, x, Point("3.one", "input"))[0].clone()
-    together = look_at(network, x, Point("3.one", "input"), Point("4", "input"))[0]
+    alone = capture(network, x, HookPoint("3.one", "input"))[0].clone()
+    together = capture(network, x, HookPoint("3.one", "input"), HookPoint("4", "input"))[0]
     assert torch.equal(together, alone)
 
 
 def test_watching_holds_the_last_pass_in_the_order_of_the_points() -> None:
     network, x = around(PostActivation()), images(4)
-    points = (Point("7"), Point("0", "input"))
+    points = (HookPoint("7"), HookPoint("0", "input"))
     with Recorder(network, points) as watch:
         network(x[:1])
         logits = network(x)

@@ -209,7 +209,7 @@ def test_where_costs_are_known_cheap_channels_go_first(network: Network) -> None
     dear, cheap = "early.0.one.0", "early.1.one.0"  # of one shape
     costs = {dear: (1.0,) * 7, cheap: (1e-6,) * 7}
     ranked = [
-        replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
+        replace(group, sensitivity=costs[name]) if name in costs else replace(group, refused="for the test")
         for name, group in groups.items()
     ]
     made = prune_channels(teacher, shape=SHAPE, keep=0.9, groups=ranked)
@@ -222,10 +222,12 @@ def test_where_costs_are_known_cheap_channels_go_first(network: Network) -> None
 def test_of_equal_errors_the_channels_that_save_more_go_first(network: Network) -> None:
     teacher = network("stages")
     ranked = [
-        replace(group, cost=(1.0,) * (len(group.order) - 1)) if name in ("early.0.one.0", "late.0.one.0") else group
+        replace(group, sensitivity=(1.0,) * (len(group.order) - 1))
+        if name in ("early.0.one.0", "late.0.one.0")
+        else group
         for name, group in groups_of(teacher).items()
     ]
-    ranked = [group if group.cost else replace(group, refused="for the test") for group in ranked]
+    ranked = [group if group.sensitivity else replace(group, refused="for the test") for group in ranked]
     made = prune_channels(teacher, shape=SHAPE, keep=0.9, groups=ranked)
     assert set(made.removed) == {"early.0.one.0"}, "its channels cost twice the MACs of the other's"
 
@@ -234,7 +236,7 @@ def test_a_cheap_channel_behind_a_dear_one_waits_for_it(network: Network) -> Non
     teacher = network("stages")
     costs = {"early.0.one.0": (5.0, *(0.0,) * 6), "early.1.one.0": (1.0,) * 7}
     ranked = [
-        replace(group, cost=costs[name]) if name in costs else replace(group, refused="for the test")
+        replace(group, sensitivity=costs[name]) if name in costs else replace(group, refused="for the test")
         for name, group in groups_of(teacher).items()
     ]
     made = prune_channels(teacher, shape=SHAPE, keep=0.86, groups=ranked)
@@ -247,7 +249,7 @@ def test_without_costs_groups_shrink_alike_and_with_them_they_do_not(network: Ne
     ranked = [
         group
         if group.refused
-        else replace(group, cost=tuple(10.0**-position for position in range(len(group.order) - 1)))
+        else replace(group, sensitivity=tuple(10.0**-position for position in range(len(group.order) - 1)))
         for group in groups.values()
     ]
     widths = {name: len(group.order) for name, group in groups.items()}

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.trace import Fix, Tied, decomposed, read_channels
+from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
+from edgeoe.pruning.trace import trace_channels, unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 
 OUTPUTS = "they are the network's outputs"
@@ -65,8 +66,8 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2)
 
 
-def read(model: nn.Module, side: int = SIDE) -> list[Tied]:
-    return read_channels(model, torch.randn(1, 3, side, side))
+def read(model: nn.Module, side: int = SIDE) -> list[CoupledChannels]:
+    return trace_channels(model, torch.randn(1, 3, side, side))
 
 
 def goes_with(model: nn.Module, layer: str, channel: int, side: int = SIDE) -> Places:
@@ -104,8 +105,8 @@ def test_a_chain() -> None:
     assert goes_with(model, "one", 2) == {"one.weight 0": (2,), "one.bias 0": (2,), **norm, "two.weight 1": (2,)}
     assert goes_with(model, "two", 4) == {"two.weight 0": (4,), "head.weight 1": (4,)}
     assert refusals(model) == {"one": "", "two": "", "head": OUTPUTS}
-    assert [tied.width for tied in read(model)] == [4, 5, 2]
-    assert not any(tied.fixes for tied in read(model))
+    assert [tied.units for tied in read(model)] == [4, 5, 2]
+    assert not any(tied.attributes for tied in read(model))
 
 
 def test_the_channels_of_the_image_stay() -> None:
@@ -173,7 +174,7 @@ def test_a_depthwise_convolution_hands_channels_on() -> None:
     assert goes_with(model, "stem", 1) == {
         "stem.weight 0": (1,), "depthwise.weight 0": (1,), "depthwise.bias 0": (1,), "head.weight 1": (1,)
     }  # fmt: skip
-    assert read(model)[0].fixes == (Fix("depthwise", "groups", 1),)
+    assert read(model)[0].attributes == (SizeAttribute("depthwise", "groups", 1),)
 
 
 def test_a_depthwise_convolution_may_make_several_of_each_channel() -> None:
@@ -186,7 +187,7 @@ def test_a_depthwise_convolution_may_make_several_of_each_channel() -> None:
     assert goes_with(model, "stem", 1) == {
         "stem.weight 0": (1,), "depthwise.weight 0": (2, 3), "head.weight 1": (2, 3)
     }  # fmt: skip
-    assert read(model)[0].fixes == (Fix("depthwise", "groups", 1),)
+    assert read(model)[0].attributes == (SizeAttribute("depthwise", "groups", 1),)
 
 
 def test_a_depthwise_convolution_of_the_image_stays() -> None:
@@ -206,8 +207,8 @@ def test_of_many_narrow_groups_whole_ones_go() -> None:
     assert goes_with(model, "stem", 2) == {
         "stem.weight 0": (2, 3), "grouped.weight 0": (3, 4, 5), "head.weight 1": (3, 4, 5)
     }  # fmt: skip
-    assert read(model)[0].fixes == (Fix("grouped", "groups", 1),)
-    assert read(model)[0].width == 4
+    assert read(model)[0].attributes == (SizeAttribute("grouped", "groups", 1),)
+    assert read(model)[0].units == 4
 
 
 def test_of_few_wide_groups_one_place_of_each_goes() -> None:
@@ -219,7 +220,7 @@ def test_of_few_wide_groups_one_place_of_each_goes() -> None:
     )
     assert goes_with(model, "stem", 6) == {"stem.weight 0": (2, 6), "grouped.weight 1": (2,)}
     assert goes_with(model, "grouped", 1) == {"grouped.weight 0": (1, 4), "head.weight 1": (1, 4)}
-    assert not any(tied.fixes for tied in read(model))
+    assert not any(tied.attributes for tied in read(model))
 
 
 def test_a_layer_that_runs_twice_reads_and_makes_the_same_channels() -> None:
@@ -334,7 +335,7 @@ def test_a_shortcut_padded_with_zeros_ties_only_what_meets() -> None:
         "stem.weight 0": (1,), "wide.weight 0": (3,), "wide.weight 1": (1,), "head.weight 1": (3,)
     }  # fmt: skip
     assert goes_with(model, "wide", 0) == {"wide.weight 0": (0,), "head.weight 1": (0,)}
-    assert sorted(tied.width for tied in read(model)) == [2, 4, 4]
+    assert sorted(tied.units for tied in read(model)) == [2, 4, 4]
 
 
 def test_a_map_that_is_flattened_gives_several_inputs_a_channel() -> None:
@@ -558,7 +559,7 @@ def test_a_group_norm_loses_whole_groups() -> None:
     assert goes_with(model, "stem", 2) == {
         "stem.weight 0": (2, 3), "norm.weight 0": (2, 3), "norm.bias 0": (2, 3), "head.weight 1": (2, 3)
     }  # fmt: skip
-    assert read(model)[0].fixes == (Fix("norm", "num_groups", 1),)
+    assert read(model)[0].attributes == (SizeAttribute("norm", "num_groups", 1),)
 
 
 def test_a_group_norm_of_one_group_loses_channels() -> None:
@@ -566,7 +567,7 @@ def test_a_group_norm_of_one_group_loses_channels() -> None:
         lambda n, x: n.head(pool(n.norm(n.stem(x)))), stem=conv(3, 8), norm=nn.GroupNorm(1, 8), head=linear(8, 2)
     )
     assert goes_with(model, "stem", 2)["norm.weight 0"] == (2,)
-    assert not read(model)[0].fixes
+    assert not read(model)[0].attributes
 
 
 def test_a_group_norm_without_weights_is_refused() -> None:
@@ -902,7 +903,7 @@ def test_reading_changes_nothing() -> None:
     x = torch.randn(1, 3, SIDE, SIDE)
     seen = x.clone()
     model.norm.eval()
-    read_channels(model, x)
+    trace_channels(model, x)
     assert torch.equal(x, seen)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(one is other for one, other in zip(tensors, model.parameters(), strict=True))
@@ -933,7 +934,7 @@ def test_decomposed_puts_the_switch_back_as_it_was(enabled: bool) -> None:
     before = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(enabled)
-        with decomposed(), decomposed():
+        with unfused_attention(), unfused_attention():
             assert not torch.backends.mha.get_fastpath_enabled()
         assert torch.backends.mha.get_fastpath_enabled() is enabled
     finally:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.trace import Fix
+from edgeoe.pruning.slots import SizeAttribute
 from edgeoe.pruning.verify import _Verification
 
 
@@ -101,8 +101,8 @@ def test_a_kind_of_which_none_can_go_is_given_up_early(tried: list[list[str]]) -
 def test_numbers_that_count_channels_follow_them() -> None:
     model = deep(Counts(10), Counts(12))
     found = groups_of(model)
-    assert found["1.one"].fixes == (Fix("1", "width", 1),)
-    assert found["2.one"].fixes == (Fix("2", "width", 1),)
+    assert found["1.one"].attributes == (SizeAttribute("1", "width", 1),)
+    assert found["2.one"].attributes == (SizeAttribute("2", "width", 1),)
     student = without_channels(model, found.values(), {"1.one": (3, 4), "2.one": (0, 1, 11)})
     assert (student[1].width, student[2].width) == (8, 9)
     assert (model[1].width, model[2].width) == (10, 12)
@@ -136,7 +136,7 @@ def test_heads_go_and_are_counted() -> None:
     model = deep(Attention(6, 4))
     group = groups_of(model)["1.qkv"]
     assert not group.refused
-    assert group.fixes == (Fix("1", "heads", 1),)
+    assert group.attributes == (SizeAttribute("1", "heads", 1),)
     assert len(group.order) == 6
     student = without_channels(model, [group], {"1.qkv": (0, 4)})
     assert student[1].heads == 4
@@ -161,7 +161,7 @@ def test_a_number_of_the_network_that_is_as_large_as_its_heads_is_not_taken_for_
     model = Patched().eval()
     found = groups_of(model)["body.1.qkv"]
     assert not found.refused
-    assert found.fixes == (Fix("body.1", "heads", 1),)
+    assert found.attributes == (SizeAttribute("body.1", "heads", 1),)
 
 
 def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back() -> None:

@@ -25,7 +25,7 @@ from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import ConfigError, DataError, TrainingError
 from edgeoe.methods import TrainingTask, View
 from edgeoe.methods.kd import distillation
-from edgeoe.models.observation import Point
+from edgeoe.models.observation import HookPoint
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.settings import OESettings
 from edgeoe.training.workbench import Batch, Workbench
@@ -519,7 +519,7 @@ def test_the_distance_sees_what_passes_the_points_in_their_order(bench: Any, tea
             shapes.append(tuple(features.shape))
         return (student.seen[1] - taught.seen[1]).square().flatten(1).mean(1)
 
-    watch = (Point("8", "input"), Point("5"), Point("8"))
+    watch = (HookPoint("8", "input"), HookPoint("5"), HookPoint("8"))
     student = copy.deepcopy(teacher)
     bench(PLAN).fit(student, task(2, watch=watch, distance=noting))
     assert shapes == [(16, 16, 16, 16)] * 4

@@ -1,0 +1,53 @@
+"""Where a network holds its channels: axes of tensors, and attributes that count them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+__all__ = ["CoupledChannels", "SizeAttribute", "Slot"]
+
+
+class Slot(NamedTuple):
+    """An axis of a parameter or buffer.
+
+    module: the module that holds the tensor.
+    tensor: the tensor's name in that module.
+    axis: the axis along which channels lie.
+    """
+
+    module: str
+    tensor: str
+    axis: int
+
+
+class SizeAttribute(NamedTuple):
+    """An attribute of a module that counts channels, such as `groups` or `num_heads`.
+
+    module: the module that has the attribute.
+    attribute: its name; "shape.0" is the first item of the tuple `shape`.
+    per_unit: by how much it falls when one unit is pruned.
+    """
+
+    module: str
+    attribute: str
+    per_unit: int
+
+
+@dataclass(frozen=True, slots=True)
+class CoupledChannels:
+    """Channels that only go together, in units that can be pruned independently of each other.
+
+    slots: {slot: the indices of each unit along that axis}.
+    attributes: attributes that are known to count the channels.
+    refused: why none can be pruned; empty if they can.
+    """
+
+    slots: Mapping[Slot, tuple[tuple[int, ...], ...]]
+    attributes: tuple[SizeAttribute, ...] = ()
+    refused: str = ""
+
+    @property
+    def units(self) -> int:
+        return len(next(iter(self.slots.values())))

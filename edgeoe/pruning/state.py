@@ -1,0 +1,166 @@
+"""State of a symbolic execution: which channel labels each tensor carries, and which tensors hold channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from edgeoe.pruning.slots import Slot
+from edgeoe.pruning.union_find import UnionFind
+
+__all__ = ["LAYERS", "SplitConstraint", "TraceState", "no_labels"]
+
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitConstraint:
+    """An axis that the forward splits: what remains of it after pruning must split the same way.
+
+    table: (A, B, ...) labels. Each of the B must lose all of its A or none, unless whole A are pruned.
+    equal_parts: the A are parts of equal length, so whole A can't be pruned.
+    """
+
+    table: Tensor
+    equal_parts: bool
+
+
+def no_labels(shape: Sequence[int]) -> Tensor:
+    """Labels of a tensor that carries no channel."""
+    return torch.zeros(tuple(shape), dtype=torch.float64)
+
+
+class TraceState:
+    """What one symbolic forward pass of `model` has learned so far.
+
+    sets: the union-find over labels. Labels of one set are coupled.
+    slots: (slot, labels along its axis), in the order in which layers run.
+    parameters: labels of each element of parameters that are used outside of layers, by (module, tensor).
+    producers: layers that made new labels, in the order in which they run.
+    group_sizes: {(module, attribute that counts groups): channels of one group}.
+    constraints: axes that the forward splits.
+    transposed: {transposed view of a weight: (module, tensor)}.
+    running: layers that are being called, the innermost last.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.sets = UnionFind()
+        self.slots: list[tuple[Slot, Tensor]] = []
+        self.parameters: dict[tuple[str, str], Tensor] = {}
+        self.producers: list[str] = []
+        self.group_sizes: dict[tuple[str, str], int] = {}
+        self.constraints: list[SplitConstraint] = []
+        self.transposed: Any = WeakIdKeyDictionary()
+        self.running: list[str] = []
+        self._labels: Any = WeakIdKeyDictionary()  # tensor -> labels, in its shape
+        self._parameter_ranges: list[tuple[int, int]] = []  # first label, and the one after the last
+        self._owners: dict[int, tuple[str, str]] = {}  # id of a parameter or buffer -> module, name
+        for module_name, module in model.named_modules():
+            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                if tensor.is_floating_point() and name not in module._non_persistent_buffers_set:
+                    self._owners.setdefault(id(tensor), (module_name, name))
+
+    # Labels of tensors
+
+    def owner(self, tensor: object) -> tuple[str, str] | None:
+        """(module, name) of a parameter or buffer; None for any other tensor."""
+        return self._owners.get(id(tensor))
+
+    def labels(self, tensor: object) -> Tensor | None:
+        """Labels of `tensor`, in its shape; None if it carries none.
+
+        A parameter that is used outside of its layer gets a new label for each element.
+        """
+        if not isinstance(tensor, Tensor):
+            return None
+        labels = self.recorded(tensor)
+        if labels is None and (owner := self.owner(tensor)) and tensor.numel() > 1:
+            module = self.model.get_submodule(owner[0])
+            if not (isinstance(module, LAYERS) and owner[1] == "weight"):
+                labels = self._labels[tensor] = self.sets.new(tensor.numel()).view(tensor.shape)
+                self._parameter_ranges.append((int(labels.min()), int(labels.max()) + 1))
+                self.parameters[owner] = labels
+        return labels
+
+    def recorded(self, tensor: Tensor) -> Tensor | None:
+        """The labels that `tensor` has got so far; None if it has none."""
+        labels: Tensor | None = self._labels.get(tensor)
+        return labels
+
+    def set_labels(self, result: Any, labels: Any) -> None:
+        """Give what an operator returned its labels.
+
+        result: a tensor, or a sequence of tensors.
+        labels: labels for each of them, or one tensor of labels for all; None leaves a tensor without.
+        """
+        if isinstance(result, Tensor):
+            if isinstance(labels, Tensor) and (result.is_floating_point() or result.is_complex()):
+                self._labels[result] = labels
+        elif isinstance(result, (tuple, list)):
+            parts = labels if isinstance(labels, (tuple, list)) else [labels] * len(result)
+            for one, part in zip(result, parts, strict=False):
+                if part is not None and isinstance(one, Tensor) and part.shape == one.shape:
+                    self.set_labels(one, part)
+
+    def write(self, tensor: Tensor, labels: Tensor | None) -> None:
+        """Record that `tensor` is overwritten in place. Where it is a view, its base is, too."""
+        labels = no_labels(()) if labels is None else labels
+        labels, old, base = labels.expand(tensor.shape), self.recorded(tensor), tensor._base
+        self._labels[tensor] = labels
+        if (
+            base is None
+            or 0 in base.stride()
+            or (old is not None and torch.equal(self.sets.find(old), self.sets.find(labels)))
+        ):
+            return
+        whole = torch.empty_strided(base.shape, base.stride(), dtype=torch.float64)
+        known = self.labels(base)
+        whole.copy_(known) if known is not None else whole.zero_()
+        whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset() - base.storage_offset()).copy_(labels)
+        self._labels[base] = whole
+
+    def from_parameters(self, labels: Tensor) -> bool:
+        """Whether all of `labels` come from parameters that are used outside of layers."""
+        return all(
+            any(start <= label < stop for start, stop in self._parameter_ranges)
+            for label in (labels.amin(), labels.amax())
+        )
+
+    # Slots
+
+    def hold(self, owner: tuple[str, str], axis: int, labels: Tensor) -> None:
+        """Note that a tensor holds the channels `labels` along `axis`."""
+        self.slots.append((Slot(*owner, axis), labels))
+
+    def produce(self, owner: tuple[str, str], labels: Tensor) -> Tensor:
+        """Note that the layer with the weight `owner` outputs `labels`, which are new. Returns them."""
+        self.hold(owner, 0, labels)
+        self.producers.append(owner[0])
+        return labels
+
+    def attach(self, tensor: Tensor | None, labels: Tensor) -> None:
+        """Note that `tensor`, a bias or a scale, has one element for each of `labels`."""
+        if tensor is None:
+            return
+        owner = self.owner(tensor)
+        if owner is not None and tensor.dim() == 1:
+            self.hold(owner, 0, labels)
+        elif (elements := self.labels(tensor)) is not None and elements.numel() == labels.numel():
+            self.sets.union(elements.reshape(-1), labels)
+
+    # What can't be pruned
+
+    def refuse_mixed(self, operator: str, labels: Iterable[Tensor], result: Any) -> Any:
+        """Unite and refuse all of `labels`, which `operator` mixes. Returns labels for its `result`."""
+        mixed = torch.cat([torch.unique(self.sets.find(part)) for part in labels])
+        one = self.sets.union_along(mixed[None], [0])
+        self.sets.refuse(one, f"{operator} mixes them")
+        outputs = result if isinstance(result, (tuple, list)) else [result]
+        spread = [one.view([1] * o.dim()).expand(o.shape) if isinstance(o, Tensor) else None for o in outputs]
+        return spread if isinstance(result, (tuple, list)) else spread[0]
