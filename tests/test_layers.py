@@ -1,7 +1,9 @@
 """Imports point down."""
 
 import ast
+import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,39 @@ def test_imports_point_down() -> None:
     assert len(modules) > 40
     up = {name: pointing_up(part_of(path), path.read_text(encoding="utf-8")) for name, path in modules.items()}
     assert {name: parts for name, parts in up.items() if parts} == {}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Everything that a file imports anywhere, by full name: modules, and names that may be modules."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return modules
+
+
+def circles(graph: dict[str, set[str]]) -> None:
+    """Raise CycleError if modules import each other in a circle. graph: {module: modules that it imports}."""
+    TopologicalSorter({module: imports & graph.keys() for module, imports in graph.items()}).prepare()
+
+
+def test_modules_of_pruning_import_each_other_in_no_circle() -> None:
+    graph = {f"edgeoe.pruning.{path.stem}": imported_modules(path) for path in (PACKAGE / "pruning").glob("*.py")}
+    assert len(graph) > 10
+    circles(graph)
+    with pytest.raises(CycleError):
+        circles({**graph, "edgeoe.pruning.slots": {"edgeoe.pruning.prune"}})
+
+
+def test_pruning_is_a_library_that_needs_torch_errors_and_progress_alone() -> None:
+    allowed = {"edgeoe.pruning", "edgeoe.errors", "edgeoe.progress"}
+    packages = {"torch", "numpy", "scipy", *sys.stdlib_module_names}
+    for path in (PACKAGE / "pruning").glob("*.py"):
+        for module in imported_modules(path):
+            top, *below = module.split(".")
+            assert ".".join([top, *below[:1]]) in allowed if top == "edgeoe" else top in packages, (path.name, module)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from edgeoe.methods.cutting import note_missed
 from edgeoe.methods.mir import feature_distance, mimicking
 from edgeoe.models.observation import capture
 from edgeoe.models.reconstruction import Rows, sees_all
-from edgeoe.models.structure import Block, Structure, read_structure
+from edgeoe.models.structure import Block, Structure, blocks_by_kind, read_structure
 from edgeoe.pruning.allocation import is_met
 from edgeoe.pruning.prune import Pruned, drop_blocks
 from edgeoe.settings import CompressSettings
@@ -148,16 +148,10 @@ def latency_saved(teacher: nn.Module, blocks: Sequence[Block], workbench: Bench)
     Blocks of the same layers and input shape save the same, so all of a kind are dropped at once and the saving
     is shared: what is measured is far above the noise that one block would drown in.
     """
-    kinds: dict[object, list[str]] = {}
-    for block in blocks:
-        module = teacher.get_submodule(block.name)
-        layers = tuple(
-            (type(part).__name__, tuple(p.shape for p in part.parameters(False))) for part in module.modules()
-        )
-        kinds.setdefault((layers, block.shape), []).append(block.name)
-    without = [drop_blocks(teacher, names, shape=workbench.shape).model for names in kinds.values()]
+    kinds = [[block.name for block in alike] for alike in blocks_by_kind(teacher, blocks)]
+    without = [drop_blocks(teacher, names, shape=workbench.shape).model for names in kinds]
     whole, *less = workbench.latency_ms([teacher, *without])
-    return {name: (whole - ms) / len(names) for names, ms in zip(kinds.values(), less, strict=True) for name in names}
+    return {name: (whole - ms) / len(names) for names, ms in zip(kinds, less, strict=True) for name in names}
 
 
 @torch.no_grad()

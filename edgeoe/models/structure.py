@@ -1,12 +1,12 @@
-"""What a network is made of, read from one forward pass: layers in order, residual sums, blocks, features, head.
+"""The structure of a network, read from one forward pass: layers in order, residual sums, blocks, features, head.
 
-No list of architectures: every function that a forward calls is noted with the tensors that go in and come out
-(a TorchFunctionMode sees functional code as well as modules), and the rest is a walk along those tensors.
+No list of architectures is needed: a TorchFunctionMode, which sees functional code as well as modules, records every
+function of the forward pass with its input and output tensors. The structure follows from the graph of those tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from edgeoe.errors import PruningError
 from edgeoe.models.observation import ADDITIONS, HookPoint, ResidualSum, tensors_in
+from edgeoe.pruning.kinds import by_kind, module_kind
 
-__all__ = ["Block", "Structure", "read_structure"]
+__all__ = ["LAYERS", "Block", "Structure", "blocks_by_kind", "read_structure"]
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _SCALED = "scaled addition"  # torch.add(x, y, alpha=2)
@@ -28,16 +29,17 @@ _ACTIVATIONS = _RECTIFIERS | {
     *("relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid", "silu", "silu_", "gelu"),
     *("leaky_relu", "leaky_relu_", "elu", "mish"),
 }
-_PASSING = ADDITIONS | _LINEAR | _ACTIVATIONS
-_Key = tuple[int, int]  # a tensor and its version: what an in-place function returns is another
+_ELEMENTWISE = ADDITIONS | _LINEAR | _ACTIVATIONS
+_Key = tuple[int, int]  # id and version of a tensor: an in-place function returns another version
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A residual block that computes x + f(x), so that without it x passes on.
+    """A residual block: it computes x + f(x), so that x passes on when it is dropped.
 
-    shape: of x without the batch. producers: layers before it whose outputs are summed into x. consumers: layers
-    after it that read the sum.
+    shape: of x, without the batch axis.
+    producers: layers before it whose outputs are summed into x.
+    consumers: layers after it that take the sum as input.
     """
 
     name: str
@@ -48,9 +50,14 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """layers: with weights, in the order in which they run, each once. norms: the batch norm right after a layer.
-    sums: of layers whose output goes straight into a residual sum. features: what the head classifies, before
-    pooling where nothing but pooling lies between. head: the layer that makes the logits.
+    """The parts of a network that pruning and recovery refer to.
+
+    layers: layers with weights that run once, in their order.
+    norms: {layer: the batch norm right after it}.
+    sums: {layer: the residual sum that its output goes straight into}.
+    blocks: residual blocks that can be dropped, in their order.
+    features: what the head classifies, before pooling where only pooling lies between.
+    head: the layer that outputs the logits.
     """
 
     layers: tuple[str, ...]
@@ -61,8 +68,15 @@ class Structure:
     head: str
 
 
+def blocks_by_kind(model: nn.Module, blocks: Iterable[Block]) -> list[list[Block]]:
+    """`blocks` of `model` in lists of one kind each: the same layers and the same input shape, so the same savings."""
+    return by_kind(blocks, lambda block: (block.shape, module_kind(model.get_submodule(block.name))))
+
+
 @dataclass(slots=True)
 class _Op:
+    """One function call of a forward pass. module: the innermost module that it ran in."""
+
     name: str
     module: str
     inputs: tuple[_Key, ...]
@@ -71,7 +85,12 @@ class _Op:
 
 @dataclass(slots=True)
 class _Span:
-    """One call of a module: the operations `first` to `last`, and its first tensor in and only tensor out."""
+    """One call of a module.
+
+    first, last: the range of its operations; `last` is not among them.
+    input: its first tensor argument; None if it has none.
+    output: what it returned; None if that is not a tensor.
+    """
 
     module: str
     first: int
@@ -86,13 +105,13 @@ def _key(tensor: Tensor) -> _Key:
 
 @dataclass
 class _Recorder(TorchFunctionMode):
-    """Notes every operation of one forward pass and every call of a module."""
+    """Records every operation and every module call of one forward pass."""
 
     model: nn.Module
     ops: list[_Op] = field(default_factory=list)
     spans: list[_Span] = field(default_factory=list)
     shapes: dict[_Key, torch.Size] = field(default_factory=dict)
-    kept: list[Tensor] = field(default_factory=list)  # alive, so that no two tensors share an id
+    alive: list[Tensor] = field(default_factory=list)  # so that no two tensors share an id
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -103,20 +122,20 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         module = self._open[-1].module if self._open else ""
         for tensor in tensors_in(result):
-            if _key(tensor) not in inputs:  # dropout in eval mode hands back what it was given
+            if _key(tensor) not in inputs:  # dropout in eval mode returns its input
                 scaled = func.__name__ in ADDITIONS and (kwargs or {}).get("alpha", 1) != 1
                 name = _SCALED if scaled else func.__name__
                 self.ops.append(_Op(name, module, inputs, self._note(tensor)))
         return result
 
     def _note(self, tensor: Tensor) -> _Key:
-        self.kept.append(tensor)
+        self.alive.append(tensor)
         self.shapes[_key(tensor)] = tensor.shape
         return _key(tensor)
 
     def enter(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:  # noqa: ARG002
-        given = next(tensors_in([args, kwargs]), None)
-        span = _Span(name, len(self.ops), input=None if given is None else self._note(given))
+        first = next(tensors_in([args, kwargs]), None)
+        span = _Span(name, len(self.ops), input=None if first is None else self._note(first))
         self.spans.append(span)
         self._open.append(span)
 
@@ -140,39 +159,41 @@ class _Recorder(TorchFunctionMode):
 
 
 def read_structure(model: nn.Module, shape: tuple[int, int, int]) -> Structure:
-    """The structure of `model`, in eval mode, whose images are `shape` (C, H, W).
+    """The structure of `model`.
 
-    Raises PruningError if no single layer makes its outputs.
+    model: in eval mode.
+    shape: (C, H, W) of an image.
+    Raises PruningError if no single layer outputs its logits.
     """
     recorder = _Recorder(model)
     device = next(model.parameters()).device
     recorder.run(torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device))
-    return _Reader(recorder).structure()
+    return _Graph(recorder).structure()
 
 
-class _Reader:
-    """Walks along the tensors of a recorded forward pass."""
+class _Graph:
+    """The graph of tensors of a recorded forward pass."""
 
     def __init__(self, recorder: _Recorder) -> None:
         self.ops, self.spans, self.shapes = recorder.ops, recorder.spans, recorder.shapes
         modules = dict(recorder.model.named_modules())
-        self.made_by = {op.output: op for op in self.ops}
-        self.read_by: dict[_Key, list[_Op]] = {}
+        self.producer_of = {op.output: op for op in self.ops}
+        self.consumers_of: dict[_Key, list[_Op]] = {}
         for op in self.ops:
             for key in op.inputs:
-                self.read_by.setdefault(key, []).append(op)
+                self.consumers_of.setdefault(key, []).append(op)
         calls: dict[str, int] = {}
         for span in self.spans:
             calls[span.module] = calls.get(span.module, 0) + 1
-        self.once = {name for name, n in calls.items() if n == 1}
+        self.called_once = {name for name, n in calls.items() if n == 1}
         self.layer_spans = {
             span.output: span
             for span in self.spans
-            if span.output and span.module in self.once and isinstance(modules[span.module], LAYERS)
+            if span.output and span.module in self.called_once and isinstance(modules[span.module], LAYERS)
         }
-        self.layers_on: dict[_Key | None, list[str]] = {}
+        self.layers_with_input: dict[_Key | None, list[str]] = {}
         for span in self.layer_spans.values():
-            self.layers_on.setdefault(span.input, []).append(span.module)
+            self.layers_with_input.setdefault(span.input, []).append(span.module)
         self.norm_spans = {
             span.output: span
             for span in self.spans
@@ -198,7 +219,7 @@ class _Reader:
     def _head(self) -> _Span:
         key = self.spans[0].output
         while key is not None and key not in self.layer_spans:
-            op = self.made_by.get(key)
+            op = self.producer_of.get(key)
             key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
         if key is None:
             raise PruningError("no single linear layer or convolution makes this teacher's outputs.")
@@ -208,7 +229,7 @@ class _Reader:
         key = head.input
         outputs = {span.output: span.module for span in reversed(self.spans) if span.output}  # the outermost wins
         while key is not None and key not in self.layer_spans and not _is_map(self.shapes[key]):
-            op = self.made_by.get(key)
+            op = self.producer_of.get(key)
             key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
         if key is not None and _is_map(self.shapes[key]) and key in outputs:
             return HookPoint(outputs[key])
@@ -220,42 +241,43 @@ class _Reader:
             if op.name == _SCALED or len(op.inputs) != 2 or self.shapes[op.inputs[0]] != self.shapes[op.inputs[1]]:
                 continue
             for operand, key in enumerate(op.inputs):
-                found = self._layer_behind(key)
-                if found is not None:
-                    yield found[0], ResidualSum(index, operand, found[1])
+                source = self._source_layer(key)
+                if source is not None:
+                    layer, norm = source
+                    yield layer, ResidualSum(index, operand, norm)
 
-    def _layer_behind(self, key: _Key) -> tuple[str, str | None] | None:
-        """The layer, and the batch norm after it, whose output is `key`; None if anything else lies between."""
+    def _source_layer(self, key: _Key) -> tuple[str, str | None] | None:
+        """The layer that outputs `key`, and the batch norm between; None if anything else lies between."""
         norm = None
         while key not in self.layer_spans:
             if key in self.norm_spans and norm is None and self._is_plain(self.norm_spans[key]):
                 span = self.norm_spans[key]
                 norm, key = span.module, span.input or key
                 continue
-            op = self.made_by.get(key)
+            op = self.producer_of.get(key)
             if op is None or op.name not in _LINEAR - {"batch_norm"}:
                 return None
             key = op.inputs[0]
         return self.layer_spans[key].module, norm
 
     def _is_plain(self, span: _Span) -> bool:
-        """Whether a batch norm's call does nothing else, no activation say."""
+        """Whether a batch norm's call runs no activation function."""
         return [op.name for op in self.ops[span.first : span.last] if len(op.inputs) and op.name in _ACTIVATIONS] == []
 
     def _blocks(self) -> Iterator[Block]:
-        found: list[_Span] = []
-        for span in self.spans:
-            if span.module in self.once and self._passes_on(span):
-                found.append(span)
-        for span in found:
-            inside = [s for s in found if s is not span and span.first <= s.first and s.last <= span.last]
-            if not inside and span.input and span.output:
-                producers, consumers = list(self._producers(span.input)), list(self._consumers(span.output))
-                shape = tuple(self.shapes[span.input][1:])
-                yield Block(span.module, shape, tuple(dict.fromkeys(producers)), tuple(dict.fromkeys(consumers)))
+        residual = [span for span in self.spans if span.module in self.called_once and self._passes_on(span)]
+        for span in residual:
+            nested = any(s is not span and span.first <= s.first and s.last <= span.last for s in residual)
+            if not nested and span.input and span.output:
+                yield Block(
+                    span.module,
+                    tuple(self.shapes[span.input][1:]),
+                    producers=tuple(dict.fromkeys(self._producers(span.input))),
+                    consumers=tuple(dict.fromkeys(self._consumers(span.output))),
+                )
 
     def _passes_on(self, span: _Span) -> bool:
-        """Whether its input reaches its output through additions and rectifiers alone."""
+        """Whether a module's input reaches its output through additions and rectifiers alone."""
         if span.input is None or span.output is None or self.shapes[span.input] != self.shapes[span.output]:
             return False
         reached, added = {span.input}, False
@@ -270,26 +292,26 @@ class _Reader:
 
     def _producers(self, key: _Key) -> Iterator[str]:
         """The layers whose outputs are summed into `key`."""
-        waiting, seen = [key], set()
+        waiting, visited = [key], set()
         while waiting:
             key = waiting.pop()
-            op = self.made_by.get(key)
+            op = self.producer_of.get(key)
             if key in self.layer_spans:
                 yield self.layer_spans[key].module
-            elif key not in seen and op is not None and op.name in _PASSING:
+            elif key not in visited and op is not None and op.name in _ELEMENTWISE:
                 waiting.extend(op.inputs if op.name in ADDITIONS else op.inputs[:1])
-            seen.add(key)
+            visited.add(key)
 
     def _consumers(self, key: _Key) -> Iterator[str]:
-        """The layers that read `key`, or what it is summed into."""
-        waiting, seen = [key], set()
+        """The layers whose input is `key`, or a sum that it goes into."""
+        waiting, visited = [key], set()
         while waiting:
             key = waiting.pop()
-            if key in seen:
+            if key in visited:
                 continue
-            seen.add(key)
-            yield from self.layers_on.get(key, [])
-            waiting.extend(op.output for op in self.read_by.get(key, []) if op.name in _PASSING)
+            visited.add(key)
+            yield from self.layers_with_input.get(key, [])
+            waiting.extend(op.output for op in self.consumers_of.get(key, []) if op.name in _ELEMENTWISE)
 
 
 def _is_map(shape: torch.Size) -> bool:
