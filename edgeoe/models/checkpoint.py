@@ -24,7 +24,7 @@ from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_m
 from edgeoe.files import file_sha256
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import TeacherSource
-from edgeoe.models.weights import load_numbers
+from edgeoe.models.weights import load_state
 from edgeoe.pruning.prune import Pruned
 from edgeoe.records.student import LayerChange, StudentPlan
 from edgeoe.run import layout
@@ -52,7 +52,7 @@ def plan_between(teacher: nn.Module, student: nn.Module) -> dict[str, LayerChang
     changed = dict(student.named_modules())
     for name, module in teacher.named_modules():
         other = changed.get(name)
-        if other is None:  # inside a block that is gone
+        if other is None:  # inside a dropped block
             continue
         if isinstance(other, nn.Identity) and not isinstance(module, nn.Identity):
             plan[name] = LayerChange(identity=True)
@@ -124,21 +124,21 @@ def save_code(
         logits = teacher(x)
     while True:
         copy = _copied(run, source)
-        if (proof := _digest(copy, teacher, shape, classes)) in _proven:
+        if (digest := _digest(copy, teacher, shape, classes)) in _rebuilt:
             return copy
         rebuilt = rebuild(copy, teacher, x, classes=classes)
-        if not rebuilt.missing or not source.code.note(str(source.code.found()[0] / rebuilt.missing)):
+        if not rebuilt.missing or not source.code.note(str(source.code.root_and_files()[0] / rebuilt.missing)):
             break  # else it reads a file that Python does not open itself: once more, with that one
     check_rebuilt(rebuilt, teacher, logits, source=source)
-    _proven.add(proof)
+    _rebuilt.add(digest)
     return copy
 
 
-_proven: set[str] = set()  # digests of what a fresh process has rebuilt since this one began: it need not again
+_rebuilt: set[str] = set()  # digests of what a fresh process has rebuilt since this process started
 
 
 def _digest(copy: TeacherSource, teacher: nn.Module, *call: object) -> str:
-    """Of all that decides whether `copy` can be rebuilt: its files, what is called, and the tensors of `teacher`."""
+    """A hash of all that decides whether `copy` can be rebuilt: its files, the call, the tensors of `teacher`."""
     assert copy.code is not None  # noqa: S101 - what a copy means
     root, only = copy.code.root, copy.code.only
     assert root is not None  # noqa: S101
@@ -149,10 +149,10 @@ def _digest(copy: TeacherSource, teacher: nn.Module, *call: object) -> str:
 
 
 def _copied(run: Run, source: TeacherSource) -> TeacherSource:
-    """The copy of a user's files in `run`, made unless `source` is one."""
+    """The copy of a user's files in `run`; `source` itself if it has no files, or is a copy."""
     if source.code is None or source.code.only is not None:
         return source
-    root, only = source.code.found()
+    root, only = source.code.root_and_files()
     for name in only.files:
         run.write(layout.code_file(name), partial(shutil.copyfile, root / name))
     return TeacherSource.copied(run.path / layout.CODE, only, source.name)
@@ -238,7 +238,7 @@ def load_student(run: Run) -> nn.Module:
     apply_plan(student, plan.layers)
     weights = run.file(layout.WEIGHTS)
     try:
-        load_numbers(student, load_file(weights))
+        load_state(student, load_file(weights))
     except (SafetensorError, RuntimeError) as reason:
         pass_on_out_of_memory(reason)
         line = " ".join(str(reason).split())[:300]

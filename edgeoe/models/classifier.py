@@ -1,8 +1,8 @@
-"""What a network's source hands over -> a classifier with plain weights: images in, logits out.
+"""A network from any source -> a classifier with plain weights: images in, logits out.
 
-Networks answer with more than logits (auxiliary heads, a distillation token, a dictionary or an object of Hugging
-Face), and hold weights in more than one tensor (weight norm, spectral norm, masks). Both end here, at the seam to the
-outside, so that everything else knows (N, K) and `weight`. Module names stay as they are.
+Some networks output more than logits (auxiliary heads, a distillation token, a dictionary, an object of Hugging Face),
+and some compute a weight from several tensors (weight norm, spectral norm, masks). Both are normalised here, so that
+all other code sees logits (N, K) and `weight`. Module names stay as they are.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ __all__ = ["describe_outputs", "only_logits", "plain_weights"]
 def only_logits(model: nn.Module, *, classes: int) -> nn.Module:
     """`model`, in place, with its logits as its only output.
 
-    They are what is called `logits`, else the first (N, classes), one called aux last, else the first (N, anything). A
-    model that has none among its outputs keeps them.
+    Its logits are the output named `logits`, else the first of shape (N, classes), those named aux last, else the first
+    of shape (N, anything). A model without any such output keeps its outputs.
+
+    classes: number of classes.
     """
     model.register_forward_hook(_OnlyLogits(classes))
     return model
@@ -34,37 +36,37 @@ def only_logits(model: nn.Module, *, classes: int) -> nn.Module:
 
 @dataclass(frozen=True, slots=True)
 class _OnlyLogits:
-    """A forward hook; deep copies, exporters and processes take it along."""
+    """A forward hook that returns the logits alone; deep copies and pickles of the model keep it."""
 
     classes: int
 
     def __call__(self, module: nn.Module, images: Any, output: Any) -> Tensor | None:  # noqa: ARG002 - torch's signature
         if isinstance(output, Tensor):
             return None
-        found = _find_logits(output, classes=self.classes)
-        return None if found is None else found[1]
+        named = _find_logits(output, classes=self.classes)
+        return None if named is None else named[1]
 
 
 def describe_outputs(model: nn.Module, x: Tensor) -> str:
-    """Which of several outputs for images x (N, C, H, W) are taken as logits; "" where there is but one.
+    """Which of several outputs for images x (N, C, H, W) is taken as logits; "" if there is only one.
 
-    model: as `only_logits` leaves it.
+    model: as returned by `only_logits`.
     """
     output = model.forward(x)
     hooks = [hook for hook in model._forward_hooks.values() if isinstance(hook, _OnlyLogits)]
     if isinstance(output, Tensor) or not hooks:
         return ""
-    found = _find_logits(output, classes=hooks[0].classes)
-    if found is None:
+    logits = _find_logits(output, classes=hooks[0].classes)
+    if logits is None:
         return ""
     several = [f"{name} {tuple(tensor.shape)}" for name, tensor in _tensors(output)]
     if len(several) < 2:
         return ""
-    return f"{', '.join(several)}. Taken as logits: {found[0]}. For another, let forward return that one alone"
+    return f"{', '.join(several)}. Taken as logits: {logits[0]}. For another, let forward return that one alone"
 
 
 def _find_logits(output: Any, *, classes: int) -> tuple[str, Tensor] | None:
-    """What of `output` are the logits, and how it is called there."""
+    """(name, logits): which tensor within `output` is the logits; None if none is."""
     several = [(name, tensor) for name, tensor in _tensors(output) if tensor.dim() == 2 and tensor.is_floating_point()]
     called = [one for one in several if one[0].split(".")[-1] == "logits"]
     fitting = sorted((one for one in several if one[1].shape[1] == classes), key=lambda one: "aux" in one[0].lower())
@@ -91,10 +93,10 @@ def _tensors(output: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def plain_weights(model: nn.Module) -> nn.Module:
-    """`model`, in place, in eval mode, every weight that is computed from other tensors replaced by its value.
+    """`model`, in place, in eval mode, with every weight that is computed from other tensors replaced by its value.
 
-    Those are what weight norm, spectral norm and masks of torch.nn.utils leave, in their old form (hooks) and as
-    parametrisations. A loaded network computes the same; its training then moves the weight itself.
+    Weight norm, spectral norm and masks of torch.nn.utils compute weights, in their old form (hooks) and as
+    parametrisations. The network computes the same; training then updates the weight itself.
     """
     for module in list(model.eval().modules()):
         for hook in list(module._forward_pre_hooks.values()):
@@ -116,7 +118,7 @@ def plain_weights(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _replace(module: nn.Module, name: str) -> None:
-    """Put the value of the parametrised tensor `name` of `module` in its place, a parameter as it came from one."""
+    """Replace the parametrised tensor `name` of `module` by its value: a parameter if it was computed from one."""
     value = getattr(module, name).detach().clone()
     was_parameter = any(True for _ in module.parametrizations[name].parameters(recurse=False))  # type: ignore[index, union-attr]
     parametrize.remove_parametrizations(module, name, leave_parametrized=True)

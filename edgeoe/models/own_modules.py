@@ -1,9 +1,9 @@
-"""The user's own Python files that a teacher is made of, imported apart from everything else in this process.
+"""The user's Python files that define a teacher, imported in isolation from everything else in this process.
 
-The teacher's file and its neighbours are modules below a private package, `edgeoe_teacher_1.utils`, so that two
-teachers may both have a `utils`, and a neighbour called `json` or `profile` is met by nobody but its own neighbours.
-An import statement in one of them finds, in this order: what is built into Python, the neighbours, and what is
-installed. A compiled file in __pycache__ is neither read nor written.
+The teacher's file and its neighbours become modules of a private package, `edgeoe_teacher_1.utils`, so that two
+teachers may both have a `utils`, and a neighbour called `json` or `profile` is visible only to its neighbours. An
+import statement in one of them looks, in this order, among Python's built-in modules, the neighbours, and installed
+packages. Compiled files in __pycache__ are neither read nor written.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _running: list[OwnModules] = []
 
 
 class OwnModules:
-    """`file`, and the neighbours that it imports.
+    """The module in `file`, and the neighbours that it imports.
 
-    folders: where neighbours are looked for; none: the file's own folder, or, if it lies in a package, the folder that
-        holds the top one; then the working directory and what of sys.path the file lies below, and what the code
-        itself adds to sys.path.
-    files: all files that may be imported; none: any.
-    loaded: those that were, in this order.
+    folders: where neighbours are looked for. Empty: in the file's folder, or, if that is a package, in the folder of
+        the top package; then in the working directory and entries of sys.path that the file lies below, and in what the
+        code itself adds to sys.path.
+    files: all files that may be imported; empty allows any.
+    loaded: files that were imported, in this order.
     """
 
     def __init__(self, file: Path, *, folders: Sequence[Path] = (), files: Sequence[Path] = ()) -> None:
@@ -63,14 +63,14 @@ class OwnModules:
         self._aliases: list[str] = []
 
     def load(self) -> ModuleType:
-        """The module of the file, which is run if it was not before. Raises what running it raises."""
+        """The module in the file, which runs at the first call. Raises what running it raises."""
         if not self._package:
             self._begin()
         return importlib.import_module(f"{self._package}.{self._name}")
 
     @contextmanager
-    def found_by_importlib(self) -> Iterator[None]:
-        """While files run: importlib.import_module, called in one of them, finds neighbours, too."""
+    def importable(self) -> Iterator[None]:
+        """Within it importlib.import_module, called in one of the files, finds neighbours too."""
         _running.append(self)
         try:
             yield
@@ -87,12 +87,12 @@ class OwnModules:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Where neighbours were looked for, and found."""
+        """Folders from which neighbours were imported."""
         return tuple(folder for folder in self._folders if any(file.is_relative_to(folder) for file in self.loaded))
 
     @property
     def places(self) -> tuple[Path, ...]:
-        """The folders that the user's own files lie in, those first where neighbours were looked for."""
+        """Folders of the user's files, first those where neighbours are looked for."""
         if self._root in installed():
             return (self._root / self._name.partition(".")[0],)
         return (*self._folders, *self._fallbacks())
@@ -113,7 +113,7 @@ class OwnModules:
         sys.modules[self._package] = module_from_spec(ModuleSpec(self._package, None, is_package=True))
 
     def _package_of_file(self) -> tuple[Path, tuple[str, ...]]:
-        """The folder that holds the file's top package, and the packages on the way."""
+        """The folder of the file's top package, and the packages from there to the file."""
         folder = self.location.parent
         parts: tuple[str, ...] = ()
         while folder.name.isidentifier() and self._is_there(folder / "__init__.py"):
@@ -162,8 +162,11 @@ class OwnModules:
         return self._find(self._folders, top) is not None
 
     def _find(self, folders: Sequence[Path | str], name: str) -> ModuleSpec | None:
-        """The spec of module `name` (its last part) in the first of `folders` that has it; packages without an
-        __init__.py come last, as in Python."""
+        """The spec of a module in the first of `folders` that has it; packages without an __init__.py come last, as in
+        Python.
+
+        name: the last part of the module's name.
+        """
         fullname = f"{self._package}.{name}"
         if name == self._name:
             return spec_from_file_location(fullname, self.location, loader=_Source(fullname, str(self.location)))
@@ -171,15 +174,14 @@ class OwnModules:
         for folder in folders:
             if folder == self._root and self._root in installed() and name != self._name.partition(".")[0]:
                 continue  # the others there are installed
-            found = FileFinder(str(folder), (_Extension, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES)).find_spec(
-                fullname
-            )
-            if found is None:
+            finder = FileFinder(str(folder), (_Extension, EXTENSION_SUFFIXES), (_Source, SOURCE_SUFFIXES))
+            spec = finder.find_spec(fullname)
+            if spec is None:
                 continue
-            if found.loader is None:
-                spaces += [place for place in found.submodule_search_locations or () if self._has_python(Path(place))]
-            elif not self._only or Path(found.origin or "") in self._only:
-                return found
+            if spec.loader is None:
+                spaces += [place for place in spec.submodule_search_locations or () if self._has_python(Path(place))]
+            elif not self._only or Path(spec.origin or "") in self._only:
+                return spec
         if not spaces:
             return None
         namespace = ModuleSpec(fullname, None, is_package=True)
@@ -214,16 +216,16 @@ def _search_path() -> list[Path]:
 
 @cache
 def installed() -> set[Path]:
-    """Where Python and installed packages lie."""
+    """Folders of Python's library and of installed packages."""
     paths = [sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     return {_real(path) for path in [*paths, *site.getsitepackages(), site.getusersitepackages()]}
 
 
 def _where(top: str) -> Path | None:
-    """The folder from which a plain `import top` would take it; None if it would find nothing, or a mere folder."""
+    """The folder from which a plain `import top` would load it; None if there is nothing, or only a folder."""
     try:
         spec = find_spec(top)
-    except (ValueError, ImportError):  # it is half-made, or was put into sys.modules by hand
+    except (ValueError, ImportError):  # it is incomplete, or was put into sys.modules by hand
         return Path(os.devnull)
     if spec is None or (spec.origin is None and spec.submodule_search_locations is not None):
         return None
@@ -234,7 +236,7 @@ def _where(top: str) -> Path | None:
 
 
 class _Source(SourceFileLoader):
-    """Runs the source file that is there, with the imports of its OwnModules."""
+    """Runs a source file, with the import statement of its OwnModules."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
@@ -254,7 +256,7 @@ class _Extension(ExtensionFileLoader):
 
 
 class _Alias:
-    """Loads a module that importlib.import_module was asked for by its plain name: the private one."""
+    """Loads the private module in place of the plain name that importlib.import_module was called with."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -263,11 +265,11 @@ class _Alias:
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # which the import system has just replaced
+        module.__spec__ = self._spec  # the import system has just replaced it
 
 
 class _Finder:
-    """Finds the modules of each OwnModules below its private package."""
+    """Finds the modules of every OwnModules in its private package."""
 
     def find_spec(
         self,
@@ -290,7 +292,7 @@ _finder = _Finder()
 
 
 def _importing_code() -> OwnModules | None:
-    """Whose file called importlib.import_module, if one did."""
+    """The OwnModules whose file called importlib.import_module; None if none did."""
     frame = sys._getframe(2)
     while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "importlib":
         frame = frame.f_back  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Whether an architecture can be rebuilt from a run's files alone: asked of a fresh process, before anything long."""
+"""Check, in a fresh process and before training, that an architecture can be rebuilt from a run's files alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edgeoe.codec import from_json
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.models.teacher import TeacherSource
-from edgeoe.models.weights import load_numbers
+from edgeoe.models.weights import load_state
 from edgeoe.records.student import CodeFiles
 
 __all__ = ["Rebuilt", "check_rebuilt", "rebuild", "same_outputs"]
 
 _PACKAGE = Path(__file__).resolve().parents[2]  # edgeoe lies here, installed or not
 _TOLERANCE = 1e-3  # of max |difference| / max |logit|
-# What a process needs of its environment; a teacher that reads anything else there could not be rebuilt elsewhere.
+# Environment variables that a process needs; a teacher that reads any other could not be rebuilt elsewhere.
 _KEPT = re.compile(
     r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|TZ|TMP|TEMP|TMPDIR|SYSTEMROOT|WINDIR|USERPROFILE|APPDATA|LOCALAPPDATA|VIRTUAL_ENV|"
     r"(LC|LD|DYLD|PYTHON|CONDA|CUDA|NVIDIA|OMP|MKL|KMP|OPENBLAS|TORCH|PYTORCH|HF|XDG|SSL|HTTP|HTTPS|NO)_.*|PYTHON.*|"
@@ -38,10 +38,12 @@ _KEPT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What the fresh process found: every tensor's shape and the logits, or what failed.
+    """The answer of the fresh process.
 
-    shapes: of the state dict. logits: (N, K); None where it failed. failed: one line, "" where nothing did.
-    missing: a file of the run that it would have needed and the run has not, relative to its code; "" for none.
+    shapes: of every tensor of the state dict.
+    logits: (N, K); None if it failed.
+    failed: what failed, in one line; "" if nothing did.
+    missing: a file that it needed and the run lacks, relative to the run's code; "" if none.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -51,9 +53,12 @@ class Rebuilt:
 
 
 def rebuild(source: TeacherSource, teacher: nn.Module, x: Tensor, *, classes: int) -> Rebuilt:
-    """Build `source`, a copy, in a fresh process, give it the weights of `teacher`, and ask it about `x` (N, C, H, W).
+    """Rebuild a teacher in a fresh process, which has an empty working folder and only the system's environment.
 
-    The process runs in an empty folder with the system's environment variables alone.
+    source: a copy of the user's files.
+    teacher: whose weights the rebuilt network gets.
+    x: images (N, C, H, W) that it is run on.
+    classes: number of classes.
     """
     assert source.code is not None  # noqa: S101 - what a copy means
     assert source.code.root is not None  # noqa: S101
@@ -87,7 +92,7 @@ def _save_weights(teacher: nn.Module, path: Path, source: TeacherSource) -> None
 
 
 def _in_fresh_process(folder: Path) -> str:
-    """Run `main(folder)` in a process of its own. Returns the last line that it printed as an error."""
+    """Run `main(folder)` in a process of its own. Returns the last line of its stderr."""
     ended = subprocess.run(  # noqa: S603 - this Python, and a module of edgeoe
         [sys.executable, "-m", "edgeoe.models.rebuild", str(folder)],
         cwd=folder / "empty",
@@ -106,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def check_rebuilt(rebuilt: Rebuilt, teacher: nn.Module, logits: Tensor, *, source: TeacherSource) -> None:
-    """Compare with `teacher` and its `logits`. Raises TeacherError, which names `source`, with what differs."""
+    """Compare a rebuilt network with `teacher` and its `logits`. Raises TeacherError with what differs."""
     if rebuilt.failed:
         raise TeacherError(
             f"--teacher {source}: can't be rebuilt in a fresh process from its own files, which is all that a run "
@@ -128,7 +133,7 @@ def check_rebuilt(rebuilt: Rebuilt, teacher: nn.Module, logits: Tensor, *, sourc
 
 
 def same_outputs(one: Tensor, other: Tensor) -> bool:
-    """Whether both logits (N, K) are the same but for rounding."""
+    """Whether both logits (N, K) are equal up to rounding."""
     return one.shape == other.shape and bool((one - other).abs().max() <= _TOLERANCE * other.abs().max())
 
 
@@ -145,7 +150,7 @@ def _answer(folder: Path) -> Rebuilt:
         shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         if any(shapes.get(key) != tensor.shape for key, tensor in state.items()):
             return Rebuilt(shapes, torch.empty(0))
-        load_numbers(model, state)
+        load_state(model, state)
         with torch.no_grad():
             return Rebuilt(shapes, model(x))
     except Exception as reason:
@@ -155,7 +160,7 @@ def _answer(folder: Path) -> Rebuilt:
 
 
 def _missing(reason: Exception, root: Path) -> str:
-    """The file below `root` that is named as the cause of `reason` and is not there."""
+    """The file below `root` that `reason` names as missing; "" if none."""
     named = re.findall(re.escape(f"{root}{os.sep}") + r"([^'\"\n:]+)", str(reason.__cause__ or reason))
     return next((name for name in named if not (root / name).exists()), "")
 
@@ -168,7 +173,7 @@ def _hint(reason: Exception) -> str:
 
 
 def main(folder: Path) -> None:
-    """Answer what `rebuild` has written into `folder`."""
+    """Rebuild what `rebuild` has written into `folder`, and write the answer there."""
     rebuilt = _answer(folder)
     if rebuilt.logits is not None:
         save_file({"logits": rebuilt.logits.contiguous()}, folder / "logits.safetensors")

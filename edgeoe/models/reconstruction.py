@@ -1,7 +1,7 @@
-"""Layers as linear regressions: weighted moments of what they read, which channels they can spare, new weights.
+"""Layers as linear regressions: second moments of their inputs, OBS order of their channels, refitted weights.
 
 A convolution or linear layer maps each patch u of its input to W u. With the weighted second moments of the
-patches, G = sum w u u^T, everything about reconstructing its outputs by least squares is in closed form.
+patches, G = sum w u u^T, reconstructing its outputs by least squares has a closed form.
 """
 
 from __future__ import annotations
@@ -27,40 +27,44 @@ __all__ = [
     "matrix",
     "measure_sensitivity",
     "norm_gain",
+    "obs_order",
     "patches",
     "positions",
     "ridge",
     "sees_all",
-    "spare",
     "take",
 ]
 
-Rows = Sequence[tuple[Tensor, Tensor]]  # images (N, C, H, W) and a weight (N,) for each
-_POINTS = 400_000  # patches in one regression, about; rare layers have more columns than that tells apart
-_WIDEST = 8192  # columns: half a gigabyte of moments
-_AT_ONCE = 64  # channels go one by one up to this many, beyond that a 64th at a time
-_SPREAD = 100  # images, drawn evenly, that the variance of a layer's output is taken from
-_DAMPING = 1e-4  # of the mean diagonal of G
+Rows = Sequence[tuple[Tensor, Tensor]]  # batches of images (N, C, H, W) and a weight (N,) for each
+_POINTS = 400_000  # patches in one regression, about: few layers have more columns than that can tell apart
+_WIDEST = 8192  # columns of the widest regression: its moments take half a gigabyte
+_AT_ONCE = 64  # up to so many channels are removed one by one, of more a 64th at a time
+_SPREAD = 100  # images, evenly spaced, from which the variance of a layer's output is estimated
+_DAMPING = 1e-4  # ridge, as a share of the mean diagonal of G
 
 
 def sees_all(layer: nn.Module) -> bool:
-    """Whether every output of `layer` sees all its inputs, so that 1x1 convolutions around it can be merged."""
+    """Whether every output of `layer` depends on all inputs, so that 1x1 convolutions around it can be merged."""
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
 def can_regress(layer: nn.Module) -> bool:
-    """Whether `layer` is one regression, and not too wide to invert its moments."""
+    """Whether `layer` is one regression whose moments are small enough to invert."""
     return sees_all(layer) and matrix(layer).shape[1] <= _WIDEST
 
 
 def matrix(layer: nn.Module) -> Tensor:
-    """(O, D) weight of `layer`, a row for each output, columns as `patches` has them."""
+    """(O, D) weight of `layer`: a row for each output, columns in the order of `patches`."""
     weight: Tensor = layer.weight  # type: ignore[assignment]
     return weight.detach().flatten(1)
 
 
 def patches(layer: nn.Module, x: Tensor, *, total: int, generator: torch.Generator) -> Tensor:
-    """(N, P, D) what `layer` reads from its input x, at P positions of each image drawn as `draw_places` says."""
+    """(N, P, D) patches of x that `layer` computes with, at P positions of each image, drawn by `draw_places`.
+
+    x: the input of `layer`.
+    total: images in all batches.
+    """
     if not isinstance(layer, nn.Conv2d):
         rows = x.reshape(len(x), -1, x.shape[-1])
         return take(rows, draw_places(rows, total=total, generator=generator))
@@ -77,20 +81,17 @@ def patches(layer: nn.Module, x: Tensor, *, total: int, generator: torch.Generat
 
 
 def _in_parts(x: Tensor, *, floats: int) -> tuple[Tensor, ...]:
-    """x (N, ...) in pieces of which each takes no more than about 256 MB when an image becomes `floats` numbers."""
+    """x (N, ...) in parts of at most about 256 MB each once an image has become `floats` numbers."""
     return torch.split(x, max(1, 2**26 // floats))
 
 
 def positions(layer: nn.Module, y: Tensor) -> Tensor:
-    """(N, P, O) of an output y of `layer`, or of anything of that shape: a row for each position."""
+    """(N, P, O) of y, an output of `layer` or of its shape: a row for each position."""
     return y.flatten(2).transpose(1, 2) if isinstance(layer, nn.Conv2d) else y.reshape(len(y), -1, y.shape[-1])
 
 
 def draw_places(rows: Tensor, *, total: int, generator: torch.Generator) -> Tensor | None:
-    """(N, P) which positions of `rows` (N, L, D) to look at, so that `total` images give about 400,000 in all.
-
-    None is all of them.
-    """
+    """(N, P) positions of `rows` (N, L, D), drawn so that `total` images give about 400,000; None takes all."""
     wanted = max(16, _POINTS // total)
     if rows.shape[1] <= wanted:
         return None
@@ -103,16 +104,21 @@ def take(rows: Tensor, places: Tensor | None) -> Tensor:
 
 
 def columns(layer: nn.Module, spread: Sequence[Sequence[int]]) -> list[Tensor]:
-    """For each channel of a group the columns of `matrix(layer)` that read it."""
+    """For each unit of a group, the columns of `matrix(layer)` that its channels are multiplied with.
+
+    spread: the inputs of `layer` that belong to each unit.
+    """
     window = layer.kernel_size[0] * layer.kernel_size[1] if isinstance(layer, nn.Conv2d) else 1
     return [torch.tensor([i * window + k for i in inputs for k in range(window)]) for inputs in spread]
 
 
 def ridge(moments: Tensor, cross: Tensor, *, prior: Tensor, damping: float = _DAMPING) -> Tensor:
-    """(O, D) weights W that minimise tr(W G W^T) - 2 tr(W C) and stay near `prior` (O, D).
+    """(O, D) weights W that minimise tr(W G W^T) - 2 tr(W C), with a ridge towards `prior`.
 
-    moments: G (D, D). cross: C (D, O), second moments of inputs and targets. damping: what a step away from
-    `prior` costs, as a share of G's mean diagonal; directions that the rows don't show stay as they were.
+    moments: G (D, D), second moments of the inputs.
+    cross: C (D, O), second moments of inputs and targets.
+    prior: (O, D) weights to stay near in directions that the inputs don't cover.
+    damping: the ridge, as a share of G's mean diagonal.
     """
     g, c = moments.double(), cross.double()
     loading = damping * g.diagonal().mean().clamp(min=1e-12) * torch.eye(len(g), dtype=g.dtype, device=g.device)
@@ -120,15 +126,17 @@ def ridge(moments: Tensor, cross: Tensor, *, prior: Tensor, damping: float = _DA
     return (prior.double() + change.T).to(prior.dtype)
 
 
-def spare(
+def obs_order(
     problems: Sequence[tuple[Tensor, Tensor, Sequence[Tensor]]], *, floor: int = 1
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """In which order channels can go, and what error each adds once the others have made up for it.
+    """Optimal brain surgeon (OBS) order: units in the order of removal, and the squared error that each adds.
 
-    problems: for each layer that reads the channels its moments G (D, D), its weights W (O, D), scaled so that
-    errors of different layers compare, and the columns of each channel. Source: the structured optimal brain
-    surgeon (Hassibi and Stork, 1993; Kurtic et al., "ZipLM", 2023): of the channels left, that one goes which
-    adds the least squared error when all other weights are solved anew.
+    At each step the unit is removed whose loss adds the least error once all remaining weights are refitted.
+
+    problems: for each consumer its moments G (D, D), its weights W (O, D), scaled so that errors of different layers
+        compare, and the columns of each unit.
+    floor: how many units stay.
+    Source: Hassibi and Stork, "Optimal brain surgeon", 1993; Kurtic et al., "ZipLM", 2023.
     """
     states = [_State.begin(*problem) for problem in problems]
     alive = list(range(len(problems[0][2])))
@@ -136,7 +144,7 @@ def spare(
     cost: list[float] = []
     while len(alive) > floor:
         added = torch.stack([state.added(len(alive)) for state in states]).sum(0)
-        several = min(-(-len(alive) // _AT_ONCE), len(alive) - floor)  # one by one where there are few
+        several = min(-(-len(alive) // _AT_ONCE), len(alive) - floor)
         going = added.argsort(stable=True)[:several].tolist()
         order += [alive[position] for position in going]
         cost += [max(0.0, float(added[position])) for position in going]
@@ -148,8 +156,12 @@ def spare(
 
 @dataclass(slots=True)
 class _State:
-    """A regression on the channels that are left: G^-1 and the weights (D, O), `width` rows a channel, then those
-    of no channel."""
+    """A regression on the remaining units.
+
+    inverse: G^-1.
+    weights: (D, O), `width` rows for each unit, then the rows that belong to none.
+    width: rows of a unit.
+    """
 
     inverse: Tensor
     weights: Tensor
@@ -166,22 +178,23 @@ class _State:
         return cls(torch.linalg.inv(g + loading), weights.double().T[rows], len(spread[0]))
 
     def added(self, channels: int) -> Tensor:
-        """(channels,) squared error that the loss of each adds: W_c^T (G^-1_cc)^-1 W_c."""
+        """(channels,) squared error that removing each unit c adds: W_c^T (G^-1_cc)^-1 W_c."""
         size = channels * self.width
         blocks = self.inverse[:size, :size].view(channels, self.width, channels, self.width)
-        own = self.weights[:size].view(channels, self.width, -1)
-        found: Tensor = (own * torch.linalg.solve(blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1), own)).sum((1, 2))
-        return found
+        weights = self.weights[:size].view(channels, self.width, -1)
+        diagonal = blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+        errors: Tensor = (weights * torch.linalg.solve(diagonal, weights)).sum((1, 2))
+        return errors
 
     def remove(self, channels: Sequence[int]) -> None:
-        """Solve anew without `channels`, counted among those that are left."""
-        gone = torch.tensor([channel * self.width + k for channel in channels for k in range(self.width)])
-        left = torch.ones(len(self.inverse), dtype=torch.bool)
-        left[gone] = False
-        left, gone = left.nonzero()[:, 0].to(self.inverse.device), gone.to(self.inverse.device)
-        gain = torch.linalg.solve(self.inverse[gone][:, gone], self.inverse[gone][:, left])  # (gone, left)
-        self.weights = self.weights[left] - gain.T @ self.weights[gone]
-        self.inverse = self.inverse[left][:, left] - self.inverse[left][:, gone] @ gain
+        """Refit without `channels`, given by their positions among the remaining units."""
+        removed = torch.tensor([channel * self.width + k for channel in channels for k in range(self.width)])
+        kept = torch.ones(len(self.inverse), dtype=torch.bool)
+        kept[removed] = False
+        kept, removed = kept.nonzero()[:, 0].to(self.inverse.device), removed.to(self.inverse.device)
+        gain = torch.linalg.solve(self.inverse[removed][:, removed], self.inverse[removed][:, kept])  # (removed, kept)
+        self.weights = self.weights[kept] - gain.T @ self.weights[removed]
+        self.inverse = self.inverse[kept][:, kept] - self.inverse[kept][:, removed] @ gain
 
 
 @torch.no_grad()
@@ -193,12 +206,15 @@ def measure_sensitivity(
     *,
     progress: Progress = silent,
 ) -> Iterator[Group]:
-    """`groups` with their costs: the error that losing one channel more leaves in what the consumers compute, as a
-    share of the variance there (of the residual sum, where it goes into one), summed over consumers.
+    """`groups` with their sensitivity: the error in the consumers' outputs that each further pruned unit adds.
 
-    It is the least error that as many channels can leave, all others solved anew, so it tells how wide a group
-    must be and not which channels go: that order stays. A group that no regression reads (grouped convolutions
-    alone) is refused.
+    The error is a share of the variance of those outputs (of the residual sum, where they go into one), summed over
+    consumers. It is the least that so many units can cause, with all remaining weights refitted: it says how wide a
+    group must be, not which units to prune, so `order` stays. A group without a consumer that can be refitted (grouped
+    convolutions only) is refused.
+
+    teacher: on the device of `rows`, in eval mode.
+    rows: images with weights.
     """
     consumers = {
         name: teacher.get_submodule(name)
@@ -209,7 +225,7 @@ def measure_sensitivity(
     }
     moments = input_moments(teacher, consumers, rows, progress=progress)
     scales = {name: _scale(teacher, structure, name, rows) for name in consumers}
-    with progress("Weighing channels", len(groups)) as advance:
+    with progress("Measuring sensitivity", len(groups)) as advance:
         for group in groups:
             advance()
             problems = [
@@ -218,24 +234,24 @@ def measure_sensitivity(
                 if name in consumers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
             ]
             if group.refused or not problems:
-                reason = group.refused or "no layer that can be solved for reads its channels"
+                reason = group.refused or "no consumer of its channels can be refitted"
                 yield replace(group, refused=reason)
                 continue
-            yield replace(group, sensitivity=spare(problems)[1])
+            yield replace(group, sensitivity=obs_order(problems)[1])
 
 
 def input_moments(
     model: nn.Module, layers: Mapping[str, nn.Module], rows: Rows, *, progress: Progress = silent
 ) -> dict[str, Tensor]:
-    """(D, D) weighted mean of u u^T for each of `layers`, in one pass over `rows`."""
+    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`."""
     generator = torch.Generator().manual_seed(0)
     total, mass = sum(len(x) for x, _ in rows), sum(float(weight.sum()) for _, weight in rows)
     moments: dict[str, Tensor] = {}
     with progress("Measuring layers", len(rows)) as advance:
         for x, weight in rows:
             inputs = capture(model, x, *(HookPoint(name, "input") for name in layers))
-            for (name, layer), given in zip(layers.items(), inputs, strict=True):
-                u = patches(layer, given, total=total, generator=generator)
+            for (name, layer), layer_input in zip(layers.items(), inputs, strict=True):
+                u = patches(layer, layer_input, total=total, generator=generator)
                 share = (weight / (mass * u.shape[1])).sqrt().repeat_interleave(u.shape[1])[:, None]
                 u = u.flatten(0, 1) * share
                 moments[name] = moments.get(name, 0) + u.T @ u
@@ -244,7 +260,7 @@ def input_moments(
 
 
 def _scale(teacher: nn.Module, structure: Structure, name: str, rows: Rows) -> Tensor:
-    """(O,) factors that turn errors of layer `name` into shares of the variance where its outputs go."""
+    """(O,) factors that turn output errors of layer `name` into shares of the variance where the outputs go."""
     images = sum(len(x) for x, _ in rows)
     x = torch.cat([part[:: max(1, images // _SPREAD)] for part, _ in rows])
     norm = None
@@ -262,7 +278,7 @@ def _scale(teacher: nn.Module, structure: Structure, name: str, rows: Rows) -> T
 
 
 def norm_gain(model: nn.Module, norm: str | None, *, like: Tensor) -> Tensor:
-    """(O,) by what the batch norm `norm` multiplies in eval mode; ones where there is none."""
+    """(O,) factors of the batch norm `norm` in eval mode; ones where there is none."""
     if norm is None:
         return torch.ones_like(like)
     module = model.get_submodule(norm)

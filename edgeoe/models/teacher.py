@@ -18,7 +18,7 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
 from edgeoe.models.teacher_code import TeacherCode
-from edgeoe.models.weights import load_weights, say_converted
+from edgeoe.models.weights import load_weights, log_conversion
 from edgeoe.records.student import CodeFiles
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
@@ -33,7 +33,10 @@ _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 class TeacherSource:
     """Where an architecture comes from.
 
-    kind: "file", "timm" or "torchvision". file, and code, what it and its neighbours hold: only for "file".
+    kind: "file", "timm" or "torchvision".
+    name: of the factory in the file, or of the published architecture.
+    file: the user's file; None for other kinds.
+    code: the code in that file and its neighbours; None for other kinds.
     """
 
     kind: str
@@ -57,7 +60,7 @@ class TeacherSource:
 
     @classmethod
     def copied(cls, root: Path, only: CodeFiles, name: str) -> TeacherSource:
-        """The factory `name` of the copy of a user's files that lies at `root`."""
+        """The factory `name` in a copy, at `root`, of a user's files."""
         return cls("file", name, root / only.file, TeacherCode.of_copy(root, only))
 
     def __str__(self) -> str:
@@ -66,11 +69,11 @@ class TeacherSource:
     def build(self, classes: int, *, channels: int | None = None, pretrained: bool = False) -> nn.Module:
         """The architecture with `classes` outputs, on the CPU, in float32.
 
-        channels: of its images; 1 asks for a greyscale network, None leaves it to the source. pretrained: with the
-        published weights (timm and torchvision; they are downloaded).
-        Raises TeacherError, naming what failed.
+        channels: of its images; 1 asks for a greyscale network, None leaves it to the source.
+        pretrained: with the published weights, which are downloaded (timm and torchvision).
+        Raises TeacherError with what failed.
         """
-        model = self._in_float32(self._made(classes, channels, pretrained))
+        model = self._in_float32(self._create(classes, channels, pretrained))
         return only_logits(plain_weights(model), classes=classes)
 
     def _in_float32(self, model: nn.Module) -> nn.Module:
@@ -80,8 +83,8 @@ class TeacherSource:
             pass_on_out_of_memory(reason)
             raise TeacherError(f"--teacher {self}: can't be moved to the CPU: {first_line(reason)}") from reason
 
-    def _made(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
-        """The architecture as the source makes it, in whatever type and on whatever device."""
+    def _create(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
+        """The architecture as its source builds it, in any type and on any device."""
         make: Callable[[int, int | None, bool], Any]
         make = {"file": self._from_file, "timm": self._from_timm, "torchvision": self._from_torchvision}[self.kind]
         try:
@@ -95,7 +98,9 @@ class TeacherSource:
             ) from None
         except Exception as reason:
             pass_on_out_of_memory(reason)
-            raise TeacherError(f"--teacher {self}: {self._said(reason)}{_DOWNLOADED if pretrained else ''}") from reason
+            raise TeacherError(
+                f"--teacher {self}: {self._explained(reason)}{_DOWNLOADED if pretrained else ''}"
+            ) from reason
         if not isinstance(model, nn.Module):
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
         if any(is_lazy(parameter) for parameter in model.parameters()):
@@ -106,8 +111,8 @@ class TeacherSource:
         inner = model._modules.get("_orig_mod")  # of what torch.compile returns
         return model if inner is None else inner
 
-    def _said(self, reason: Exception) -> str:
-        """What somebody else's exception says, and for an import what to do."""
+    def _explained(self, reason: Exception) -> str:
+        """The message of a foreign exception, and for a failed import what to do."""
         line = f"{type(reason).__name__}: {first_line(reason)}"
         if self.code is None:
             return line
@@ -132,9 +137,9 @@ class TeacherSource:
             return factory(**self._arguments(factory, classes, channels))
 
     def _arguments(self, factory: Callable[..., Any], classes: int, channels: int | None) -> dict[str, int]:
-        """What `factory` is called with: of what edgeoe knows, what it has a parameter for.
+        """Keyword arguments for `factory`: those that edgeoe knows and it has a parameter for.
 
-        Raises TeacherError if it needs more.
+        Raises TeacherError if it needs others.
         """
         try:
             parameters = inspect.signature(factory).parameters
@@ -185,7 +190,7 @@ class TeacherSource:
         return models.get_model(self.name, weights=None, num_classes=classes, **_NO_INIT.get(self.name, {}))
 
     def preprocess(self, model: nn.Module) -> Preprocess | None:
-        """What the source says of its input images; None where it says nothing (a user's own file)."""
+        """The preprocessing that a published architecture was trained with; None for a user's file."""
         if self.kind == "timm":
             from timm.data import resolve_data_config  # type: ignore[attr-defined, unused-ignore]
 
@@ -230,9 +235,11 @@ def load_teacher(
 ) -> nn.Module:
     """The teacher in eval mode on the CPU in float32, its parameters frozen.
 
-    weights: None takes the published weights of a timm or torchvision name; "random" those that the architecture
-    starts with, drawn from torch's global generator. channels: of its images; None leaves it to the source.
-    key: which of the weights in a file; None takes those that fit.
+    weights: a file; "random" for initial weights, drawn from torch's global generator; None for the published weights
+        of a timm or torchvision name.
+    classes: number of classes.
+    channels: of its images; None leaves it to the source.
+    key: which weights of a file with several; None takes those that fit.
     Raises TeacherError if weights and architecture don't match, or its outputs are not `classes`.
     """
     if weights is None and source.kind == "file":
@@ -242,8 +249,8 @@ def load_teacher(
         )
     if key is not None and not isinstance(weights, Path):
         raise TeacherError(f"--weights-key {key} picks from a file: name it with --weights FILE.")
-    model = source._made(classes, channels, pretrained=weights is None)
-    say_converted(f"--teacher {source}", model.state_dict())
+    model = source._create(classes, channels, pretrained=weights is None)
+    log_conversion(f"--teacher {source}", model.state_dict())
     model = source._in_float32(model)
     if isinstance(weights, Path):
         load_weights(model, weights, key=key, architecture=str(source))
@@ -253,9 +260,11 @@ def load_teacher(
 
 @torch.no_grad()
 def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int | None) -> None:
-    """Run `teacher` on two black images of `shape` (C, H, W), and say which of several outputs are its logits.
+    """Run `teacher` on two black images, and log which of several outputs is taken as its logits.
 
-    classes: None takes any number. Raises TeacherError unless it answers with finite logits (2, classes).
+    shape: (C, H, W) of an image.
+    classes: number of classes; None takes any.
+    Raises TeacherError unless it outputs finite logits (2, classes).
     """
     try:
         logits = teacher(torch.zeros(2, *shape))
@@ -277,7 +286,7 @@ def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: i
 
 
 def _of_channels(teacher: nn.Module, channels: int) -> str:
-    """That its first convolution takes other images than those of `channels`, and what to do; "" if it does not."""
+    """A hint that the first convolution takes a number of channels other than `channels`; "" if it does not."""
     first = next((module for module in teacher.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or first.in_channels == channels or first.in_channels not in (1, 3):
         return ""

@@ -1,4 +1,4 @@
-"""The code of a teacher from a user's own file: the file, the neighbours that it imports, the data that they read."""
+"""The code of a teacher from a user's file: the file, the neighbours it imports, and the data they read."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from edgeoe.records.student import CodeFiles
 
 __all__ = ["TeacherCode"]
 
-_MOST_BYTES = 2**28  # of the files that a run takes along
+_MOST_BYTES = 2**28  # of the files that are copied into a run
 _running: list[TeacherCode] = []  # whose code runs now, the innermost last
 
 
 class TeacherCode:
     """The code of the teacher in `file`.
 
-    only: the sole files that there are; `file` is one of them, below the folder `root`. None: whatever the code asks
-    for is looked for as Python does.
+    file: the Python file that holds its factory.
+    root: the folder that `only` is relative to; None where that is None.
+    only: the files that the code may use; `file` is one of them. None looks for modules as Python does.
     """
 
     def __init__(self, file: Path, *, root: Path | None = None, only: CodeFiles | None = None) -> None:
@@ -44,7 +45,7 @@ class TeacherCode:
         return cls(root / only.file, root=root, only=only)
 
     def factory(self, name: str) -> Callable[..., Any] | None:
-        """The callable `name` of the file, which is imported if it was not before; None if there is no such thing.
+        """The callable `name` of the file, which is imported at the first call; None if there is none.
 
         Raises what importing raises.
         """
@@ -61,13 +62,13 @@ class TeacherCode:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Surround whatever runs the user's code: what it reads is noted; what it does to sys.path and to torch's
-        default type and device ends with it."""
+        """Within it the user's code runs: files that it reads are noted, and its changes of sys.path and of torch's
+        default type and device are undone afterwards."""
         path, kind, device = sys.path.copy(), torch.get_default_dtype(), torch.get_default_device()
         _watch_files()
         _running.append(self)
         try:
-            with self._modules.found_by_importlib():
+            with self._modules.importable():
                 yield
         finally:
             _running.pop()
@@ -77,8 +78,10 @@ class TeacherCode:
                 torch.set_default_device(None)
 
     def note(self, path: str) -> bool:
-        """Count the file `path` among those that the code reads, if it lies where the user's own files do, and not
-        in a hidden folder. Returns whether it was unknown."""
+        """Note that the code reads the file `path`, if it lies among the user's files and in no hidden folder.
+
+        Returns whether it was unknown.
+        """
         for file in (Path(os.path.abspath(path)), Path(os.path.realpath(path))):  # noqa: PTH100 - links stay links
             if file in self._data or file in self._modules.loaded or "__pycache__" in file.parts:
                 return False
@@ -90,10 +93,10 @@ class TeacherCode:
                     return True
         return False
 
-    def found(self) -> tuple[Path, CodeFiles]:
-        """What the code was built from until now: the folder above it all, and the files below.
+    def root_and_files(self) -> tuple[Path, CodeFiles]:
+        """The folder above all files that the code has used so far, and the files.
 
-        Raises TeacherError if they are too large to go along with a run.
+        Raises TeacherError if they are too large to be copied into a run.
         """
         files = list(dict.fromkeys([*self._modules.loaded, *self._data]))
         sizes = [file.stat().st_size for file in files]
@@ -117,7 +120,7 @@ def _watch_files() -> None:
 
 
 def _note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: a file that is opened to be read while a teacher's code runs is one of its files."""
+    """An audit hook: notes files that are opened for reading while a teacher's code runs."""
     if event != "open" or not _running:
         return
     path, mode, flags = arguments

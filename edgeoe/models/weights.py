@@ -1,4 +1,4 @@
-"""The weights of a network: found among what a checkpoint holds, renamed to the network's keys, copied into it."""
+"""Weights from a checkpoint: choose the state dict, rename its keys to the network's, load it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.weights_file import StandIn, pickled_object, read_weights_file
+from edgeoe.models.weights_file import Placeholder, pickled_object, read_weights_file
 from edgeoe.registry import nearest
 
-__all__ = ["load_numbers", "load_weights", "read_weights", "say_converted"]
+__all__ = ["load_state", "load_weights", "log_conversion", "read_weights"]
 
 _log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
-# Names under which training scripts keep a state dict, the preferred ones first: averaged weights predict better.
+# Names under which training scripts store a state dict, preferred ones first: averaged weights predict better.
 _NESTS = (
     *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict", "model_state_dict"),
     *("model_state", "model", "net", "network", "module", "weights", "params", "shadow"),
@@ -30,14 +30,16 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module") 
 def read_weights(path: Path, *, like: Mapping[str, Tensor], key: str | None = None) -> State:
     """The state dict in `path`, named as the keys of `like`, a network's own state dict.
 
-    It may be nested ({"state_dict": ...}), each key may have a prefix ("module.", "model."), and beside the network's
-    keys there may be those of a loss or another network; what is taken of several, and left out, is logged.
-    key: names the nesting, and the prefix, to take: "state_dict.model". Shapes and names may still differ from `like`.
+    The state dict may be nested ({"state_dict": ...}), its keys may have a prefix ("module.", "model."), and there may
+    be further keys, of a loss or another network. What is chosen among several, and what is ignored, is logged.
+    Shapes and names may still differ from `like`.
+
+    key: the nesting and the prefix to choose, "state_dict.model"; None chooses those that fit.
     Raises TeacherError for a file without a state dict, and for a `key` that it lacks.
     """
     content = read_weights_file(path)
     what = f"--weights {path}"
-    if isinstance(content, StandIn):
+    if isinstance(content, Placeholder):
         raise pickled_object(path, content.name)
     where, prefix = _picked(content, key, what) if key else _preferred(content, like, path)
     state = _without_wrappers(_nested(content, where), like)
@@ -59,7 +61,7 @@ def _is_state(value: object) -> bool:
 
 
 def _states(content: object, where: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where in `content` state dicts lie, as the names to go through."""
+    """The path to each state dict in `content`, as a tuple of names."""
     if _is_state(content):
         yield where
     elif isinstance(content, Mapping) and len(where) < 3:
@@ -75,17 +77,17 @@ def _nested(content: Any, where: Iterable[str]) -> State:
 
 
 def _preferred(content: Any, like: Mapping[str, Tensor], path: Path) -> tuple[tuple[str, ...], str | None]:
-    """Where the state dict to take lies: the first by preference among those that fit, else the first at all."""
-    found = list(_states(content))
-    fitting = [where for where in found if _covering(_without_wrappers(_nested(content, where), like), like)]
-    known = sorted((where for where in found if all(name in _NESTS for name in where)), key=_preference)
+    """The path to the preferred state dict among those that fit, else among all; its prefix is open."""
+    paths = list(_states(content))
+    fitting = [where for where in paths if _covering(_without_wrappers(_nested(content, where), like), like)]
+    known = sorted((where for where in paths if all(name in _NESTS for name in where)), key=_preference)
     if not known:
-        raise _no_state(content, fitting or found, path)
-    taken = next((where for where in known if where in fitting), known[0])
-    others = [".".join(where) for where in fitting or found if where != taken and where]
+        raise _no_state(content, fitting or paths, path)
+    chosen = next((where for where in known if where in fitting), known[0])
+    others = [".".join(where) for where in fitting or paths if where != chosen and where]
     if others:
-        _say_taken(f"--weights {path}", ".".join(taken), others, averaged=_is_averaged(taken))
-    return taken, None
+        _log_choice(f"--weights {path}", ".".join(chosen), others, averaged=_is_averaged(chosen))
+    return chosen, None
 
 
 def _preference(where: tuple[str, ...]) -> tuple[bool, list[int]]:
@@ -96,19 +98,19 @@ def _is_averaged(names: Iterable[str]) -> bool:
     return any("ema" in name.split("_") for name in names)
 
 
-def _say_taken(what: str, taken: str, others: list[str], *, averaged: bool) -> None:
+def _log_choice(what: str, chosen: str, others: list[str], *, averaged: bool) -> None:
     average = ", an average over training steps" if averaged else ""
-    _log.warning("%s: %s taken%s; also there: %s. --weights-key picks one.", what, taken, average, _few(others))
+    _log.warning("%s: %s taken%s; also there: %s. --weights-key picks one.", what, chosen, average, _few(others))
 
 
-def _no_state(content: Any, found: list[tuple[str, ...]], path: Path) -> TeacherError:
+def _no_state(content: Any, paths: list[tuple[str, ...]], path: Path) -> TeacherError:
     what = f"--weights {path}"
-    if found:
-        names = [".".join(where) for where in found]
+    if paths:
+        names = [".".join(where) for where in paths]
         return TeacherError(f"{what}: which weights? It holds {_few(names)}. Pick one: --weights-key {names[0]}")
     if isinstance(content, Mapping):
         for value in content.values():
-            if isinstance(value, StandIn):
+            if isinstance(value, Placeholder):
                 return pickled_object(path, value.name)
         of = f" with {_few([str(name) for name in content])}" if content else ", an empty one"
     else:
@@ -117,7 +119,7 @@ def _no_state(content: Any, found: list[tuple[str, ...]], path: Path) -> Teacher
 
 
 def _picked(content: Any, key: str, what: str) -> tuple[tuple[str, ...], str]:
-    """The nesting and the prefix that `key` names."""
+    """The path and the prefix that `key` names."""
     names = key.split(".")
     where: tuple[str, ...] = ()
     while names and isinstance(content, Mapping) and not _is_state(content):
@@ -158,50 +160,57 @@ def _few(names: list[str]) -> str:
 
 
 def _without_wrappers(state: State, like: Mapping[str, Tensor]) -> State:
-    """`state` without what torch.compile and its like add to names, wherever they add it."""
+    """`state` without the name parts that torch.compile, FSDP and checkpointing insert."""
     if any(part in _WRAPPERS for name in like for part in name.split(".")):
         return state
     return {".".join(part for part in name.split(".") if part not in _WRAPPERS): value for name, value in state.items()}
 
 
 def _prefixes(state: Iterable[str], like: Mapping[str, Tensor]) -> list[str]:
-    """What may stand before the keys of `like` in `state`: "" and others, short ones first."""
+    """Candidate prefixes of the keys of `like` in `state`: "" and others, short ones first."""
     anchors = [*list(like)[:2], *list(like)[-2:]]
-    found = {name[: len(name) - len(anchor)] for name in state for anchor in anchors if name.endswith(anchor)}
-    return sorted({"", *(prefix for prefix in found if prefix.endswith("."))}, key=lambda prefix: (len(prefix), prefix))
+    candidates = {name[: len(name) - len(anchor)] for name in state for anchor in anchors if name.endswith(anchor)}
+    return sorted(
+        {"", *(prefix for prefix in candidates if prefix.endswith("."))}, key=lambda prefix: (len(prefix), prefix)
+    )
 
 
 def _matches(state: State, like: Mapping[str, Tensor], prefix: str) -> tuple[int, int]:
-    """How many keys of `like` are in `state` behind `prefix` with their shape, and how many at all."""
+    """How many keys of `like` are in `state` with `prefix` and with their shape, and how many with any shape."""
     there = [(state[prefix + name], value) for name, value in like.items() if prefix + name in state]
     return sum(ours.shape == theirs.shape for ours, theirs in there), len(there)
 
 
 def _covering(state: State, like: Mapping[str, Tensor]) -> list[str]:
-    """The prefixes behind which `state` has every key of `like` with its shape, the preferred ones first."""
+    """Prefixes with which `state` has every key of `like` in its shape, preferred ones first."""
     needed = {name: value for name, value in like.items() if not name.endswith("num_batches_tracked")}
-    found = [prefix for prefix in _prefixes(state, needed) if _matches(state, needed, prefix)[0] == len(needed)]
-    return sorted(found, key=lambda prefix: not _is_averaged(prefix.split(".")))
+    covering = [prefix for prefix in _prefixes(state, needed) if _matches(state, needed, prefix)[0] == len(needed)]
+    return sorted(covering, key=lambda prefix: not _is_averaged(prefix.split(".")))
 
 
 def _renamed(state: State, like: Mapping[str, Tensor], prefix: str | None, what: str) -> State:
-    """`state` without its prefix, or with the one that all keys of `like` have; what is left out is logged.
+    """`state` without its prefix, or with the one that all keys of `like` share; ignored keys are logged.
 
-    prefix: None takes the one behind which the most keys of `like` are.
+    prefix: None chooses the one with which most keys of `like` are there.
     """
     if prefix is None:
         covering = _covering(state, like)
         prefix = (covering or [_most_matching(state, like)])[0]
         if len(covering) > 1:
             names = [option.rstrip(".") or "those without a prefix" for option in covering]
-            _say_taken(what, names[0], names[1:], averaged=_is_averaged(prefix.split(".")))
+            _log_choice(what, names[0], names[1:], averaged=_is_averaged(prefix.split(".")))
         elif covering and prefix and (rest := [name for name in state if not name.startswith(prefix)]):
             _log.warning("%s: %s taken; left out: %s.", what, prefix.rstrip("."), _few(_heads(rest)))
-    taken = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-    own = _shared_prefix(like)
-    if own and taken and not any(name in like for name in taken) and all(own + name in like for name in taken):
-        return {own + name: value for name, value in taken.items()}
-    return taken
+    renamed = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+    shared = _shared_prefix(like)
+    if (
+        shared
+        and renamed
+        and not any(name in like for name in renamed)
+        and all(shared + name in like for name in renamed)
+    ):
+        return {shared + name: value for name, value in renamed.items()}
+    return renamed
 
 
 def _most_matching(state: State, like: Mapping[str, Tensor]) -> str:
@@ -209,7 +218,7 @@ def _most_matching(state: State, like: Mapping[str, Tensor]) -> str:
 
 
 def _shared_prefix(names: Iterable[str]) -> str:
-    """The longest prefix of whole parts that all of `names` share; their last parts are none."""
+    """The longest prefix of whole name parts that all of `names` share, without their last parts."""
     split = [name.split(".")[:-1] for name in names]
     shared = []
     for parts in zip(*split, strict=False):
@@ -223,13 +232,14 @@ def _shared_prefix(names: Iterable[str]) -> str:
 
 
 def load_weights(model: nn.Module, path: Path, *, architecture: str, key: str | None = None) -> None:
-    """Load the weights in `path` into `model`, whose `architecture` is named in messages; see `read_weights`.
+    """Load the weights in `path` into `model`; see `read_weights`.
 
+    architecture: its name in messages.
     Raises TeacherError if they are those of another network.
     """
     own, what = model.state_dict(), f"--weights {path}"
     state = read_weights(path, like=own, key=key)
-    say_converted(what, state)
+    log_conversion(what, state)
     for name, tensor in state.items():
         if name in own and own[name].shape != tensor.shape:
             raise TeacherError(
@@ -244,21 +254,22 @@ def load_weights(model: nn.Module, path: Path, *, architecture: str, key: str | 
         parts = [f"{len(missing)} missing (first {missing[0]})"] if missing else []
         parts += [f"{len(unknown)} unknown (first {unknown[0]})"] if unknown else []
         raise TeacherError(f"{what}: not the weights of {architecture}: {' and '.join(parts)}.")
-    load_numbers(model, state)
+    load_state(model, state)
 
 
-def say_converted(what: str, state: Mapping[str, Tensor]) -> None:
-    """Log that `state`, of `what`, is not float32, if so."""
+def log_conversion(what: str, state: Mapping[str, Tensor]) -> None:
+    """Warn if `state` is not float32, and so is converted. what: where it comes from."""
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} - {torch.float32}
     if kinds:
         names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
         _log.warning("%s: %s is converted to float32, in which everything is computed.", what, names)
 
 
-def load_numbers(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into `model`, which may lack of it only what it shares with what is there, and counters.
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy `state` into `model`.
 
-    Raises RuntimeError for other keys or shapes.
+    `state` may lack tensors that share memory with those it has, and counters of batches.
+    Raises RuntimeError if it lacks others, or has other keys or shapes than `model`.
     """
     whole = model.state_dict()  # it knows the versions of its modules, which some ask for
     given = {whole[key].data_ptr() for key in state if key in whole}

@@ -1,4 +1,4 @@
-"""A file of weights: what it is, told by its content and not by its name, and what it holds."""
+"""A file of weights: its format, recognised by its content and not by its name, and what it holds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 
-__all__ = ["StandIn", "pickled_object", "read_weights_file"]
+__all__ = ["Placeholder", "pickled_object", "read_weights_file"]
 
-_START = 4096  # bytes that tell one format from another
+_START = 4096  # bytes that identify a format
 _SAVE = "Save the weights alone: torch.save(model.state_dict(), 'weights.pt'), or better, safetensors.torch.save_file."
 _STARTS: tuple[tuple[bytes, str], ...] = (  # how a file begins that holds no weights, and what to do
     (b"version https://git-lfs", "a Git LFS pointer, not the weights themselves. Fetch them: git lfs pull."),
@@ -29,24 +29,24 @@ _STARTS: tuple[tuple[bytes, str], ...] = (  # how a file begins that holds no we
 )
 
 
-class StandIn:
-    """Takes the place of an object in a pickle whose class is not loaded: it remembers a name, and runs nothing."""
+class Placeholder:
+    """Replaces an object in a pickle whose class is not loaded: it only remembers the name of the class."""
 
     name = ""
 
     def __init__(self, *_: object) -> None: ...
 
-    def __new__(cls, *_: object) -> StandIn:
+    def __new__(cls, *_: object) -> Placeholder:
         return super().__new__(cls)
 
     def __setstate__(self, state: object) -> None: ...
 
 
 def read_weights_file(path: Path) -> Any:
-    """What the safetensors file, or the file of torch.save, at `path` holds, on the CPU.
+    """The content of a safetensors file, or of a file of torch.save, on the CPU.
 
-    No code of the file's is run: objects in it that are neither tensors nor plain data become StandIns.
-    Raises TeacherError for a missing file, or one that is something else.
+    No code in the file is run: objects that are neither tensors nor plain data become Placeholders.
+    Raises TeacherError for a missing file, or one of another format.
     """
     if path.is_dir():
         raise TeacherError(f"--weights {path}: a folder. Name the file of weights in it.")
@@ -90,7 +90,7 @@ def _something_else(path: Path, start: bytes) -> str:
 
 
 def _what_archive(path: Path) -> str:
-    """What a ZIP file is that torch.save has not written; "" if it has."""
+    """What a ZIP file is that torch.save did not write; "" if it did."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -127,7 +127,7 @@ def _from_torch_save(path: Path) -> Any:
     names = _foreign_names(path)
     for _ in range(64):  # classes are named one by one in files of torch below 1.6
         try:
-            with path.open("rb") as stream, torch.serialization.safe_globals(_stand_ins(names)):
+            with path.open("rb") as stream, torch.serialization.safe_globals(_placeholders(names)):
                 return torch.load(stream, map_location="cpu", weights_only=True)  # a path's suffix would count
         except pickle.UnpicklingError as reason:
             name = re.search(r"GLOBAL (\S+) was not an allowed global", str(reason))
@@ -148,7 +148,7 @@ def pickled_object(path: Path, name: str = "") -> TeacherError:
 
 
 def _foreign_names(path: Path) -> set[str]:
-    """The classes and functions named in the file that are neither tensors' nor plain data's."""
+    """Classes and functions named in the file, other than those of tensors and plain data."""
     try:
         return set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception as reason:  # not the format that torch writes now; `torch.load` tells if it is its own
@@ -156,10 +156,10 @@ def _foreign_names(path: Path) -> set[str]:
         return set()
 
 
-def _stand_ins(names: Iterable[str]) -> list[Any]:
-    """What takes the place of each of the classes and functions `names`, as torch takes it."""
+def _placeholders(names: Iterable[str]) -> list[Any]:
+    """(replacement, name) for each of the classes and functions `names`, in the form that torch expects."""
     known = {"collections.defaultdict": _as_dict}
-    return [(known.get(name) or type(name.rpartition(".")[2], (StandIn,), {"name": name}), name) for name in names]
+    return [(known.get(name) or type(name.rpartition(".")[2], (Placeholder,), {"name": name}), name) for name in names]
 
 
 def _as_dict(*_: object) -> dict[Any, Any]:

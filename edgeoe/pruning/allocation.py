@@ -1,4 +1,4 @@
-"""Sparsity allocation: how many channels each group loses so that a share of the network is kept."""
+"""Sparsity allocation: how many units of each group are pruned so that a share of the network is kept."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from edgeoe.pruning.groups import Group
 __all__ = ["TOLERANCE", "Cut", "Share", "Unit", "is_met", "nearest_cut", "prunable_units"]
 
 TOLERANCE = 0.02  # of the share asked for
-_FLOOR = 16  # a group keeps at least this part of its channels
-_PAIRS = 12  # pairs of moves that are tried where no single one meets the share
+_FLOOR = 16  # a group keeps at least one in so many of its units
+_PAIRS = 12  # pairs of changes that are tried where no single one meets the share
 
 Removed = Mapping[str, tuple[int, ...]]
-Share = Callable[[Removed], float]  # what is kept of the network without those channels of its groups
+Share = Callable[[Removed], float]  # the share of the network that is kept without those units
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Channels of a group that are pruned together. rank: those of the least rank go first."""
+    """Channels of a group that are pruned in one step.
+
+    rank: units of the lowest rank are pruned first.
+    channels: the group's units (heads, channels) that the step removes.
+    """
 
     rank: float
     group: str
@@ -32,7 +36,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The channels that each group loses, and the share that is kept without them."""
+    """What is pruned of each group, and the share of the network that is kept."""
 
     removed: dict[str, tuple[int, ...]]
     kept: float
@@ -46,11 +50,15 @@ def is_met(kept: float, keep: float) -> bool:
 def prunable_units(
     groups: Sequence[Group], *, multiple: int, share: Share, compete: bool = False, below: bool = False
 ) -> list[Unit]:
-    """Every unit that may be pruned, least rank first; a group's units follow one another in its order.
+    """Every unit that can be pruned, lowest rank first; those of a group stay in the group's order.
 
-    The rank is the error that a unit adds for each MAC (or parameter) that it saves, where a group's cost is known;
-    else its norm, where groups compete; else the share of its group that is gone once it is.
-    multiple, below: as `_steps` takes them.
+    The rank is the error that a unit adds for each MAC (or parameter) it saves, where a group's sensitivity is known;
+    else its norm, where groups compete; else the share of its group that is pruned with it.
+
+    multiple: the width of every layer stays a multiple of it.
+    share: the share of the network that is kept without some units.
+    compete: rank by norms across groups where sensitivities are unknown.
+    below: a group of one multiple or less may be halved, and halved again.
     """
     return sorted(_ranked(groups, multiple, share, compete=compete, below=below), key=lambda unit: unit.rank)
 
@@ -73,30 +81,32 @@ def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bo
 
 
 def _steps(group: Group, multiple: int, *, below: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """(channels pruned by then, channels) of each step in which `group` shrinks.
+    """(units pruned so far, units) of each step in which `group` shrinks.
 
-    Every layer's width stays at multiples of `multiple`; the odd channels go first. below: what is left at one
-    multiple, or was narrower from the start, may then be halved and halved again. A group keeps a sixteenth.
+    The first step narrows every layer to the next lower multiple of `multiple`, each further step by one multiple.
+    With `below`, a group of one multiple or less is then halved repeatedly. A group keeps a sixteenth.
     """
     width = len(group.order)
     rows = {len(rows[0]) for rows in group.producers.values()} or {1}
     step = math.lcm(*(multiple // math.gcd(multiple, each) for each in rows))
     least = max(1, -(-width // _FLOOR))
-    widths = [left for left in range(width - (width % step or step), 0, -step) if left >= max(step, least)]
+    widths = [kept for kept in range(width - (width % step or step), 0, -step) if kept >= max(step, least)]
     if below:
         smallest = widths[-1] if widths else width
         widths += [step >> power for power in range(1, step.bit_length()) if least <= step >> power < smallest]
     start = 0
-    for left in widths:
-        yield width - left, group.order[start : width - left]
-        start = width - left
+    for kept in widths:
+        yield width - kept, group.order[start : width - kept]
+        start = width - kept
 
 
 def nearest_cut(units: Sequence[Unit], *, keep: float, share: Share) -> Cut:
-    """The cut that keeps nearest to the share `keep`, of at least one unit; units of low rank go first.
+    """The cut, of at least one unit, that keeps nearest to the share `keep`.
 
-    How many of the first units go is searched by bisection. Where that misses by more than 2 %, single groups lose
-    more or fewer, and pairs of groups. units: at least one, as `prunable_units` orders them.
+    Bisection finds how many of the first units to prune. Where that misses `keep` by more than 2 %, single groups, and
+    pairs of groups, lose more or fewer.
+
+    units: at least one, in the order of `prunable_units`.
     """
     steps: dict[str, list[tuple[int, ...]]] = {}
     for unit in units:
@@ -116,9 +126,9 @@ def nearest_cut(units: Sequence[Unit], *, keep: float, share: Share) -> Cut:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cut(first(middle)).kept >= keep else (low, middle - 1)
     best = _nearer(keep, *(cut(first(count)) for count in sorted({max(1, low), min(low + 1, len(units))})))
-    if is_met(best.kept, keep) or low == len(units):  # even without all of them more than `keep` is left
+    if is_met(best.kept, keep) or low == len(units):  # even without all of them more than `keep` is kept
         return best
-    return _adjusted(best, first(low), cut, most={name: len(own) for name, own in steps.items()}, keep=keep)
+    return _adjusted(best, first(low), cut, most={name: len(sizes) for name, sizes in steps.items()}, keep=keep)
 
 
 def _adjusted(
@@ -129,10 +139,13 @@ def _adjusted(
     most: Mapping[str, int],
     keep: float,
 ) -> Cut:
-    """The nearest of `best` and of cuts in which a group or two lose other numbers of units than in `start`.
+    """The cut nearest to `keep` among `best` and those that differ from `start` in one or two groups.
 
-    start: units by group; it keeps at least `keep`. most: units that each group has. What lies nearest to `start` is
-    tried first: a unit more or less, then two groups at once, then many units of one.
+    Tried are, in this order: one unit more or less, two groups at once, many units of one group.
+
+    start: {group: units to prune}; it keeps at least `keep`.
+    cut: the cut of so many units of each group.
+    most: {group: units that it has}.
     """
     whole = cut(start).kept
     moves: dict[tuple[str, int], float] = {}  # (group, its units) -> by how much the share changes

@@ -1,4 +1,4 @@
-"""Structured pruning of channels and of whole blocks, to a share of the teacher's MACs or parameters."""
+"""Structured pruning of channels and of whole blocks to a share of the teacher's MACs or parameters."""
 
 from __future__ import annotations
 
@@ -35,10 +35,15 @@ Measure = Literal["macs", "params"]
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A really smaller network and how it came about.
+    """A network that is really smaller, and what was pruned.
 
-    removed: the channels that each group lost. dropped: blocks that are gone. note: what the user should know of how
-    the share that was asked for was met.
+    model: the pruned network.
+    removed: {group: units that were pruned}.
+    groups: all groups of the teacher.
+    macs: MACs of the teacher.
+    macs_kept, params_kept: shares of the teacher's MACs and parameters.
+    dropped: blocks that were dropped.
+    note: what the user should know about how the target share was met; empty if nothing.
     """
 
     model: nn.Module
@@ -83,12 +88,17 @@ def prune_channels(
 ) -> Pruned:
     """A copy of `teacher` that keeps nearest to the share `keep` of its MACs or parameters.
 
-    channel_multiple: the widths of what is pruned stay at multiples of it. below_multiple: where the share can't be met
-    within 2 % so, a group at one multiple, or narrower, may be halved. groups: `prunable_groups`, possibly ranked anew;
-    None finds them. Where no costs are known, every group loses the same share of its channels, or, if the groups
-    `compete`, the channels of least norm beside others of their group are pruned wherever they are. Where costs are
-    known, those whose loss adds the least error for the MACs (or parameters) that it saves. A group keeps a sixteenth,
-    and at least one step. Below a share of 1, at least one step is pruned.
+    With sensitivities, units are pruned that add the least error for the MACs (or parameters) they save. Without, every
+    group loses the same share of its channels. A group keeps at least a sixteenth of its channels, and one step. Below
+    a share of 1, at least one step is pruned.
+
+    shape: (C, H, W) of an image.
+    keep: the share to keep, above 0.
+    of: what it is a share of.
+    channel_multiple: widths of pruned layers stay multiples of it.
+    below_multiple: where the share can't be met within 2 % that way, a group of one multiple or less may be halved.
+    compete: without sensitivities, prune the units of least relative norm, whichever group they belong to.
+    groups: from `prunable_groups`, perhaps narrowed or ranked; None traces them.
     Raises PruningError if nothing can be pruned.
     """
     count: Callable[[nn.Module], int] = count_params if of == "params" else lambda model: count_macs(model, shape)
@@ -131,7 +141,13 @@ def drop_channels(
     shape: tuple[int, int, int],
     start: nn.Module | None = None,
 ) -> Pruned:
-    """`teacher` without those channels of its groups; with the weights of `start`, of the same shape, if given."""
+    """`teacher` without some channels.
+
+    groups: all groups of `teacher`.
+    removed: {group: units to remove}.
+    shape: (C, H, W) of an image.
+    start: a network of the teacher's architecture whose weights the student gets instead; None takes the teacher's.
+    """
     student = without_channels(teacher if start is None else start, groups, removed)
     original = count_macs(teacher, shape)
     return Pruned(
@@ -145,7 +161,7 @@ def drop_channels(
 
 
 def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, int, int]) -> Pruned:
-    """A copy of `teacher` in which those blocks hand on what they are given."""
+    """A copy of `teacher` in which `blocks` pass their input on unchanged."""
     student, dropped = copy.deepcopy(teacher), tuple(blocks)
     for name in dropped:
         parent, _, child = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""Taking channels out of a network: tensors become smaller, and so does all that counts what they hold."""
+"""Removal of channels from a network: tensors shrink, and so does every attribute that counts channels."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ _COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, 
 
 
 def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping[str, tuple[int, ...]]) -> nn.Module:
-    """A copy of `model` without those channels of `groups`, and with every attribute that counts them put right."""
+    """A copy of `model` without some channels, every attribute that counts them corrected.
+
+    groups: all groups of `model`.
+    removed: {group: units to remove}.
+    """
     student = without_caches(copy.deepcopy(model))
-    gone: dict[Slot, set[int]] = {}
+    pruned: dict[Slot, set[int]] = {}
     for group in groups:
         channels = removed.get(group.name, ())
         if not channels:
             continue
         for slot, rows in group.slots.items():
-            gone.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
+            pruned.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
         for name, attribute, each in group.attributes:
             _lower(student.get_submodule(name), attribute, each * len(channels))
-    for slot, indices in gone.items():
-        _cut(student.get_submodule(slot.module), slot, indices)
-    for name in {slot.module for slot in gone}:
-        _count_anew(student.get_submodule(name))
+    for slot, indices in pruned.items():
+        _remove(student.get_submodule(slot.module), slot, indices)
+    for name in {slot.module for slot in pruned}:
+        _update_sizes(student.get_submodule(name))
     return student
 
 
 def without_caches(model: nn.Module) -> nn.Module:
-    """`model`, in which nothing is left of what an earlier pass computed from its parameters and kept."""
+    """`model`, in place, without what an earlier pass computed from its parameters and cached."""
     for module in model.modules():
         for name, value in vars(module).items():
-            if "cache" in name and isinstance(value, dict):  # as timm's LeViT calls it
+            if "cache" in name and isinstance(value, dict):  # as in timm's LeViT
                 value.clear()
     return model
 
 
 def _lower(module: nn.Module, attribute: str, by: int) -> None:
-    """Take that off an attribute, or off one place of a tuple: "shape.0"."""
+    """Subtract `by` from an attribute, or from one item of a tuple: "shape.0"."""
     attribute, _, place = attribute.partition(".")
     old = getattr(module, attribute)
     if place:
@@ -54,18 +58,18 @@ def _lower(module: nn.Module, attribute: str, by: int) -> None:
         setattr(module, attribute, old - by)
 
 
-def _cut(module: nn.Module, slot: Slot, indices: set[int]) -> None:
+def _remove(module: nn.Module, slot: Slot, indices: set[int]) -> None:
     old = getattr(module, slot.tensor)
-    left = torch.tensor([i for i in range(old.shape[slot.axis]) if i not in indices], device=old.device)
-    new = old.detach().index_select(slot.axis, left)
+    kept = torch.tensor([i for i in range(old.shape[slot.axis]) if i not in indices], device=old.device)
+    new = old.detach().index_select(slot.axis, kept)
     if isinstance(old, nn.Parameter):
         setattr(module, slot.tensor, nn.Parameter(new, requires_grad=old.requires_grad))
     else:
         setattr(module, slot.tensor, new)
 
 
-def _count_anew(module: nn.Module) -> None:
-    """Set the attributes in which torch's own layers keep the sizes of their tensors."""
+def _update_sizes(module: nn.Module) -> None:
+    """Set the attributes in which torch's own layers store the sizes of their tensors."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
@@ -83,5 +87,5 @@ def _count_anew(module: nn.Module) -> None:
 
 
 def is_counted(module: nn.Module, attribute: str) -> bool:
-    """Whether `_count_anew` sets it."""
+    """Whether `without_channels` sets that attribute from the sizes of the module's tensors."""
     return attribute == "normalized_shape" or isinstance(module, _COUNTED)

@@ -1,4 +1,4 @@
-"""What `inspect` measured."""
+"""The record of `inspect`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ __all__ = ["BlockShare", "GroupShare", "InspectRecord"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupShare:
-    """Channels that go together, and what the network is rid of when half of them go, as shares of its whole.
+    """A group of coupled channels, and what pruning half of it saves, as shares of the whole network.
 
-    name: the first of `layers`, which make them; `consumers` take them in. channels: of that layer. units: what goes
-    at once is one of these (a channel, a head, a group of a grouped convolution). alike: a number for each kind of
-    group; those of a kind have the same shapes, and were timed at once. refused: why they stay; then no shares.
+    name: the first of `layers`, with a number where that produces several groups.
+    layers: the producers of the channels.
+    consumers: layers that take the channels as inputs.
+    channels: how many of them `name` has.
+    units: how many smallest prunable units they form (channels, heads, groups of a grouped convolution).
+    alike: a number for each kind of group: those of a kind have the same shapes and were timed together.
+    macs_share, params_share, latency_share: what is saved; None if refused, or if no latency was measured.
+    refused: why the group can't be pruned; empty if it can.
     """
 
     name: str
@@ -30,7 +35,12 @@ class GroupShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockShare:
-    """A residual block that can go, and what goes with it, as shares of the whole network."""
+    """A residual block that can be dropped, and what that saves, as shares of the whole network.
+
+    name: of its module.
+    alike: a number for each kind of block: those of a kind were timed together.
+    macs_share, params_share, latency_share: what is saved; no latency_share if it was not measured.
+    """
 
     name: str
     alike: int
@@ -41,11 +51,22 @@ class BlockShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectRecord:
-    """What `inspect` found.
+    """What of a teacher can be pruned, and what that saves.
 
-    shape: (C, H, W) of an image. untraced: layers whose channels no group holds. head, features: None, and
-    `unread` why, where no single layer makes the outputs. latency_ms, noise_ms: of the whole network on `target`, and
-    by how much several measurements of it differed.
+    teacher: its source.
+    random_weights: whether its weights are random.
+    shape: (C, H, W) of an image.
+    macs, params: of the whole network.
+    groups: every group of coupled channels, refused ones too.
+    untraced: layers whose outputs are the channels of no group.
+    blocks: residual blocks that can be dropped.
+    head: the layer that outputs the logits; None if no single one does.
+    features: the module whose output the head classifies after pooling; None if there is none.
+    unread: why `head` is None; else empty.
+    target: where latencies were measured; None if nowhere.
+    latency_ms: of the whole network on `target`.
+    noise_ms: the range of several timings of it.
+    seconds: how long the inspection took.
     """
 
     teacher: str

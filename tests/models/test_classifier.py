@@ -171,7 +171,7 @@ def test_a_teacher_of_several_outputs_is_loaded_from_its_own_weights(
 ) -> None:
     source = TeacherSource.parse(f"{teacher_file}:several")
     torch.manual_seed(1)
-    outside = source._made(3, None, False).eval()
+    outside = source._create(3, None, False).eval()
     torch.save(outside.state_dict(), tmp_path / "weights.pt")
     teacher = load_teacher(source, tmp_path / "weights.pt", classes=3)
     x = torch.randn(2, 3, 16, 16)

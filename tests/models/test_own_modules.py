@@ -30,7 +30,7 @@ def write(tmp_path: Path) -> Write:
 
 def load(file: Path) -> ModuleType:
     modules = OwnModules(file)
-    with modules.found_by_importlib():
+    with modules.importable():
         return modules.load()
 
 
@@ -217,7 +217,7 @@ def test_it_stays_its_own_when_the_search_path_is_as_before(write: Write) -> Non
         }
     )
     code, before = OwnModules(file), sys.path.copy()
-    with code.found_by_importlib():
+    with code.importable():
         module = code.load()
     sys.path[:] = before
     assert module.late() == 1

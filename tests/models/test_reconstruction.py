@@ -25,10 +25,10 @@ from edgeoe.models.reconstruction import (
     matrix,
     measure_sensitivity,
     norm_gain,
+    obs_order,
     patches,
     positions,
     ridge,
-    spare,
     take,
 )
 from edgeoe.models.structure import read_structure
@@ -193,7 +193,7 @@ def test_ridge_is_the_least_of_error_and_distance_from_the_prior(damping: float,
 
 
 def least_error(problems: list[Any], gone: list[int]) -> float:
-    """Squared error of all layers without those channels, the other weights solved anew; damped as `spare` is."""
+    """Squared error of all layers without those channels, the other weights solved anew; damped as `obs_order` is."""
     total = 0.0
     for moments, w, spread in problems:
         g = moments.double()
@@ -224,7 +224,7 @@ def test_each_cost_is_the_least_squares_error_that_comes_on_top(
     channels: int, window: int, layers: int, seed: int
 ) -> None:
     problems = problems_of(channels, window, layers, seed)
-    order, cost = spare(problems)
+    order, cost = obs_order(problems)
     assert sorted(order) == list(range(channels))
     assert len(cost) == channels - 1
     errors = [0.0, *(least_error(problems, list(order[: n + 1])) for n in range(channels - 1))]
@@ -236,7 +236,7 @@ def test_each_cost_is_the_least_squares_error_that_comes_on_top(
 @settings(max_examples=20)
 def test_of_the_channels_left_the_one_goes_whose_loss_adds_the_least(channels: int, seed: int) -> None:
     problems = problems_of(channels, 2, 2, seed)
-    order, _ = spare(problems)
+    order, _ = obs_order(problems)
     for position in range(channels - 1):
         gone = list(order[:position])
         added = {c: least_error(problems, [*gone, c]) for c in range(channels) if c not in gone}
@@ -246,13 +246,13 @@ def test_of_the_channels_left_the_one_goes_whose_loss_adds_the_least(channels: i
 def test_a_copy_of_another_channel_costs_nothing() -> None:
     u = numbers(80, 4).double()
     u[:, 2] = u[:, 0]
-    order, cost = spare([(u.T @ u / 80, numbers(3, 4, seed=1), [torch.tensor([c]) for c in range(4)])])
+    order, cost = obs_order([(u.T @ u / 80, numbers(3, 4, seed=1), [torch.tensor([c]) for c in range(4)])])
     assert order[0] in (0, 2)
     assert cost[0] < 1e-3 * cost[1]
 
 
 def test_a_floor_of_channels_is_left() -> None:
-    order, cost = spare(problems_of(5, 1, 1, 0), floor=3)
+    order, cost = obs_order(problems_of(5, 1, 1, 0), floor=3)
     assert len(order) == 5
     assert len(cost) == 2
 
@@ -260,7 +260,7 @@ def test_a_floor_of_channels_is_left() -> None:
 def test_wide_groups_go_several_at_a_time_but_each_only_once() -> None:
     channels = 3 * reconstruction._AT_ONCE
     u = numbers(2 * channels, channels).double()
-    order, cost = spare([(u.T @ u, numbers(2, channels, seed=1), [torch.tensor([c]) for c in range(channels)])])
+    order, cost = obs_order([(u.T @ u, numbers(2, channels, seed=1), [torch.tensor([c]) for c in range(channels)])])
     assert sorted(order) == list(range(channels))
     assert len(cost) == channels - 1
     assert min(cost) >= 0
@@ -336,7 +336,7 @@ def test_costs_are_shares_of_the_variance_that_they_disturb(chain: nn.Module) ->
     variance = (u @ matrix(consumer).double().T).var(0).sum()
     problem = (u.T @ u / len(u) / variance, matrix(consumer), columns(consumer, group.consumers["2.0"]))
     assert len(group.sensitivity) == len(group.order) - 1
-    assert list(group.sensitivity) == pytest.approx(list(spare([problem])[1]), rel=1e-2)
+    assert list(group.sensitivity) == pytest.approx(list(obs_order([problem])[1]), rel=1e-2)
 
 
 def test_a_last_part_of_a_single_image_has_a_variance_too(network: Callable[[str], nn.Module]) -> None:
@@ -380,7 +380,7 @@ def test_a_group_that_no_regression_reads_is_refused() -> None:
     group = prunable_groups(model, shape=SHAPE)[0]
     alone = replace(group, consumers={"1": tuple((channel,) for channel in range(4))})
     (found,) = measure_sensitivity(model, [alone], read_structure(model, SHAPE), ones(numbers(2, *SHAPE)))
-    assert found.refused == "no layer that can be solved for reads its channels"
+    assert found.refused == "no consumer of its channels can be refitted"
     assert not found.sensitivity
 
 

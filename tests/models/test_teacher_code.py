@@ -32,7 +32,7 @@ def run(code: TeacherCode) -> None:
 
 
 def names(code: TeacherCode) -> set[str]:
-    return set(code.found()[1].files)
+    return set(code.root_and_files()[1].files)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_files_keep_their_places_to_each_other(tmp_path: Path, monkeypatch: pyte
     body = "from lib.parts import VALUE\n    (HERE / '..' / 'configs' / 'net.yaml').read_text()"
     code = written(tmp_path / "models", body, **{"../lib/parts.py": "VALUE = 1", "../configs/net.yaml": ""})
     run(code)
-    assert code.found() == (
+    assert code.root_and_files() == (
         tmp_path,
         CodeFiles("models/net.py", ("models", "."), ("models/net.py", "lib/parts.py", "configs/net.yaml")),
     )
@@ -114,7 +114,7 @@ def test_too_large_a_file_is_named_with_what_to_do(tmp_path: Path, monkeypatch: 
         r"net\.py: building it reads .*/best\.pt \(3 MiB\), and a run takes at most 1 MiB along\..*--weights .*best\.pt"
     )
     with pytest.raises(TeacherError, match=said):
-        code.found()
+        code.root_and_files()
 
 
 def test_what_the_code_does_to_the_search_path_ends_with_it(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_the_code_does_to_the_search_path_ends_with_it(tmp_path: Path) -> N
 
 
 def copied(code: TeacherCode, folder: Path) -> TeacherCode:
-    root, only = code.found()
+    root, only = code.root_and_files()
     for name in only.files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((root / name).read_bytes())

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.weights import load_numbers, read_weights
+from edgeoe.models.weights import load_state, read_weights
 
 State = dict[str, Tensor]
 STATE = {"conv.weight": torch.arange(4.0).view(2, 2), "conv.bias": torch.ones(2), "head.weight": torch.ones(3, 2)}
@@ -201,7 +201,7 @@ def test_weights_of_another_network_keep_their_names(content: State, differing: 
 def test_shared_tensors_may_be_named_once() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[1].weight = model[0].weight
-    load_numbers(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2), "1.bias": torch.ones(2)})
+    load_state(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2), "1.bias": torch.ones(2)})
     assert torch.equal(model[1].weight, torch.eye(2))
     with pytest.raises(RuntimeError, match=r"missing \['1\.bias'\]"):
-        load_numbers(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2)})
+        load_state(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2)})

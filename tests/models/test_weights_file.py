@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.weights_file import StandIn, read_weights_file
+from edgeoe.models.weights_file import Placeholder, read_weights_file
 
 STATE = {"weight": torch.arange(4.0).view(2, 2), "bias": torch.ones(2)}
 
@@ -146,7 +146,7 @@ def test_objects_beside_the_weights_stand_in_the_way_of_nothing(beside: str, new
 def test_an_object_is_only_a_name(tmp_path: Path) -> None:
     torch.save({"loss": nn.CrossEntropyLoss()}, tmp_path / "last.ckpt")
     loss = read_weights_file(tmp_path / "last.ckpt")["loss"]
-    assert isinstance(loss, StandIn)
+    assert isinstance(loss, Placeholder)
     assert loss.name == "torch.nn.modules.loss.CrossEntropyLoss"
 
 
@@ -162,7 +162,7 @@ def test_nothing_in_a_pickle_is_run(new: bool, tmp_path: Path) -> None:
 
     path = tmp_path / "weights.pt"
     path.write_bytes(saved({"weight": torch.ones(1), "extra": Shell()}, _use_new_zipfile_serialization=new))
-    assert isinstance(read_weights_file(path)["extra"], StandIn)
+    assert isinstance(read_weights_file(path)["extra"], Placeholder)
     path.write_bytes(saved({"weight": torch.ones(1), "extra": Hostile()}, _use_new_zipfile_serialization=new))
     with pytest.raises(TeacherError, match="a pickled object, which could run any code"):
         read_weights_file(path)
