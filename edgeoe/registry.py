@@ -1,35 +1,22 @@
-"""Tables of interchangeable parts: a name and where its class lies, imported only when asked for."""
+"""Tables of interchangeable parts: a name and where its part lies, imported only when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from edgeoe.errors import ConfigError
+from edgeoe.errors import ConfigError, first_line
 
-__all__ = ["BACKENDS", "METHODS", "REPORT_FORMATS", "nearest", "resolve"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
-METHODS = {
-    "kd": "edgeoe.methods.kd:KD",
-    "fskd": "edgeoe.methods.fskd:FSKD",
-    "cd": "edgeoe.methods.cross_distillation:CrossDistillation",
-    "mir": "edgeoe.methods.mir:MiR",
-    "practise": "edgeoe.methods.practise:Practise",
-    "none": "edgeoe.methods.unchanged:Unchanged",
-}
-BACKENDS = {
-    "onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime",
-    "openvino": "edgeoe.backends.openvino:OpenVino",
-    "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
-}
-REPORT_FORMATS = {
-    "junit": "edgeoe.report.junit:JUnit",
-    "markdown": "edgeoe.report.markdown:Markdown",
-    "github": "edgeoe.report.github:GitHub",
-    "json": "edgeoe.report.json:Json",
-}
+__all__ = ["BACKENDS", "METHODS", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -39,12 +26,143 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
 
 
-def resolve(table: Mapping[str, str], name: str, *, kind: str) -> Any:
-    """The class that `table` has under `name`.
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A row that an installed distribution adds to a table.
 
-    kind: what the table holds, for the message. Raises ConfigError for an unknown name.
+    name: what users call the part.
+    at: "module:attribute".
+    distribution: who adds it, for messages.
     """
-    if name not in table:
-        raise ConfigError(f"unknown {kind} {name!r}. {nearest(name, table)}")
-    module, _, attribute = table[name].partition(":")
+
+    name: str
+    at: str
+    distribution: str
+
+
+class Table(Mapping[str, str]):
+    """Names of interchangeable parts, and where each lies: "module:attribute".
+
+    The rows of edgeoe come first; every installed distribution may add rows by entry points, which are looked up when
+    a name is not among edgeoe's own, or all names are asked for.
+    kind: what a part is, for messages.
+    rows: those of edgeoe.
+    group: of the entry points, as they stand in a pyproject.toml: [project.entry-points."edgeoe.methods"].
+    """
+
+    def __init__(self, kind: str, rows: Mapping[str, str], *, group: str) -> None:
+        self.kind, self.group = kind, group
+        self.built_in = MappingProxyType(dict(rows))
+
+    def __getitem__(self, name: str) -> str:
+        return self.built_in[name] if name in self.built_in else self._usable()[name].at
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.built_in
+        yield from self._usable()
+
+    def __len__(self) -> int:
+        return len(self.built_in) + len(self._usable())
+
+    def load(self, name: str) -> Any:
+        """The part called `name`.
+
+        Raises ConfigError for an unknown name, for a name that two distributions claim, and for a part of another
+        distribution that can't be imported.
+        """
+        if name in self.built_in:
+            return _imported(self.built_in[name])
+        plugin = self._usable().get(name)
+        if plugin is None:
+            clash = next((clash for other, clash in self._clashes() if other == name), "")
+            raise ConfigError(clash or f"unknown {self.kind} {name!r}. {nearest(name, self)}")
+        try:
+            return _imported(plugin.at)
+        except Exception as reason:
+            what = f"{type(reason).__name__}: {first_line(reason)}"
+            raise ConfigError(
+                f"{self.kind} {name!r} of {plugin.distribution} can't be imported from {plugin.at}: {what}. "
+                "Repair or uninstall that distribution."
+            ) from reason
+
+    def problems(self) -> list[str]:
+        """One line for each name that several distributions, or one and edgeoe itself, claim."""
+        return [clash for _, clash in self._clashes()]
+
+    def distribution(self, name: str) -> str:
+        """The distribution that adds the part `name`; empty for a part of edgeoe."""
+        return "" if name in self.built_in else self._usable()[name].distribution
+
+    def _plugins(self) -> tuple[Plugin, ...]:
+        return _installed(self.group, tuple(sys.path))
+
+    def _usable(self) -> dict[str, Plugin]:
+        claimed = {name for name, _ in self._clashes()}
+        return {plugin.name: plugin for plugin in self._plugins() if plugin.name not in claimed}
+
+    def _clashes(self) -> Iterator[tuple[str, str]]:
+        claims: dict[str, list[str]] = {name: ["edgeoe"] for name in self.built_in}
+        for plugin in self._plugins():
+            claims.setdefault(plugin.name, []).append(plugin.distribution)
+        for name, owners in claims.items():
+            if len(owners) > 1:
+                means = f" Here it is that of edgeoe: rename or uninstall {' and '.join(owners[1:])}."
+                way_out = means if name in self.built_in else " Uninstall all but one of them."
+                yield name, f"{self.kind} {name!r} is claimed by {' and '.join(owners)}.{way_out}"
+
+
+def _imported(at: str) -> Any:
+    module, _, attribute = at.partition(":")
     return getattr(import_module(module), attribute)
+
+
+@lru_cache
+def _installed(group: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:  # noqa: ARG001 - the cache's key
+    """The entry points of `group` in the distributions on `path`, which is sys.path."""
+    from importlib.metadata import entry_points
+
+    plugins = {_plugin(point) for point in entry_points(group=group)}  # each once, though a path is listed twice
+    return tuple(sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution)))
+
+
+def _plugin(point: EntryPoint) -> Plugin:
+    dist = point.dist
+    return Plugin(point.name, point.value, f"{dist.name} {dist.version}" if dist else "an unknown distribution")
+
+
+METHODS = Table(
+    "method",
+    {
+        "kd": "edgeoe.methods.kd:KD",
+        "fskd": "edgeoe.methods.fskd:FSKD",
+        "cd": "edgeoe.methods.cross_distillation:CrossDistillation",
+        "mir": "edgeoe.methods.mir:MiR",
+        "practise": "edgeoe.methods.practise:Practise",
+        "none": "edgeoe.methods.unchanged:Unchanged",
+    },
+    group="edgeoe.methods",
+)
+BACKENDS = Table(
+    "backend",
+    {
+        "onnxruntime": "edgeoe.backends.onnxruntime:OnnxRuntime",
+        "openvino": "edgeoe.backends.openvino:OpenVino",
+        "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
+    },
+    group="edgeoe.backends",
+)
+REPORT_FORMATS = Table(
+    "report format",
+    {
+        "junit": "edgeoe.report.junit:JUnit",
+        "markdown": "edgeoe.report.markdown:Markdown",
+        "github": "edgeoe.report.github:GitHub",
+        "json": "edgeoe.report.json:Json",
+    },
+    group="edgeoe.report_formats",
+)
+
+
+def resolve(table: Table, name: str, *, kind: str) -> Any:  # noqa: ARG001
+    """`table.load(name)`."""
+    return table.load(name)
