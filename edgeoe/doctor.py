@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edgeoe.errors import BackendError, EdgeoeError, first_line, pass_on_out_of_memory
+from edgeoe.errors import BackendError, ConfigError, EdgeoeError, first_line, pass_on_out_of_memory
 from edgeoe.machine.environment import cpu_flags, cpu_model, environment, int8_saturates
+from edgeoe.registry import BACKENDS
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.here import differences
 from edgeoe.targets.load import find_targets, load_target
 from edgeoe.versions import versions
 
 __all__ = ["Finding", "examine"]
-
-
-_EXTRAS = {"compression": "compress", "ONNX Runtime targets": "gate", "OpenVINO targets": "openvino"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every capability that edgeoe can use."""
-    return [probe() for probe in (_python, _cpu, _torch, _cuda, _onnxruntime, _openvino, _tensorrt, _targets)]
+    return [*(probe() for probe in (_python, _cpu, _torch, _cuda)), *_backends(), _targets()]
 
 
 def _python() -> Finding:
@@ -46,7 +45,7 @@ def _cpu() -> Finding:
 def _torch() -> Finding:
     found = versions("torch", "torchvision", "timm", "lightning-fabric")
     detail = ", ".join(f"{name} {version}" for name, version in found.items() if name not in ("python", "edgeoe"))
-    return _tried("compression", lambda: _torch_detail(detail))
+    return _tried("compression", lambda: _torch_detail(detail), install="pip install 'edgeoe[compress]'")
 
 
 def _torch_detail(detail: str) -> str:
@@ -66,37 +65,14 @@ def _cuda() -> Finding:
     return Finding("CUDA", True, f"{', '.join(names)}, CUDA {torch.version.cuda}")
 
 
-def _onnxruntime() -> Finding:
-    def detail() -> str:
-        import onnxruntime
-
-        providers = ", ".join(onnxruntime.get_available_providers())
-        return f"onnxruntime {onnxruntime.__version__} with {providers}"
-
-    return _tried("ONNX Runtime targets", detail)
-
-
-def _openvino() -> Finding:
-    def detail() -> str:
-        import openvino
-
-        return f"openvino {versions('openvino').get('openvino', '')} on {', '.join(openvino.Core().available_devices)}"
-
-    return _tried("OpenVINO targets", detail)
-
-
-def _tensorrt() -> Finding:
-    from edgeoe.backends.cuda import open_device
-    from edgeoe.backends.tensorrt_bindings import bindings
-
-    try:
-        version = bindings().__version__
-        with open_device() as cuda:
-            device = cuda.device()
-    except BackendError as reason:
-        return Finding("TensorRT targets", False, str(reason))
-    detail = f"TensorRT {version} on {device.name}, compute capability {device.compute_capability}, CUDA {device.cuda}"
-    return Finding("TensorRT targets", True, detail)
+def _backends() -> Iterator[Finding]:
+    for name in BACKENDS:
+        try:
+            traits = traits_of(name)
+        except ConfigError as broken:
+            yield Finding(f"{name} targets", False, str(broken))
+            continue
+        yield _tried(f"{traits.title} targets", traits.describe, install=traits.install)
 
 
 def _targets() -> Finding:
@@ -114,11 +90,13 @@ def _targets() -> Finding:
     return Finding("profiles", not bad, "; ".join([", ".join(good), this_machine, *bad]))
 
 
-def _tried(what: str, detail: Callable[[], str]) -> Finding:
+def _tried(what: str, detail: Callable[[], str], *, install: str) -> Finding:
     try:
         return Finding(what, True, detail())
     except ModuleNotFoundError as missing:
-        return Finding(what, False, f"{missing.name} is not installed: pip install 'edgeoe[{_EXTRAS[what]}]'")
+        return Finding(what, False, f"{missing.name} is not installed: {install}")
+    except BackendError as reason:
+        return Finding(what, False, str(reason))
     except Exception as reason:
         pass_on_out_of_memory(reason)
         return Finding(what, False, f"{type(reason).__name__}: {first_line(reason)}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
 
-__all__ = ["versions"]
+__all__ = ["version_numbers", "versions"]
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -17,3 +18,8 @@ def versions(*packages: str) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def version_numbers(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of a version; None where it is not known, or is none."""
+    return tuple(map(int, text.split("."))) if text and re.fullmatch(r"\d+\.\d+(\.\d+)*", text) else None

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from edgeoe.errors import ConfigError
 from edgeoe.registry import BACKENDS, METHODS, Table, nearest
-from edgeoe.targets.profile import Target
 
 TABLES = [(METHODS, "compress"), (BACKENDS, "build")]
 
@@ -25,10 +23,6 @@ def test_every_row_leads_to_a_class_with_the_verb_of_its_seam(table: Table, verb
         part = table.load(name)
         assert isinstance(part, type)
         assert callable(getattr(part, verb))
-
-
-def test_profiles_may_name_just_the_backends_there_are() -> None:
-    assert set(get_args(get_type_hints(Target)["backend"])) == set(BACKENDS)
 
 
 def test_an_unknown_name_is_answered_with_its_neighbour() -> None:

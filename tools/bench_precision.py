@@ -26,7 +26,7 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_test, load_samples, rarest
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
-from edgeoe.registry import BACKENDS, resolve
+from edgeoe.registry import BACKENDS
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.stages.precisions import graph_file
@@ -45,8 +45,8 @@ def runners(
         for backend_name in backends:
             if backend_name == "openvino" and "fp16" in name:
                 continue  # a CPU has no half precision to compute in
-            backend: Backend = resolve(BACKENDS, backend_name, kind="backend")()
-            artifact = folder / f"{len(opened)}{backend.suffix}"
+            backend: Backend = BACKENDS.load(backend_name)()
+            artifact = folder / f"{len(opened)}{backend.traits.suffix}"
             own = replace(target, backend=backend_name)
             backend.build(graph, own, artifact)
             runner = stack.enter_context(backend.open(artifact, own))

@@ -1,4 +1,7 @@
-"""Inference runtimes. The seam has two nouns: a Backend builds and opens artifacts, a Runner runs one."""
+"""Inference runtimes. The seam has two nouns: a Backend builds and opens artifacts, a Runner runs one.
+
+A module here imports anywhere: its runtime is imported by the functions that use it.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.progress import Progress, silent
+from edgeoe.registry import BACKENDS
+from edgeoe.targets.backends import Traits
 
 if TYPE_CHECKING:
     from edgeoe.targets.profile import Target
 
-__all__ = ["Backend", "Runner"]
+__all__ = ["Backend", "Runner", "backend_of"]
 
 
 class Runner(Protocol):
-    """A loaded artifact. image_shape: (C, H, W) of what it takes."""
+    """A loaded artifact.
+
+    image_shape: (C, H, W) of the images that it takes.
+    """
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
@@ -31,11 +39,10 @@ class Runner(Protocol):
 class Backend(Protocol):
     """A runtime. Its verbs raise BackendError where it is missing or refuses.
 
-    suffix: of its artifacts' file names. portable: an artifact may be built on another machine than the device.
+    traits: of the class: what is known of it without its runtime.
     """
 
-    suffix: str
-    portable: bool
+    traits: Traits
 
     def check(self, target: Target) -> None:
         """Raise BackendError if the runtime is not here, or lacks what `target` runs on: no graph is needed to tell."""
@@ -56,3 +63,9 @@ class Backend(Protocol):
     def versions(self) -> dict[str, str]:
         """The versions that an artifact is tied to."""
         ...
+
+
+def backend_of(target: Target) -> Backend:
+    """The backend that `target` names. Raises ConfigError for an unknown name."""
+    backend: Backend = BACKENDS.load(target.backend)()
+    return backend

@@ -12,17 +12,21 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeoe.errors import BackendError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
-from edgeoe.targets.profile import RuntimeSettings, Target
+from edgeoe.targets.backends import Processor, Traits
 from edgeoe.versions import versions
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+    from edgeoe.targets.profile import RuntimeSettings, Target
 
 __all__ = ["OnnxRuntime"]
 
@@ -35,11 +39,37 @@ _PROVIDERS = {
 _PACKAGES = {"cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 
 
+def _processor(target: Target) -> Processor:
+    runtime = target.runtime
+    if runtime.provider in ("cuda", "tensorrt"):
+        return "nvidia"
+    return "cpu" if runtime.unit == "cpu" else "other"
+
+
+def _describe() -> str:
+    import onnxruntime as ort
+
+    return f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}"
+
+
 class OnnxRuntime:
     """Backend "onnxruntime"; a provider that is missing, or does not take every node, is an error and no fallback."""
 
-    suffix = ".onnx"
-    portable = True
+    traits = Traits(
+        title="ONNX Runtime",
+        requirement="onnxruntime",
+        extra="gate",
+        modules=("onnxruntime",),
+        suffix=".onnx",
+        portable=True,
+        processor=_processor,
+        int8_recipe=lambda target: "int8-trt" if target.runtime.provider == "tensorrt" else "int8-cpu",
+        describe=_describe,
+        tables=("runtime",),
+        providers=tuple(_PROVIDERS),
+        units={"openvino": ("cpu", "gpu", "npu")},
+        single_thread=lambda target: target.runtime.provider == "cpu",
+    )
 
     def check(self, target: Target) -> None:
         _check_provider(target.runtime)
@@ -88,8 +118,18 @@ class _Runner:
         return logits
 
 
+def _ort() -> Any:
+    """The module `onnxruntime`. Raises BackendError where it is missing."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise BackendError(f"onnxruntime is not installed: {OnnxRuntime.traits.install}") from None
+    return onnxruntime
+
+
 def _check_provider(settings: RuntimeSettings) -> str:
     """ONNX Runtime's name of the provider that the profile asks for. Raises BackendError if this one lacks it."""
+    ort = _ort()
     provider = _PROVIDERS[settings.provider]
     if provider not in ort.get_available_providers():
         raise BackendError(
@@ -100,7 +140,7 @@ def _check_provider(settings: RuntimeSettings) -> str:
 
 
 def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = None) -> ort.InferenceSession:
-    provider = _check_provider(settings)
+    provider, ort = _check_provider(settings), _ort()
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
@@ -135,7 +175,7 @@ def _hint(settings: RuntimeSettings) -> str:
 
 
 def _provider_options(settings: RuntimeSettings) -> dict[str, str]:
-    """What a provider is told. TensorRT's precision is the graph's own: none of its precision options is set."""
+    """The options of a provider. TensorRT's precision is the graph's own: none of its precision options is set."""
     if settings.provider == "openvino":
         return {"device_type": settings.unit.upper(), "num_of_threads": str(settings.threads)}
     return {}

@@ -17,17 +17,35 @@ from numpy.typing import NDArray
 from edgeoe.errors import BackendError, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
+from edgeoe.targets.backends import Traits
 from edgeoe.targets.profile import Target
 from edgeoe.versions import versions
 
 __all__ = ["OpenVino"]
 
 
+def _describe() -> str:
+    import openvino
+
+    return f"openvino {versions('openvino').get('openvino', '')} on {', '.join(openvino.Core().available_devices)}"
+
+
 class OpenVino:
     """Backend "openvino"; it computes on the unit that the profile names, in the precision of the graph."""
 
-    suffix = ".onnx"
-    portable = True
+    traits = Traits(
+        title="OpenVINO",
+        requirement="openvino",
+        extra="openvino",
+        modules=("openvino",),
+        suffix=".onnx",
+        portable=True,
+        processor=lambda target: "cpu" if target.runtime.unit == "cpu" else "other",
+        int8_recipe=lambda target: "int8-cpu",  # noqa: ARG005 - for every unit
+        describe=_describe,
+        tables=("runtime",),
+        units={"cpu": ("cpu", "gpu", "npu")},
+    )
 
     def check(self, target: Target) -> None:
         _core(target)
@@ -58,7 +76,7 @@ def _core(target: Target) -> Any:
     try:
         import openvino
     except ModuleNotFoundError:
-        raise BackendError("openvino is not installed: pip install 'edgeoe[openvino]'") from None
+        raise BackendError(f"openvino is not installed: {OpenVino.traits.install}") from None
     core, unit = openvino.Core(), target.runtime.unit
     if unit.upper() not in {name.partition(".")[0] for name in core.available_devices}:
         raise BackendError(
@@ -114,14 +132,14 @@ class _Runner:
 
 def _properties(target: Target) -> dict[str, str]:
     """How the model is compiled. The precision hint keeps OpenVINO from bfloat16, which some processors would get."""
-    made = {"PERFORMANCE_HINT": "LATENCY"}
-    made["INFERENCE_PRECISION_HINT"] = "f16" if target.precision == "fp16" else "f32"
+    properties = {"PERFORMANCE_HINT": "LATENCY"}
+    properties["INFERENCE_PRECISION_HINT"] = "f16" if target.precision == "fp16" else "f32"
     if target.runtime.unit == "cpu":
-        made["INFERENCE_NUM_THREADS"] = str(target.runtime.threads)
-        made["ENABLE_CPU_PINNING"] = "NO"  # `affinity` says where the process runs
+        properties["INFERENCE_NUM_THREADS"] = str(target.runtime.threads)
+        properties["ENABLE_CPU_PINNING"] = "NO"  # `affinity` says where the process runs
     if target.runtime.unit != "npu":
-        made["NUM_STREAMS"] = "1"
-    return made
+        properties["NUM_STREAMS"] = "1"
+    return properties
 
 
 def _last_line(reason: Exception) -> str:

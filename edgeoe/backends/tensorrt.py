@@ -22,9 +22,11 @@ import numpy as np
 from edgeoe.backends.cuda import Cuda, CudaDevice, open_device
 from edgeoe.backends.tensorrt_bindings import bindings
 from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
+from edgeoe.backends.tensorrt_limits import issues
 from edgeoe.errors import BackendError, quoted
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
+from edgeoe.targets.backends import Traits
 from edgeoe.versions import versions
 
 if TYPE_CHECKING:
@@ -40,11 +42,29 @@ _TIED = {  # by hardware compatibility: what must be the same where a plan is lo
 }
 
 
+def _describe() -> str:
+    version = bindings().__version__
+    with open_device() as cuda:
+        device = cuda.device()
+    return f"TensorRT {version} on {device.name}, compute capability {device.compute_capability}, CUDA {device.cuda}"
+
+
 class TensorRT:
     """Backend "tensorrt"; a plan is built on the device that runs it."""
 
-    suffix = ".plan"
-    portable = False
+    traits = Traits(
+        title="TensorRT",
+        requirement="tensorrt",
+        extra="tensorrt",
+        modules=("tensorrt",),
+        suffix=".plan",
+        portable=False,
+        processor=lambda target: "nvidia",  # noqa: ARG005 - the device's GPU or its DLA
+        int8_recipe=lambda target: "int8-trt",  # noqa: ARG005 - for both
+        describe=_describe,
+        tables=("engine",),
+        issues=issues,
+    )
 
     def check(self, target: Target) -> None:
         with open_device() as cuda:

@@ -22,31 +22,26 @@ from edgeoe import __version__
 from edgeoe.cli.logs import is_verbose, log_file
 from edgeoe.errors import EdgeoeError, first_line, is_out_of_memory
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
+from edgeoe.targets.backends import known_backends
 from edgeoe.versions import versions
 
 __all__ = ["BUG", "USER_ERROR", "report_failure", "said_interrupted"]
 
 USER_ERROR, BUG = 2, 70  # 70 is EX_SOFTWARE of sysexits.h
-_EXTRAS = {  # packages that a lean installation lacks, and the extra that brings each
-    **dict.fromkeys(("onnxruntime", "scipy"), "gate"),
-    **dict.fromkeys(
-        (
-            "jinja2",
-            "lightning_fabric",
-            "onnx",
-            "onnxconverter_common",
-            "onnxscript",
-            "PIL",
-            "sklearn",
-            "timm",
-            "tomli_w",
-            "torch",
-            "torchvision",
-            "zstandard",
-        ),
-        "compress",
-    ),
-}
+_COMPRESS = (  # packages that a lean installation lacks, and the extra `compress` brings
+    "jinja2",
+    "lightning_fabric",
+    "onnx",
+    "onnxconverter_common",
+    "onnxscript",
+    "PIL",
+    "sklearn",
+    "timm",
+    "tomli_w",
+    "torch",
+    "torchvision",
+    "zstandard",
+)
 _USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 _TRAINING = "a smaller --batch, [oe] ood_batch or [oe] compression_images, or smaller images ([preprocess] size)"
 _SMALLER = {  # what needs less memory, by command
@@ -109,8 +104,8 @@ def _mendable(reason: BaseException, arguments: list[str]) -> str | None:
     if isinstance(reason, _USAGE_ERROR):
         message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
         return f"{message}. See --help." if message else ""  # none where the help was shown instead
-    if isinstance(reason, ModuleNotFoundError) and (extra := _EXTRAS.get((reason.name or "").partition(".")[0])):
-        return f"this needs {reason.name}: pip install 'edgeoe[{extra}]'"
+    if isinstance(reason, ModuleNotFoundError) and (install := _install((reason.name or "").partition(".")[0])):
+        return f"this needs {reason.name}: {install}"
     if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
         return (
             f"a package can't be imported: {first_line(reason)}. Install it again; edgeoe doctor says what works here."
@@ -123,6 +118,13 @@ def _mendable(reason: BaseException, arguments: list[str]) -> str | None:
         mend = _MENDS.get(reason.errno, "")
         return f"{place}: {what}. {mend}" if place else f"the system says: {what}. {mend}"
     return None
+
+
+def _install(module: str) -> str:
+    """The command that brings a top-level `module`; empty for one that edgeoe does not use."""
+    extras = {**dict.fromkeys(_COMPRESS, "compress"), "scipy": "gate"}
+    runtimes = {name: traits.install for traits in known_backends().values() for name in traits.modules}
+    return f"pip install 'edgeoe[{extras[module]}]'" if module in extras else runtimes.get(module, "")
 
 
 def _report_bug(reason: BaseException, arguments: list[str]) -> int:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.backends import Backend, Runner
+from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import from_json, read_json_object
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
@@ -30,7 +30,6 @@ from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress
 from edgeoe.records.bundle import FORMAT, BundleFacts, Normalisation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run.result_file import artifact_folder, artifact_of, read_result, write_result
 from edgeoe.targets.here import differences, not_measured
 
@@ -49,13 +48,13 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     facts = _read_facts(bundle)
     _require_own(out)
     target = facts.target
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = backend_of(target)
     differs = differences(target, environment())
-    if differs and not backend.portable:
+    if differs and not backend.traits.portable:
         raise BackendError(f"not built here: {'; '.join(differs)}. A plan is built on the device that runs it.")
     backend.check(target)
     with _folder_beside(out) as folder:
-        artifact = folder / f"model{backend.suffix}"
+        artifact = folder / f"model{backend.traits.suffix}"
         settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
         result = measure_artifact(
             artifact,

@@ -18,11 +18,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.backends import Backend, Runner
+from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import from_json
 from edgeoe.errors import BackendError, EdgeoeError
 from edgeoe.measure.latency import time_calls, warm_up
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.targets.profile import Target
 
 __all__ = ["main"]
@@ -101,7 +100,7 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
         target = from_json(Target, job["target"])
         if target.runtime.affinity is not None:
             _keep_on(target.runtime.affinity)
-        backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+        backend = backend_of(target)
         start = perf_counter_ns()
         with backend.open(Path(job["artifact"]), target) as runner:
             loaded = perf_counter_ns()

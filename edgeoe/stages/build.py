@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from edgeoe.backends import Backend
+from edgeoe.backends import backend_of
 from edgeoe.errors import BackendError
 from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
 from edgeoe.records.measurement import Artifact
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.precisions import graph_for
@@ -28,10 +27,10 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     require_buildable(target)
     require_runtime(run, target)
     graph = graph_for(run, target)
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = backend_of(target)
     files = TargetFiles(target.name)
     run.forget(files.validation, files.result, files.engine)
-    name = files.artifact(f"model{backend.suffix}").name
+    name = files.artifact(f"model{backend.traits.suffix}").name
     path = run.path / name
     settings = backend.build(graph, target, path, progress=progress)
     for written in sorted(path.parent.glob(f"{path.name}*")):
@@ -53,9 +52,9 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
 
 def require_runtime(run: Run, target: Target) -> None:
     """Raise BackendError unless artifacts for `target` can be built and run on this machine; it names the way out."""
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = backend_of(target)
     differs = differences(target, environment())
-    reason = "a plan is built on the device that runs it" if differs and not backend.portable else ""
+    reason = "a plan is built on the device that runs it" if differs and not backend.traits.portable else ""
     if not reason:
         try:
             backend.check(target)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import importlib.util
 import io
+import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -26,19 +26,20 @@ from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import labels_sha256, test_sha256
 from edgeoe.progress import Progress, silent
 from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, TestFacts
-from edgeoe.registry import BACKENDS
+from edgeoe.registry import BACKENDS, Table
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.stages.modules import reached, source
 from edgeoe.stages.precisions import graph_file, graph_for
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
 
 __all__ = ["bundle"]
 
 _LEVEL = 19
-_PACKAGE = Path(__file__).resolve().parents[1]
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".tar.zst": lambda data: zstandard.ZstdCompressor(level=_LEVEL).compress(data),
     ".tar.gz": lambda data: gzip.compress(data, compresslevel=9, mtime=0),
@@ -148,10 +149,12 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 def _readme(target: Target) -> str:
+    runtime = traits_of(target.backend).requirement
+    needs = f"Python 3.10 or newer, numpy and {runtime}" if runtime else "Python 3.10 or newer and numpy"
     return (
         f"A model for {target.description or target.name}, and what builds, checks and measures it there.\n\n"
         "    python3 run.py --out result.json\n\n"
-        f"It needs Python 3.10 or newer, numpy and {target.backend}, and no network. Take result.json back:\n\n"
+        f"It needs {needs}, and no network. Take result.json back:\n\n"
         "    edgeoe collect RUN result.json\n"
     )
 
@@ -168,11 +171,13 @@ def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
 
 
 def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
-    """edgeoe's own modules that run on the device, and the one package that they need beside numpy."""
+    """The modules that run on the device, and the one package that they need beside numpy."""
     backend = BACKENDS[target.backend].partition(":")[0]
-    for module in _reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", backend)):
-        path = _source(module)
-        yield f"{LIBRARY}/{path.relative_to(_PACKAGE.parent).as_posix()}", path.read_bytes()
+    for module in reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", backend)):
+        path = source(module)
+        name = f"{module.replace('.', '/')}{'/__init__' if path.name == '__init__.py' else ''}.py"
+        yield f"{LIBRARY}/{name}", path.read_bytes()
+    yield from _entry_point(BACKENDS, target.backend)
     spec = importlib.util.find_spec("annotated_types")
     assert spec is not None  # noqa: S101 - a requirement
     assert spec.origin is not None  # noqa: S101
@@ -182,29 +187,10 @@ def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
         yield f"{LIBRARY}/annotated_types/LICENSE", licence.encode()
 
 
-def _source(module: str) -> Path:
-    path = _PACKAGE.parent.joinpath(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _reached(roots: Iterable[str]) -> list[str]:
-    """The modules of edgeoe that `roots` import, and what these import; not those for type checkers alone."""
-    found, left = set(), list(roots)
-    while left:
-        module = left.pop()
-        if module in found:
-            continue
-        found.add(module)
-        left += [module.rpartition(".")[0]] if "." in module else []
-        left += _imports(ast.parse(_source(module).read_text(encoding="utf-8")))
-    return sorted(found)
-
-
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edgeoe":
-            for name in [f"{node.module}.{alias.name}" for alias in node.names]:
-                yield name if _source(name).is_file() else node.module
-        yield from _imports(node)
+def _entry_point(table: Table, name: str) -> Iterator[tuple[str, bytes]]:
+    """What makes another distribution's row of `table` known on the device; nothing for a row of edgeoe."""
+    distribution, _, version = table.distribution(name).partition(" ")
+    if distribution:
+        folder = f"{LIBRARY}/{re.sub('[-_.]+', '_', distribution)}-{version}.dist-info"
+        yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n".encode()
+        yield f"{folder}/entry_points.txt", f"[{table.group}]\n{name} = {table[name]}\n".encode()

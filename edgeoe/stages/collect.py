@@ -7,7 +7,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from edgeoe.backends import Backend
 from edgeoe.codec import to_json
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
@@ -16,12 +15,12 @@ from edgeoe.measure.speed import measured_batches
 from edgeoe.records.bundle import BundleFacts, TestFacts
 from edgeoe.records.measurement import Validation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.result_file import read_result
 from edgeoe.stages.validate import conclude, record_validation
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.profile import MeasureSettings, Target
 
 __all__ = ["collect"]
@@ -64,9 +63,9 @@ def _contradictions(result: Result, facts: BundleFacts) -> Iterator[tuple[str, o
     """(field, what the result has, what it is by the bundle's facts) for all that can't be of that bundle."""
     target = facts.target
     yield from _unequal("target", to_json(result.target), to_json(target))
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    known: dict[str, object] = {"classes": facts.classes, "rare": facts.rare, "artifact": f"model{backend.suffix}"}
-    if backend.portable:  # the artifact is the graph; a plan is built on the device, and nobody else knows it
+    traits = traits_of(target.backend)
+    known: dict[str, object] = {"classes": facts.classes, "rare": facts.rare, "artifact": f"model{traits.suffix}"}
+    if traits.portable:  # the artifact is the graph; a plan is built on the device, and nobody else knows it
         known |= {"artifact_sha256": facts.files["model.onnx"], "size_bytes": facts.size_bytes}
     for field, wanted in known.items():
         if getattr(result, field) != wanted:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgeoe.backends import Backend
+from edgeoe.backends import backend_of
 from edgeoe.errors import ConfigError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
@@ -26,11 +26,11 @@ from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
 from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
 from edgeoe.records.result import Result, SpeedSamples
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.result_file import artifact_of, read_result
 from edgeoe.stages.baseline import Store
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.here import bundle_command, differences, not_measured
 from edgeoe.targets.profile import Target
 
@@ -143,7 +143,7 @@ def find_side(text: str, target: Target, store: Store) -> Side:
         artifact = artifact_of(path, result)
         return Side(name=text, artifact=artifact if _is(artifact, result) else None, result=result)
     if path.is_file():
-        suffix = _backend(target).suffix
+        suffix = traits_of(target.backend).suffix
         if path.suffix != suffix:
             raise ConfigError(f"{path}: {target.backend} of target {target.name} runs {suffix} files.")
         return Side(name=text, artifact=path, result=None)
@@ -170,11 +170,6 @@ def _is(artifact: Path, result: Result) -> bool:
     return artifact.is_file() and file_sha256(artifact) == result.artifact_sha256
 
 
-def _backend(target: Target) -> Backend:
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
-    return backend
-
-
 def _interleaved(
     target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, progress: Progress
 ) -> _Latency:
@@ -197,7 +192,7 @@ def _interleaved(
         how="interleaved",
         changes=changes,
         seconds=monotonic() - start,
-        environment={**environment(), "versions": _backend(target).versions()},
+        environment={**environment(), "versions": backend_of(target).versions()},
     )
 
 

@@ -16,11 +16,11 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeoe.backends import Backend, Runner
+from edgeoe.backends import Backend, Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError, TargetError
 from edgeoe.graph.export import onnx_from_student
-from edgeoe.registry import BACKENDS, resolve
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.here import require_here
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
@@ -51,7 +51,7 @@ def new_clock(target: Target, preprocess: Preprocess) -> Clock:
 def _backend_here(target: Target) -> Backend:
     """The backend of `target`. Raises TargetError or BackendError if nothing can be measured on it here."""
     require_here(target, way_out="Work on the device, or choose a target that is here: host-cpu is this machine.")
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = backend_of(target)
     backend.check(target)
     return backend
 
@@ -117,7 +117,7 @@ def _now_ns(target: Target) -> Callable[[], int]:
 
     On a busy machine a long call is more often interrupted than a short one, which the time on the wall would count.
     """
-    alone = target.backend == "onnxruntime" and target.on_cpu and target.runtime.provider == "cpu"
+    alone = target.on_cpu and traits_of(target.backend).single_thread(target)
     return thread_time_ns if alone and target.runtime.threads == 1 and sys.platform == "linux" else perf_counter_ns
 
 

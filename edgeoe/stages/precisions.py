@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -23,6 +24,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import CalibrationMethod, GraphRecord, LayerSensitivity, RefusedGraph
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.profile import DeviceFacts, Precision, Target
 
 __all__ = [
@@ -60,12 +62,11 @@ def recipe_for(target: Target, *, here: bool = True) -> Recipe:
     A profile that says nothing of its device means the machine that the graph runs on: with `here` this one, whose
     processor decides; else an unknown one, for which nothing is assumed.
     """
-    if target.backend == "tensorrt" or target.runtime.provider == "tensorrt":
-        return "int8-trt"
+    recipe = cast("Recipe", traits_of(target.backend).int8_recipe(target))
     exact = target.device.int8_dot
     if here and target.device == DeviceFacts():
         exact = not int8_saturates()
-    return "int8-cpu-7bit" if target.on_cpu and exact is False else "int8-cpu"
+    return "int8-cpu-7bit" if recipe == "int8-cpu" and target.on_cpu and exact is False else recipe
 
 
 def graph_file(target: Target, *, here: bool = True) -> layout.File:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeoe.backends import Backend, Runner
+from edgeoe.backends import Runner, backend_of
 from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
@@ -21,7 +21,6 @@ from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
 from edgeoe.records.measurement import Artifact, Estimate, Measurement, Validation
 from edgeoe.records.result import Predictions, Result
-from edgeoe.registry import BACKENDS, resolve
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
@@ -49,7 +48,7 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
     path = run.file(files.artifact(artifact.file))
     golden = run.read_tensors(layout.GOLDEN)
     samples = read_test(run, test, progress=progress)
-    backend: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    backend = backend_of(target)
 
     def predictions(runner: Runner) -> Predictions:
         return predict(

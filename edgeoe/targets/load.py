@@ -6,9 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from edgeoe.codec import to_json
 from edgeoe.errors import TargetError
 from edgeoe.registry import nearest
-from edgeoe.targets.limits import impossible_precision, impossible_wishes
+from edgeoe.targets.backends import known_backends
+from edgeoe.targets.limits import unknown_names, unsupported_precision, unsupported_settings
 from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 from edgeoe.toml_document import TomlDocument
 
@@ -61,23 +63,28 @@ def load_target(name: str) -> Target:
 
 
 def check_target(name: str) -> list[str]:
-    """What is wrong with the profile `name`, each with file and line: keys and types, then what can't be."""
+    """The issues of the profile `name`, each with file and line: keys and types, then unsupported settings."""
     document = TomlDocument(find_target(name), error=TargetError)
     try:
-        low = impossible_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
+        low = unsupported_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
         if low:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
             raise document.complain(low.table, low.key, low.message)
         target = _target(document)
     except TargetError as reason:
         return [str(reason)]
-    found = sorted(impossible_wishes(target, document.tables), key=lambda one: document.line(one.table, one.key))
-    return [str(document.complain(one.table, one.key, one.message)) for one in found]
+    issues = sorted(unsupported_settings(target, document.tables), key=lambda one: document.line(one.table, one.key))
+    return [str(document.complain(one.table, one.key, one.message)) for one in issues]
 
 
 def _target(document: TomlDocument) -> Target:
-    fields = [field.name for field in dataclasses.fields(Target) if field.name != "name"]
-    document.refuse_unknown("", document.tables, fields)
+    fields = [field.name for field in dataclasses.fields(Target) if field.name not in ("name", "options")]
+    own = {name: traits.options for name, traits in known_backends().items() if traits.options}
+    document.refuse_unknown("", document.tables, [*fields, *own])
     parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}
-    top = {key: value for key, value in document.tables.items() if key not in _TABLES}
-    target = document.record("", Target, {**top, "name": document.path.stem})
-    return dataclasses.replace(target, **parts)
+    top = {key: value for key, value in document.tables.items() if key not in _TABLES and key not in own}
+    target = dataclasses.replace(document.record("", Target, {**top, "name": document.path.stem}), **parts)
+    for issue in unknown_names(target):
+        raise document.complain(issue.table, issue.key, issue.message)
+    if kind := own.get(target.backend):
+        return dataclasses.replace(target, options=to_json(document.record(target.backend, kind)))
+    return target

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
 from edgeoe.bounds import Fraction, Positive, Words
+from edgeoe.targets.backends import traits_of
 
 __all__ = [
-    "Backend",
     "Budget",
     "DeviceFacts",
     "EngineSettings",
@@ -20,8 +20,6 @@ __all__ = [
     "Target",
 ]
 
-Backend = Literal["onnxruntime", "openvino", "tensorrt"]
-
 Precision = Literal["fp32", "fp16", "int8"]
 
 
@@ -29,14 +27,15 @@ Precision = Literal["fp32", "fp16", "int8"]
 class RuntimeSettings:
     """`[runtime]` of a profile: how the runtime is started on the device.
 
-    affinity: cores that the process is kept on, by the system's numbers; None is all. provider: of ONNX Runtime, what
-    executes the graph. unit: the processor that OpenVINO, or ONNX Runtime's provider of that name, computes on.
+    affinity: cores that the process is kept on, by the system's numbers; None is all.
+    provider: what executes the graph, of a backend that has a choice (traits: `providers`).
+    unit: the processor that computes, of a backend or provider that has a choice (traits: `units`).
     """
 
     threads: Annotated[int, Ge(1)] = 1
     spinning: bool = False
     affinity: tuple[Annotated[int, Ge(0)], ...] | None = None
-    provider: Literal["cpu", "cuda", "tensorrt", "openvino"] = "cpu"
+    provider: str = "cpu"
     unit: Literal["cpu", "gpu", "npu"] = "cpu"
 
 
@@ -129,24 +128,27 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A device that artifacts are built for: one file under targets/."""
+    """A device that artifacts are built for: one file under targets/.
+
+    options: the backend's own table, which has its name; plain values.
+    """
 
     name: str
-    backend: Backend
+    backend: str
     description: str = ""
     precision: Precision = "fp32"
     channel_multiple: Annotated[int, Ge(1)] = 8
     device: DeviceFacts = field(default_factory=DeviceFacts)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: Budget = field(default_factory=Budget)
 
     @property
     def on_cpu(self) -> bool:
         """Whether a CPU does the work, not an accelerator."""
-        runtime = self.runtime
-        return self.backend != "tensorrt" and runtime.provider in ("cpu", "openvino") and runtime.unit == "cpu"
+        return traits_of(self.backend).processor(self) == "cpu"
 
     @property
     def on_nvidia(self) -> bool:

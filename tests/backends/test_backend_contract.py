@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from edgeoe.backends import Backend
+from edgeoe.backends import Backend, backend_of
 from edgeoe.errors import BackendError
 from edgeoe.models.checkpoint import load_student
-from edgeoe.registry import BACKENDS, resolve
+from edgeoe.registry import BACKENDS
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.targets.backends import known_backends
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import EngineSettings, RuntimeSettings, Target
 
@@ -29,7 +32,7 @@ SETTINGS = {  # changes to a profile, and what must then stand in the settings o
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "tensorrt":
         request.getfixturevalue("device")
-    made: Backend = resolve(BACKENDS, request.param, kind="backend")()
+    made: Backend = BACKENDS.load(request.param)()
     return made
 
 
@@ -128,7 +131,7 @@ def test_an_artifact_that_may_be_built_elsewhere_is_the_graph(
 ) -> None:
     backend.build(exported / "student.onnx", target, tmp_path / "artifact")
     same = (tmp_path / "artifact").read_bytes() == (exported / "student.onnx").read_bytes()
-    assert same == backend.portable
+    assert same == backend.traits.portable
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,29 @@ def test_an_artifact_that_may_be_built_elsewhere_is_the_graph(
 )
 def test_what_is_not_here_is_told_without_a_graph(change: dict[str, object], message: str) -> None:
     target = replace(load_target("host-cpu"), **change)  # type: ignore[arg-type]
-    made: Backend = resolve(BACKENDS, target.backend, kind="backend")()
+    made = backend_of(target)
     with pytest.raises(BackendError, match=message):
         made.check(target)
+
+
+@pytest.mark.parametrize("name", sorted(BACKENDS.built_in))
+def test_its_traits_are_known_where_no_runtime_is(name: str) -> None:
+    code = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "from edgeoe.targets.backends import traits_of\n"
+        f"print(traits_of({name!r}).title)\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    title, modules = ran.stdout.splitlines()
+    assert title
+    assert {module.partition(".")[0] for module in modules.split()} - sys.stdlib_module_names <= {
+        "edgeoe", "numpy", "annotated_types", "typing_extensions",  # the last two by bounds.py
+    }  # fmt: skip
+
+
+def test_every_table_of_a_profile_that_is_not_everybodys_is_read_by_a_backend() -> None:
+    everybodys = {"device", "measure", "budget"}
+    tables = {field.name for field in fields(Target) if is_dataclass(field.default_factory)} - everybodys
+    assert tables == {table for traits in known_backends().values() for table in traits.tables}

@@ -57,7 +57,7 @@ def api(version: str) -> Api:
 
 
 def used(api: Api) -> list[Use]:
-    assert {path.name for path in SOURCES} >= {"tensorrt_bindings.py", "tensorrt_engine.py", "tensorrt.py", "doctor.py"}
+    assert {path.name for path in SOURCES} >= {"tensorrt_bindings.py", "tensorrt_engine.py", "tensorrt.py"}
     return [use for path in SOURCES for use in read_uses(path.read_text(encoding="utf-8"), api)[0]]
 
 

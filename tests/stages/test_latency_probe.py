@@ -83,7 +83,7 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
             self.opened += 1
             return Runner(self.opened)
 
-    monkeypatch.setattr(latency_probe, "resolve", lambda *_, **__: Backend)
+    monkeypatch.setattr(latency_probe, "backend_of", lambda _: Backend())
     monkeypatch.setattr(latency_probe, "_now_ns", lambda _: lambda: now[0])
     assert new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
     assert calls[: 3 * 6] == [1] * 6 + [2] * 6 + [3] * 6

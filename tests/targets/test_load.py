@@ -165,7 +165,7 @@ def test_a_missing_file_is_named() -> None:
         (
             'backend = "onnxruntime"',
             'backend = "tensor"',
-            "2: backend: input should be 'onnxruntime', 'openvino' or 'tensorrt'. Got 'tensor'.",
+            "2: unknown backend 'tensor'. Did you mean 'tensorrt'?",
         ),
         ("power_mode", "powermode", "26: unknown key 'powermode' in [device]. Did you mean 'power_mode'?"),
         ('"Orin NX"', '""', "28: board_model: string should have at least 1 character. Got ''."),

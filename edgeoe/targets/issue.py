@@ -1,0 +1,21 @@
+"""What is wrong with a profile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Issue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """A setting of a profile that its device, its runtime or edgeoe does not support.
+
+    table: the table that it stands in; "" is the top of the profile.
+    key: the key in that table.
+    message: what is wrong, and what to do about it.
+    """
+
+    table: str
+    key: str
+    message: str
