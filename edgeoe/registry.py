@@ -16,7 +16,7 @@ from edgeoe.errors import ConfigError, first_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["BACKENDS", "METHODS", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
+__all__ = ["BACKENDS", "METHODS", "QUANTITIES", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -150,6 +150,23 @@ BACKENDS = Table(
         "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
     },
     group="edgeoe.backends",
+)
+QUANTITIES = Table(
+    "quantity",
+    {
+        "p50_ms": "edgeoe.measure.quantities:P50_MS",
+        "p90_ms": "edgeoe.measure.quantities:P90_MS",
+        "p99_ms": "edgeoe.measure.quantities:P99_MS",
+        "throughput_ips": "edgeoe.measure.quantities:THROUGHPUT_IPS",
+        "peak_memory_mb": "edgeoe.measure.quantities:PEAK_MEMORY_MB",
+        "size_mb": "edgeoe.measure.quantities:SIZE_MB",
+        "max_drop": "edgeoe.measure.quantities:MAX_DROP",
+        "top1": "edgeoe.measure.quantities:TOP1",
+        "mean_recall": "edgeoe.measure.quantities:MEAN_RECALL",
+        "rare_recall": "edgeoe.measure.quantities:RARE_RECALL",
+        "worst_recall": "edgeoe.measure.quantities:WORST_RECALL",
+    },
+    group="edgeoe.quantities",
 )
 REPORT_FORMATS = Table(
     "report format",

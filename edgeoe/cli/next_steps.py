@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeoe.errors import quoted
-from edgeoe.measure.judge import BY_IMAGES, RUNNING
+from edgeoe.measure.quantity import limited_quantities
 from edgeoe.records.measurement import Validation
 from edgeoe.run.layout import unpacked_folder
 from edgeoe.targets.here import bundle_command
@@ -27,12 +27,16 @@ def after_verdict(run: Path, target: str, validation: Validation, *, again: str,
         return f"edgeoe targets show {quoted(target)}   (its budget), or compress again with other settings"
     if m.not_measured:
         return f"{again}, on the device itself" if bundled else bundle_command(run, target)
-    unclear = {check.name for check in verdict.checks if check.outcome == "inconclusive"}
-    if unclear & set(RUNNING) and m.speed and m.speed.noise:
+    unclear = limited_quantities({check.name for check in verdict.checks if check.outcome == "inconclusive"})
+    if any(quantity.noisy for quantity in unclear.values()) and m.speed and m.speed.noise:
         return f"{again}   (when the machine is quiet: {m.speed.noise[0]})"
-    if unclear - set(BY_IMAGES):
+    by_processes = [quantity for quantity in unclear.values() if quantity.more == "processes"]
+    for quantity in by_processes:
+        if quantity.estimate(m) is None:
+            return f"{again}   ({quantity.unknown(m)})"
+    if by_processes:
         return f"{again}   (with more processes in [measure] of {target}: the limit lies within an interval)"
-    if m.accuracy is None or ("max_drop" in unclear and m.drop is None):
+    if m.accuracy is None or any(one.needs_teacher and one.estimate(m) is None for one in unclear.values()):
         return bundle_command(run, target)
     return f"{again}   (with more test images: the limit lies within an interval, or classes have none)"
 

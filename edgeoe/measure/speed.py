@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 
 from edgeoe.machine.noise import NoiseWatch
+from edgeoe.measure.probes import Probes
 from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
 from edgeoe.records.result import SpeedSamples
@@ -22,14 +23,14 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
 
     Raises BackendError where it can't be loaded or run.
     """
-    settings = target.measure
+    settings, probes = target.measure, Probes(target)
     with (
         NoiseWatch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
         parts = []
         for _ in range(settings.processes):
-            parts.append(_one_process(artifact, target))
+            parts.append(_one_process(artifact, target, probes))
             advance()
     return SpeedSamples(
         batch=settings.batch,
@@ -43,6 +44,8 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
         unsteady=sum(not part.steady for part in parts),
         watched=watch.facts(),
         disturbed=watch.reasons(settings.max_foreign_load),
+        probed=probes.measured(),
+        not_probed=probes.failed(),
     )
 
 
@@ -56,22 +59,24 @@ class _Part:
     steady: bool
 
 
-def _one_process(artifact: Path, target: Target) -> _Part:
+def _one_process(artifact: Path, target: Target, probes: Probes) -> _Part:
     settings = target.measure
     with Process(artifact, target) as process:
         loaded = process.loaded()
         warm = process.ask("warm_up", least_seconds=settings.warmup_seconds, most_seconds=settings.warmup_max_seconds)
-        timed = process.ask(
-            "time",
-            seconds=settings.min_seconds / settings.processes,
-            calls=ceil(settings.min_iterations / settings.processes),
+        calls_ns = probes.around(
+            lambda: process.ask(
+                "time",
+                seconds=settings.min_seconds / settings.processes,
+                calls=ceil(settings.min_iterations / settings.processes),
+            )["calls_ns"]
         )
         peak = process.ask("peak_memory")["peak_memory_mb"]  # before larger batches raise it
         rates = {
             batch: process.ask("throughput", batch=batch, seconds=_THROUGHPUT_SECONDS)["images_per_second"]
             for batch in settings.throughput_batches
         }
-        calls_ms = tuple(ns / 1e6 for ns in timed["calls_ns"])
+        calls_ms = tuple(ns / 1e6 for ns in calls_ns)
         rates[settings.batch] = settings.batch * len(calls_ms) / (sum(calls_ms) / 1e3)
         return _Part(
             calls_ms=calls_ms,

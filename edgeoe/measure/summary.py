@@ -24,6 +24,8 @@ def speed_from_samples(samples: SpeedSamples, settings: MeasureSettings) -> Spee
         first_ms=over_processes(samples.first_ms),
         peak_memory_mb=over_processes(samples.peak_memory_mb),
         throughput_ips={batch: over_processes(values) for batch, values in samples.throughput_ips.items()},
+        probed={name: over_processes(values) for name, values in samples.probed.items()},
+        not_probed=samples.not_probed,
         noise=tuple(_noise(samples, settings)),
     )
 

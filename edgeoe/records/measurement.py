@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -90,6 +90,8 @@ class Speed:
     peak_memory_mb: of the process, in 10^6 bytes.
     throughput_ips: images per second, by batch size.
     noise: why the figures can't be judged; empty if they can.
+    probed: further quantities of the budget, each measured by its probe.
+    not_probed: why the figures of others are unknown.
     """
 
     latency: Latency
@@ -98,6 +100,8 @@ class Speed:
     peak_memory_mb: Estimate
     throughput_ips: dict[int, Estimate]
     noise: tuple[str, ...] = ()
+    probed: dict[str, Estimate] = field(default_factory=dict)
+    not_probed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any
 
@@ -49,6 +49,8 @@ class SpeedSamples:
     unsteady: processes whose warm-up never settled.
     watched: what else ran on the machine meanwhile.
     disturbed: why figures of that time can't be judged.
+    probed: R figures of each quantity of the budget that its probe measured.
+    not_probed: why the figures of others are unknown.
     """
 
     batch: Annotated[int, Ge(1)]
@@ -60,11 +62,14 @@ class SpeedSamples:
     unsteady: Annotated[int, Ge(0)]
     watched: dict[str, Any]
     disturbed: tuple[str, ...]
+    probed: dict[str, tuple[Positive, ...]] = field(default_factory=dict)
+    not_probed: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         processes = len(self.calls_ms)
         lists = {"load_ms": self.load_ms, "first_ms": self.first_ms, "peak_memory_mb": self.peak_memory_mb}
         lists |= {f"throughput_ips.{batch}": rates for batch, rates in self.throughput_ips.items()}
+        lists |= {f"probed.{name}": figures for name, figures in self.probed.items()}
         if processes < 2 or not all(self.calls_ms):
             raise ValueError("calls_ms: calls of at least 2 processes are expected, and of each")
         if self.batch not in self.throughput_ips:

@@ -68,7 +68,7 @@ def validation_json(validation: Validation) -> dict[str, object]:
 
 def _speed_record(speed: Speed | None) -> dict[str, object]:
     if speed is None:
-        keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb")
+        keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb", "probed")
         return {**dict.fromkeys(keys), "noise": []}
     latency = speed.latency
     return {
@@ -84,6 +84,7 @@ def _speed_record(speed: Speed | None) -> dict[str, object]:
         "load_ms": speed.load_ms.value,
         "first_ms": speed.first_ms.value,
         "peak_memory_mb": speed.peak_memory_mb.value,
+        "probed": {name: estimate.value for name, estimate in speed.probed.items()},
         "noise": list(speed.noise),
     }
 

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from edgeoe.interruption import work_begins
 from edgeoe.measure.judge import UNLIMITED
+from edgeoe.measure.quantity import quantity
 from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import GraphRecord
@@ -196,7 +197,14 @@ def _speed_rows(speed: Speed) -> list[tuple[str, str]]:
         ("loading", milliseconds(speed.load_ms)),
         ("first call", milliseconds(speed.first_ms)),
         ("peak memory", interval(speed.peak_memory_mb, "MB", digits=1)),
+        *(_probed_row(name, estimate) for name, estimate in speed.probed.items()),
     ]
+
+
+def _probed_row(name: str, estimate: Estimate) -> tuple[str, str]:
+    probe = quantity(name).probe
+    title, unit = (probe.title, probe.unit) if probe else (name, "")
+    return title, interval(estimate, unit, digits=3)
 
 
 def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -24,9 +24,10 @@ from edgeoe.devices.bundle_runner import LIBRARY
 from edgeoe.errors import ConfigError
 from edgeoe.files import write_atomic
 from edgeoe.measure.predictions import labels_sha256, test_sha256
+from edgeoe.measure.quantity import needs_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, TestFacts
-from edgeoe.registry import BACKENDS, Table
+from edgeoe.registry import BACKENDS, QUANTITIES, Table
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.stages.modules import reached, source
@@ -74,7 +75,7 @@ def bundle(
     samples = read_test(run, test, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
     said = None
-    if samples and target.budget.max_drop is not None:
+    if samples and needs_teacher(target.budget):
         said = teacher_predictions(run, samples, progress=progress)
     files = dict(_files(run, target))
     if samples and pixels is not None:
@@ -172,12 +173,13 @@ def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
 
 def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
     """The modules that run on the device, and the one package that they need beside numpy."""
-    backend = BACKENDS[target.backend].partition(":")[0]
-    for module in reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", backend)):
+    rows = [(BACKENDS, target.backend), *((QUANTITIES, name) for name in target.budget)]
+    homes = [table[name].partition(":")[0] for table, name in rows]
+    for module in reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", *homes)):
         path = source(module)
         name = f"{module.replace('.', '/')}{'/__init__' if path.name == '__init__.py' else ''}.py"
         yield f"{LIBRARY}/{name}", path.read_bytes()
-    yield from _entry_point(BACKENDS, target.backend)
+    yield from _entry_points(rows)
     spec = importlib.util.find_spec("annotated_types")
     assert spec is not None  # noqa: S101 - a requirement
     assert spec.origin is not None  # noqa: S101
@@ -187,10 +189,14 @@ def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
         yield f"{LIBRARY}/annotated_types/LICENSE", licence.encode()
 
 
-def _entry_point(table: Table, name: str) -> Iterator[tuple[str, bytes]]:
-    """What makes another distribution's row of `table` known on the device; nothing for a row of edgeoe."""
-    distribution, _, version = table.distribution(name).partition(" ")
-    if distribution:
-        folder = f"{LIBRARY}/{re.sub('[-_.]+', '_', distribution)}-{version}.dist-info"
-        yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n".encode()
-        yield f"{folder}/entry_points.txt", f"[{table.group}]\n{name} = {table[name]}\n".encode()
+def _entry_points(rows: Sequence[tuple[Table, str]]) -> Iterator[tuple[str, bytes]]:
+    """The metadata that makes rows of other distributions known on the device; nothing for rows of edgeoe."""
+    points: dict[str, list[str]] = {}
+    for table, name in rows:
+        if distribution := table.distribution(name):
+            points.setdefault(distribution, []).append(f"[{table.group}]\n{name} = {table[name]}\n")
+    for distribution, sections in points.items():
+        project, _, version = distribution.partition(" ")
+        folder = f"{LIBRARY}/{re.sub('[-_.]+', '_', project)}-{version}.dist-info"
+        yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n".encode()
+        yield f"{folder}/entry_points.txt", "".join(sections).encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from edgeoe.codec import to_json
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
 from edgeoe.measure.predictions import labels_sha256
+from edgeoe.measure.quantity import limited_quantities
 from edgeoe.measure.speed import measured_batches
 from edgeoe.records.bundle import BundleFacts, TestFacts
 from edgeoe.records.measurement import Validation
@@ -75,6 +76,7 @@ def _contradictions(result: Result, facts: BundleFacts) -> Iterator[tuple[str, o
     yield from _of_predictions(result.predictions, facts.test)
     if result.speed:
         yield from _of_speed(result.speed, target.measure)
+        yield from _of_probes(result.speed, target.budget)
 
 
 def _unequal(name: str, got: Any, wanted: Any) -> Iterator[tuple[str, object, object]]:
@@ -103,6 +105,7 @@ def _of_speed(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[
         yield "speed.batch", speed.batch, settings.batch
     lists = {field: getattr(speed, field) for field in ("calls_ms", "load_ms", "first_ms", "peak_memory_mb")}
     lists |= {f"throughput_ips.{batch}": rates for batch, rates in speed.throughput_ips.items()}
+    lists |= {f"probed.{name}": figures for name, figures in speed.probed.items()}
     for field, values in lists.items():
         if len(values) != settings.processes:
             yield f"speed.{field}", f"of {len(values)} processes", f"of {settings.processes}"
@@ -112,3 +115,10 @@ def _of_speed(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[
     batches = sorted(speed.throughput_ips)
     if batches != measured_batches(settings):
         yield "speed.throughput_ips", f"at batches {batches}", f"at {measured_batches(settings)}"
+
+
+def _of_probes(speed: SpeedSamples, budget: Mapping[str, float]) -> Iterator[tuple[str, object, object]]:
+    measured = sorted({**speed.probed, **speed.not_probed})
+    wanted = sorted(name for name, one in limited_quantities(budget).items() if one.probe)
+    if measured != wanted:
+        yield "speed.probed", f"of {', '.join(measured) or 'nothing'}", f"of {', '.join(wanted) or 'nothing'}"

@@ -16,6 +16,7 @@ from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.judge import judge
 from edgeoe.measure.predictions import predict
+from edgeoe.measure.quantity import needs_teacher
 from edgeoe.measure.statistics import paired_difference
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
@@ -69,7 +70,7 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
         settings=artifact.settings,
         progress=progress,
     )
-    teacher = None if target.budget.max_drop is None else teacher_predictions(run, samples, progress=progress)
+    teacher = teacher_predictions(run, samples, progress=progress) if needs_teacher(target.budget) else None
     validation = conclude(result, target, teacher=teacher, random_weights=facts.random_weights)
     record_validation(run, result, validation)
     return validation

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeoe.codec import to_json
 from edgeoe.errors import TargetError
-from edgeoe.registry import nearest
+from edgeoe.registry import QUANTITIES, nearest
 from edgeoe.targets.backends import known_backends
 from edgeoe.targets.limits import unknown_names, unsupported_precision, unsupported_settings
 from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
@@ -21,7 +21,6 @@ _TABLES = {
     "runtime": RuntimeSettings,
     "engine": EngineSettings,
     "measure": MeasureSettings,
-    "budget": Budget,
 }
 
 
@@ -81,10 +80,18 @@ def _target(document: TomlDocument) -> Target:
     own = {name: traits.options for name, traits in known_backends().items() if traits.options}
     document.refuse_unknown("", document.tables, [*fields, *own])
     parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}
-    top = {key: value for key, value in document.tables.items() if key not in _TABLES and key not in own}
+    top = {key: value for key, value in document.tables.items() if key not in {*_TABLES, *own, "budget"}}
     target = dataclasses.replace(document.record("", Target, {**top, "name": document.path.stem}), **parts)
+    target = dataclasses.replace(target, budget=_budget(document))
     for issue in unknown_names(target):
         raise document.complain(issue.table, issue.key, issue.message)
     if kind := own.get(target.backend):
         return dataclasses.replace(target, options=to_json(document.record(target.backend, kind)))
     return target
+
+
+def _budget(document: TomlDocument) -> Budget:
+    given = document.table("budget")
+    document.refuse_unknown("budget", given, list(QUANTITIES))
+    limits = dataclasses.make_dataclass("Limits", [(name, QUANTITIES.load(name).bounds) for name in given])
+    return Budget(**dataclasses.asdict(document.record("budget", limits)))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
 
-from edgeoe.bounds import Fraction, Positive, Words
+from edgeoe.bounds import Positive, Words
 from edgeoe.targets.backends import traits_of
 
 __all__ = [
@@ -105,25 +105,14 @@ class MeasureSettings:
     max_foreign_load: Positive = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """`[budget]` of a profile: the limits that a verdict judges; None is no limit.
+class Budget(dict[str, float]):
+    """`[budget]` of a profile: the limits that a verdict judges, by quantity; see the table QUANTITIES.
 
-    Latencies in milliseconds, sizes in 10^6 bytes, accuracies as fractions. throughput_ips: images per second at the
-    best of the measured batch sizes. max_drop: top-1 of the teacher less that of the artifact, on the same images.
+    limits: None is no limit.
     """
 
-    p50_ms: Positive | None = None
-    p90_ms: Positive | None = None
-    p99_ms: Positive | None = None
-    throughput_ips: Positive | None = None
-    peak_memory_mb: Positive | None = None
-    size_mb: Positive | None = None
-    max_drop: Fraction | None = None
-    top1: Fraction | None = None
-    mean_recall: Fraction | None = None
-    rare_recall: Fraction | None = None
-    worst_recall: Fraction | None = None
+    def __init__(self, **limits: float | None) -> None:
+        super().__init__({name: limit for name, limit in limits.items() if limit is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +132,7 @@ class Target:
     engine: EngineSettings = field(default_factory=EngineSettings)
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
-    budget: Budget = field(default_factory=Budget)
+    budget: dict[str, float] = field(default_factory=Budget, hash=False)
 
     @property
     def on_cpu(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
+from edgeoe.errors import ConfigError
 from edgeoe.measure.judge import judge
 from edgeoe.records.measurement import Accuracy, Check, Estimate, Latency, Measurement, Outcome, Speed, Verdict
+from edgeoe.registry import QUANTITIES
 from edgeoe.targets.profile import Budget
 
 SOME = Estimate(0.7, 0.6, 0.8)
@@ -124,9 +125,14 @@ def test_without_test_images_accuracy_is_inconclusive() -> None:
 
 
 def test_every_budget_key_is_judged() -> None:
-    everything: dict[str, Any] = {field.name: 0.5 for field in dataclasses.fields(Budget)}
+    everything: dict[str, Any] = dict.fromkeys(QUANTITIES, 0.5)
     names = {check.name for check in judge(measurement(), Budget(**everything)).checks}
     assert names == {"golden_agreement", *everything}
+
+
+def test_a_limit_of_an_unknown_quantity_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown quantity 'p50'\. Did you mean 'p50_ms'\?$"):
+        judge(measurement(), Budget(p50=1.0))
 
 
 @pytest.mark.parametrize(

@@ -149,10 +149,10 @@ def test_it_builds_and_is_measured_and_judged(exported: Path, pictures: Path) ->
     run, target = Run.open(exported), load_target("theirs")
     artifact = build(run, target)
     assert (artifact.artifact, artifact.settings) == ("targets/theirs/model.round", {"digits": 5})
-    measurement, verdict = validate(run, target, test=pictures / "test")
-    assert measurement.speed is not None
-    assert measurement.environment["versions"] == {"rounding": "1.2"}
-    assert [(check.name, check.outcome) for check in verdict.checks] == [
+    validation = validate(run, target, test=pictures / "test")
+    assert validation.measurement.speed is not None
+    assert validation.measurement.environment["versions"] == {"rounding": "1.2"}
+    assert [(check.name, check.outcome) for check in validation.verdict.checks] == [
         ("golden_agreement", "passed"),
         ("top1", "passed"),
     ]
@@ -176,8 +176,7 @@ def test_its_bundle_runs_where_it_is_not_installed(exported: Path, tmp_path: Pat
     result = read_result(tmp_path / "device/result.json")
     assert result.speed is not None
     assert result.target.options == {"digits": 5}
-    _, measurement, _ = collect(run, tmp_path / "device/result.json")
-    assert measurement.golden_agreement == 1.0
+    assert collect(run, tmp_path / "device/result.json").measurement.golden_agreement == 1.0
 
 
 @pytest.mark.parametrize(
