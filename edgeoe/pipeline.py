@@ -27,7 +27,7 @@ from edgeoe.stages.compress import compress
 from edgeoe.stages.deployed import Bundled, Judged
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
-from edgeoe.stages.precisions import recipe_for
+from edgeoe.stages.precisions import variant_for
 from edgeoe.stages.validate import validate
 from edgeoe.targets.here import differences
 from edgeoe.targets.limits import require_buildable
@@ -107,7 +107,7 @@ def _deploy(
         run,
         exporter=exporter,
         precisions={target.precision for target in targets},
-        recipes=sorted({recipe_for(target) for target in targets if target.precision == "int8"}),
+        variants=sorted({variant_for(target) for target in targets}),
         progress=progress,
     )
     for target in targets:

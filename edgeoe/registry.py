@@ -16,7 +16,7 @@ from edgeoe.errors import ConfigError, first_line
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["BACKENDS", "METHODS", "QUANTITIES", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
+__all__ = ["BACKENDS", "METHODS", "PRECISIONS", "QUANTITIES", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -150,6 +150,15 @@ BACKENDS = Table(
         "tensorrt": "edgeoe.backends.tensorrt:TensorRT",
     },
     group="edgeoe.backends",
+)
+PRECISIONS = Table(
+    "precision",
+    {
+        "fp32": "edgeoe.graph.precisions:FP32",
+        "fp16": "edgeoe.graph.precisions:FP16",
+        "int8": "edgeoe.graph.precisions:INT8",
+    },
+    group="edgeoe.precisions",
 )
 QUANTITIES = Table(
     "quantity",

@@ -17,7 +17,6 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -26,12 +25,12 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_test, load_samples, rarest
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
-from edgeoe.registry import BACKENDS
+from edgeoe.registry import BACKENDS, PRECISIONS
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.stages.precisions import graph_file
 from edgeoe.targets.load import load_target
-from edgeoe.targets.profile import Precision, Target
+from edgeoe.targets.profile import Target
 
 CALLS = 5  # of one network in a turn, after one that only warms the caches
 
@@ -84,7 +83,7 @@ def main() -> None:
     target = load_target("host-cpu")
     graphs = {"teacher fp32": options.teacher / "student.onnx"}
     for run in options.students:
-        for precision in get_args(Precision):
+        for precision in PRECISIONS:
             file = run / graph_file(replace(target, precision=precision))
             if file.is_file():
                 graphs[f"{run.name} {precision}"] = file

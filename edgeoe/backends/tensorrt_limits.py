@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from edgeoe.registry import PRECISIONS
 from edgeoe.targets.issue import Issue
 from edgeoe.versions import version_numbers
 
@@ -75,8 +76,9 @@ def _dla(target: Target) -> Iterator[Issue]:
     elif version and version >= _FIRST_11_WITH_DLA and device.board not in (None, "jetson-agx-orin"):
         message = f"{wish}: TensorRT {device.tensorrt} has DLA on AGX Orin only."
         yield Issue("engine", "dla_core", message)
-    if target.precision == "fp32":
-        yield Issue("engine", "dla_core", f"{wish}: a DLA computes fp16 and int8 only, and precision is fp32.")
+    if not PRECISIONS.load(target.precision).on_npu:
+        message = f"{wish}: a DLA computes fp16 and int8 only, and precision is {target.precision}."
+        yield Issue("engine", "dla_core", message)
     if engine.batch_min != engine.batch_max:
         message = f"{wish}: a DLA takes one batch size: make batch_min and batch_max equal."
         yield Issue("engine", "dla_core", message)

@@ -12,9 +12,9 @@ from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, s
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.records.graphs import CalibrationMethod
+from edgeoe.registry import PRECISIONS
 from edgeoe.report.formats import Reports
 from edgeoe.report.text_file import write_json
-from edgeoe.targets.profile import Precision
 
 if TYPE_CHECKING:
     from edgeoe.stages.export import ExporterChoice
@@ -44,13 +44,13 @@ ExporterOption = Annotated[
 ]
 
 
-def checked_precisions(given: list[str]) -> list[Precision]:
+def checked_precisions(given: list[str]) -> list[str]:
     """`given`, one by one or with commas between, as the precisions that they are. Raises ConfigError."""
     names = [name for part in given for name in part.split(",") if name]
     for name in names:
-        if name not in get_args(Precision):
-            raise ConfigError(f"--precision must be of {', '.join(get_args(Precision))}. Got {name!r}.")
-    return cast("list[Precision]", names)
+        if name not in PRECISIONS:
+            raise ConfigError(f"--precision must be of {', '.join(PRECISIONS)}. Got {name!r}.")
+    return names
 
 
 def checked_calibration(name: str) -> CalibrationMethod:
@@ -71,7 +71,8 @@ def export_command(
     run: RunArgument,
     exporter: ExporterOption = "auto",
     precision: Annotated[
-        list[str], typer.Option(help="May be given several times, or with commas: fp32,fp16,int8.", metavar="P")
+        list[str],
+        typer.Option(help=f"May be given several times, or with commas: {','.join(PRECISIONS)}.", metavar="P"),
     ] = ["fp32"],  # noqa: B006 - Typer reads it, nobody writes it
     calibration: Annotated[
         str, typer.Option(help="How int8 ranges are chosen.", metavar="|".join(get_args(CalibrationMethod)))
@@ -94,10 +95,11 @@ def export_command(
 
     Example: [bold]edgeoe export runs/a --precision fp32,fp16,int8 --max-drop 0.01[/]
     """
+    from edgeoe.graph.precision import Int8Settings
     from edgeoe.pipeline import export
     from edgeoe.report.terminal import bar, say, show_layers
     from edgeoe.run.directory import Run
-    from edgeoe.stages.precisions import Int8Settings, retry_int8
+    from edgeoe.stages.precisions import retry
 
     opened, chosen, precisions = Run.open(run), checked_exporter(exporter), checked_precisions(precision)
     if max_drop is not None and not 0 <= max_drop <= 1:
@@ -124,8 +126,9 @@ def export_command(
             show_layers(graph)
     for refused in record.refused:
         say((f"{refused.precision} not written", "yellow"), f": {refused.reason}")
-    if record.refused:
-        say(retry_int8(opened))
+    for advice in dict.fromkeys(retry(opened, refused) for refused in record.refused):
+        if advice:
+            say(advice)
     next_step(f"edgeoe build {quoted(run)} --target host-cpu")
     return 0
 

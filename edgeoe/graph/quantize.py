@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import onnx
 
 from edgeoe.graph.calibration import Observed, choose_range
+from edgeoe.graph.recipes import Recipe
 from edgeoe.records.graphs import CalibrationMethod
 
-__all__ = ["RECIPES", "Recipe", "quantisable_layers", "quantise", "watched_tensors"]
+__all__ = ["quantisable_layers", "quantise", "watched_tensors"]
 
-Recipe = Literal["int8-cpu", "int8-cpu-7bit", "int8-trt"]
-RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 SEVEN_BITS: tuple[Recipe, ...] = ("int8-cpu-7bit",)
 LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 

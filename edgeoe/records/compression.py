@@ -7,7 +7,6 @@ from typing import Literal
 
 from edgeoe.bounds import Fraction
 from edgeoe.records.measurement import Estimate
-from edgeoe.targets.profile import Precision
 
 __all__ = ["CompressRecord", "Pace", "SpeedUp", "TeacherAgreement"]
 
@@ -45,7 +44,7 @@ class SpeedUp:
     """
 
     target: str
-    precision: Precision = "fp32"
+    precision: str = "fp32"
     teacher_ms: float | None = None
     student_ms: float | None = None
     ratio: Estimate | None = None

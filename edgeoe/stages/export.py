@@ -16,23 +16,19 @@ from edgeoe import __version__
 from edgeoe.errors import ExportError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
-from edgeoe.graph.quantize import RECIPES, Recipe
+from edgeoe.graph.precision import Int8Settings, precision_of
 from edgeoe.models.checkpoint import load_student
 from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
+from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.stages.precisions import Int8Settings, Int8Writer, retry_int8, write_fp16
-from edgeoe.targets.profile import Precision
+from edgeoe.stages.precisions import reduced_files, retry, source_of, write_graphs
 
 __all__ = ["ExporterChoice", "export"]
 
 ExporterChoice = Literal["auto", "dynamo", "legacy"]
 _FP32 = layout.graph_file("fp32", precision="fp32")
-_REDUCED = (
-    layout.graph_file("fp16", precision="fp16"),
-    *(layout.graph_file(recipe, precision="int8") for recipe in RECIPES),
-)
 _log = logging.getLogger(__name__)
 
 
@@ -40,18 +36,19 @@ def export(
     run: Run,
     *,
     exporter: ExporterChoice = "auto",
-    precisions: Collection[Precision] = (),
+    precisions: Collection[str] = (),
     int8: Int8Settings | None = None,
-    recipes: Collection[Recipe] | None = None,
+    variants: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> ExportRecord:
-    """Write student.onnx, checked against the student on real images, and its golden outputs; then, made of it, the
-    graphs of the other `precisions`: student-fp16.onnx, and for int8 one for each recipe.
+    """Write student.onnx, checked against the student on real images, and its golden outputs; then, written from it,
+    the graphs of the other `precisions`: student-fp16.onnx, and for int8 one for each recipe.
 
     exporter: "auto" takes the legacy one, and logs why, where the dynamo exporter fails or its graph does not pass.
-    recipes: the int8 recipes that are needed; None tries all, and one that passes is enough. A recipe that fails is
-    recorded with its reason and does not keep others from being written.
-    Raises ExportError, with every reason, if no fp32 graph passes, or not the int8 recipes that are needed.
+    int8: how int8 graphs are written.
+    variants: the graphs that are needed; None tries all of each precision, and one that passes is enough. A graph that
+        is refused is recorded with its reason and does not keep others from being written.
+    Raises ExportError, with every reason, if no fp32 graph passes, or not the graphs that are needed.
     """
     facts = run.read(layout.FACTS)
     student = load_student(run)
@@ -87,20 +84,38 @@ def export(
         images=len(images),
     )
     run.save(layout.EXPORT, record)
-    graphs = [write_fp16(run)] if "fp16" in precisions else []
-    refused: list[RefusedGraph] = []
-    if "int8" in precisions:
-        writer = Int8Writer(run, int8 or Int8Settings(), progress=progress)
-        for tried in map(writer.write, RECIPES if recipes is None else recipes):
-            if isinstance(tried, GraphRecord):
-                graphs.append(tried)
-            else:
-                refused.append(tried)
-    record = replace(record, graphs=tuple(graphs), refused=tuple(refused))
+    record, failures = _reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)
     run.save(layout.EXPORT, record)
-    if refused and (recipes is not None or len(refused) == len(RECIPES)):
-        raise ExportError(" ".join([*(one.reason for one in refused), retry_int8(run)]))
+    if failures:
+        raise ExportError(" ".join(failures))
     return record
+
+
+def _reduced(
+    run: Run,
+    record: ExportRecord,
+    precisions: Collection[str],
+    variants: Collection[str] | None,
+    int8: Int8Settings,
+    progress: Progress,
+) -> tuple[ExportRecord, list[str]]:
+    """`record` with the graphs of the other `precisions`, and what to say of those that are needed and refused."""
+    graphs: list[GraphRecord] = []
+    refused: list[RefusedGraph] = []
+    failures: list[str] = []
+    names = [name for name in PRECISIONS if name in precisions and precision_of(name).writer]
+    if not names:
+        return record, []
+    source = source_of(run, int8, progress=progress)
+    for name in names:
+        every = precision_of(name).variants
+        tried = [*write_graphs(run, source, name, [one for one in every if variants is None or one in variants])]
+        graphs += [one for one in tried if isinstance(one, GraphRecord)]
+        bad = [one for one in tried if isinstance(one, RefusedGraph)]
+        if bad and (variants is not None or len(bad) == len(every)):
+            failures.append(" ".join([*(one.reason for one in bad), retry(run, bad[0])]).rstrip())
+        refused += bad
+    return replace(record, graphs=tuple(graphs), refused=tuple(refused)), failures
 
 
 def _write_graph(
@@ -108,7 +123,7 @@ def _write_graph(
 ) -> tuple[Parity, NDArray[np.float32]]:
     """Write student.onnx; keep it only if it passes the check. Raises ExportError."""
     graph = onnx_from_student(student, **options)
-    run.forget(layout.EXPORT, layout.GOLDEN, _FP32, *_REDUCED)
+    run.forget(layout.EXPORT, layout.GOLDEN, _FP32, *reduced_files())
     path = run.write(_FP32, lambda file: onnx.save(graph, file))
     try:
         return check_parity(path, student, images, precision="fp32")

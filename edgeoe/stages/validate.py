@@ -12,6 +12,7 @@ from edgeoe.backends import Runner, backend_of
 from edgeoe.data.samples import Samples, find_test, load_samples, rarest
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
+from edgeoe.graph.precision import precision_of
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.judge import judge
@@ -27,7 +28,7 @@ from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.build import require_runtime
 from edgeoe.stages.overlap import report_test_overlap
-from edgeoe.stages.precisions import graph_for, recipe_for
+from edgeoe.stages.precisions import graph_for
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
@@ -135,14 +136,9 @@ def record_validation(run: Run, result: Result, validation: Validation) -> None:
 
 def _notes(result: Result) -> tuple[str, ...]:
     """What the reader should know of how the device computed."""
-    target, bundled = result.target, bool(result.bundle_sha256)
-    saturates = result.environment.get("int8_saturates") and target.on_cpu and target.precision == "int8"
-    if not saturates or recipe_for(target, here=not bundled) == "int8-cpu-7bit":
-        return ()
-    return (
-        "int8 sums saturate here, which makes the network less accurate: this x86 processor has no VNNI, and weights "
-        f"have 8 bits. Set int8_dot = false in [device] of the profile, and {'bundle' if bundled else 'build'} again.",
-    )
+    note = precision_of(result.target.precision).note
+    text = note(result.target, result.environment, bool(result.bundle_sha256)) if note else ""
+    return (text,) if text else ()
 
 
 def _drop(teacher: Predictions, student: Predictions) -> Estimate:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from edgeoe.errors import ConfigError, TargetError, quoted
-from edgeoe.registry import nearest
+from edgeoe.registry import PRECISIONS, nearest
 from edgeoe.targets.backends import known_backends, traits_of
 from edgeoe.targets.boards import ARCHITECTURES, BOARDS, architecture
 from edgeoe.targets.issue import Issue
@@ -15,7 +15,7 @@ from edgeoe.versions import version_numbers
 
 __all__ = ["require_buildable", "unknown_names", "unsupported_precision", "unsupported_settings"]
 
-_NEEDS = {"fp16": 5.3, "int8": 6.1, "fp8": 8.9}  # the compute capability that a precision needs
+_NOT_WRITTEN = {"fp8": 8.9}  # precisions that edgeoe does not write, and the compute capability that they need
 
 
 def require_buildable(target: Target) -> None:
@@ -28,7 +28,10 @@ def require_buildable(target: Target) -> None:
 
 
 def unknown_names(target: Target) -> Iterator[Issue]:
-    """The backend or the provider of `target` where edgeoe does not know it."""
+    """The backend, the provider and the precision of `target`, those that edgeoe does not know."""
+    if target.precision not in PRECISIONS:
+        message = f"precision must be one of {', '.join(PRECISIONS)}. Got {target.precision!r}."
+        yield Issue("", "precision", message)
     try:
         providers = traits_of(target.backend).providers
     except ConfigError as reason:
@@ -56,7 +59,8 @@ def unsupported_settings(target: Target, tables: Mapping[str, Any] | None = None
 
 def unsupported_precision(precision: object, device: DeviceFacts) -> Issue | None:
     """The issue of a precision, exported yet or not, that `device` can't compute in."""
-    needed, has = _NEEDS.get(str(precision), 0.0), device.compute_capability
+    name, has = str(precision), device.compute_capability
+    needed = PRECISIONS.load(name).compute_capability if name in PRECISIONS else _NOT_WRITTEN.get(name, 0.0)
     if has is None or has >= needed:
         return None
     message = f"{precision} needs compute capability {needed} or higher, and this device has {has}."
@@ -76,6 +80,7 @@ def _unread_tables(target: Target, tables: Mapping[str, Any]) -> Iterator[Issue]
 
 def _runtime(target: Target) -> Iterator[Issue]:
     runtime, traits, default = target.runtime, traits_of(target.backend), RuntimeSettings()
+    precision = PRECISIONS.load(target.precision)
     if runtime.provider != default.provider and not traits.providers:
         having = " and ".join(name for name, other in known_backends().items() if other.providers)
         message = f"provider is for backend {having}, and this is {target.backend}. Remove it."
@@ -83,14 +88,22 @@ def _runtime(target: Target) -> Iterator[Issue]:
     provider = runtime.provider if traits.providers else default.provider
     if runtime.unit != default.unit and runtime.unit not in traits.units.get(provider, ()):
         yield Issue("runtime", "unit", f"unit is for {', or for '.join(_having_units())}. Remove it.")
-    elif runtime.unit == "npu" and target.precision == "fp32":
-        yield Issue("runtime", "unit", "unit: an NPU computes fp16 and int8, and precision is fp32.")
+    elif runtime.unit == "npu" and not precision.on_npu:
+        message = f"unit: an NPU computes {_listed('on_npu')}, and precision is {target.precision}."
+        yield Issue("runtime", "unit", message)
     if runtime.affinity is not None and len(set(runtime.affinity)) < runtime.threads:
         message = f"affinity has {len(set(runtime.affinity))} cores for threads = {runtime.threads}."
         yield Issue("runtime", "affinity", message)
-    if target.on_cpu and target.precision == "fp16":
-        message = f"{target.backend} computes fp16 graphs in fp32 on a CPU. Choose fp32 or int8."
+    if target.on_cpu and not precision.on_cpu:
+        choices = _listed("on_cpu", word="or")
+        message = f"{target.backend} computes {target.precision} graphs in fp32 on a CPU. Choose {choices}."
         yield Issue("", "precision", f"precision: {message}")
+
+
+def _listed(place: str, *, word: str = "and") -> str:
+    """The precisions that are computed at a `place`, a field of their records: "fp16 and int8"."""
+    names = [name for name in PRECISIONS if getattr(PRECISIONS.load(name), place)]
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _having_units() -> Iterable[str]:

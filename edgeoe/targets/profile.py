@@ -15,12 +15,9 @@ __all__ = [
     "DeviceFacts",
     "EngineSettings",
     "MeasureSettings",
-    "Precision",
     "RuntimeSettings",
     "Target",
 ]
-
-Precision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ class Target:
     name: str
     backend: str
     description: str = ""
-    precision: Precision = "fp32"
+    precision: str = "fp32"
     channel_multiple: Annotated[int, Ge(1)] = 8
     device: DeviceFacts = field(default_factory=DeviceFacts)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)

@@ -16,7 +16,8 @@ from onnx.reference import ReferenceEvaluator
 from edgeoe.graph.bias_correction import correct_biases, mean_errors
 from edgeoe.graph.calibration import Observed, observe
 from edgeoe.graph.evaluation import run_model
-from edgeoe.graph.quantize import RECIPES, Recipe, quantise, watched_tensors
+from edgeoe.graph.quantize import quantise, watched_tensors
+from edgeoe.graph.recipes import RECIPES, Recipe
 
 Array = NDArray[np.float32]
 RNG = np.random.default_rng(0)

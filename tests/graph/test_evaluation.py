@@ -10,7 +10,8 @@ from onnx import helper, numpy_helper
 
 from edgeoe.graph.calibration import observe
 from edgeoe.graph.evaluation import run_model
-from edgeoe.graph.quantize import RECIPES, Recipe, quantise, watched_tensors
+from edgeoe.graph.quantize import quantise, watched_tensors
+from edgeoe.graph.recipes import RECIPES, Recipe
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -17,7 +17,8 @@ from edgeoe.graph.calibration import CALIBRATION_METHODS, Observed, choose_range
 from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.graph.fp16 import to_fp16
-from edgeoe.graph.quantize import RECIPES, Recipe, quantisable_layers, quantise, watched_tensors
+from edgeoe.graph.quantize import quantisable_layers, quantise, watched_tensors
+from edgeoe.graph.recipes import RECIPES, Recipe
 from edgeoe.records.graphs import CalibrationMethod
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_fraction=1.0)

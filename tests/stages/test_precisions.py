@@ -12,35 +12,39 @@ import pytest
 from made_up import QUICK
 
 from edgeoe.errors import ExportError, RunError
-from edgeoe.graph.quantize import RECIPES, Recipe
+from edgeoe.graph import int8
+from edgeoe.graph.precision import Int8Settings, Source
+from edgeoe.graph.precisions import FP16
+from edgeoe.graph.recipes import RECIPES, Recipe
 from edgeoe.pipeline import build, bundle, deploy, export, validate
 from edgeoe.report.json import validation_json
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
-from edgeoe.stages import precisions
-from edgeoe.stages.precisions import Int8Settings, graph_file
+from edgeoe.stages.precisions import graph_file
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import DeviceFacts, RuntimeSettings
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, *, saturates: bool | None) -> None:
     """Let this machine have a processor whose int8 sums saturate, or not; None: it is unknown."""
-    monkeypatch.setattr(precisions, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr("edgeoe.graph.precisions.int8_saturates", lambda: saturates)
     monkeypatch.setattr("edgeoe.machine.environment.int8_saturates", lambda **_: saturates)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *recipes: Recipe) -> None:
     """Let graphs of `recipes` agree with fp32 on half of the images."""
-    write = precisions.Int8Writer.write
+    draft, agreement, current = int8._draft, Source.agreement, [""]
 
-    def writing(self: precisions.Int8Writer, recipe: Recipe) -> object:
-        with monkeypatch.context() as patched:
-            if recipe in recipes:
-                patched.setattr(precisions._Images, "agreement", lambda self, logits: 0.5)
-            return write(self, recipe)
+    def drafting(maker: int8._Maker) -> object:
+        current[0] = maker.recipe
+        return draft(maker)
 
-    monkeypatch.setattr(precisions.Int8Writer, "write", writing)
+    def agreeing(self: Source, logits: np.ndarray) -> float:
+        return 0.5 if current[0] in recipes else agreement(self, logits)
+
+    monkeypatch.setattr(int8, "_draft", drafting)
+    monkeypatch.setattr(Source, "agreement", agreeing)
 
 
 def test_every_precision_is_written_with_how_far_it_is(exported: Path) -> None:
@@ -101,7 +105,7 @@ def test_a_target_gets_the_graph_of_its_precision(
     target = replace(load_target("host-cpu"), precision="int8", measure=QUICK)
     with pytest.raises(RunError, match=r"export .* --precision int8"):
         build(run, target)
-    export(run, precisions=["int8"], recipes=[recipe])
+    export(run, precisions=["int8"], variants=[recipe])
     artifact = build(run, target)
     assert (run.path / artifact.artifact).read_bytes() == (run.path / f"student-{recipe}.onnx").read_bytes()
     measurement = validate(run, target, test=pictures / "test").measurement
@@ -117,7 +121,7 @@ def test_sums_that_saturate_are_told(
     processor(monkeypatch, saturates=saturates)
     run, host = Run(exported), load_target("host-cpu")
     target = replace(host, precision="int8", measure=QUICK, device=DeviceFacts(memory_gb=8))
-    export(run, precisions=["int8"], recipes=["int8-cpu"])
+    export(run, precisions=["int8"], variants=["int8-cpu"])
     build(run, target)
     measurement = validate(run, target, test=pictures / "test").measurement
     assert measurement.environment["int8_saturates"] is saturates
@@ -143,19 +147,21 @@ def test_the_most_sensitive_layers_stay_fp32_until_the_drop_is_met(
 ) -> None:
     """Agreement is made up: three layers must stay."""
 
-    def agreement(self: precisions._Images, logits: np.ndarray) -> float:
+    def agreement(self: Source, logits: np.ndarray) -> float:
         return 1 - max(0, 3 - kept[-1]) / 100
 
     kept = [0]
-    make = precisions._Maker.make
+    make = int8._Maker.make
 
-    def making(self: precisions._Maker, keep: list[str]) -> object:
+    def making(self: int8._Maker, keep: list[str]) -> object:
         kept.append(len(keep))
         return make(self, keep)
 
-    monkeypatch.setattr(precisions._Images, "agreement", agreement)
-    monkeypatch.setattr(precisions._Maker, "make", making)
-    (record,) = export(Run(exported), precisions=["int8"], recipes=["int8-cpu"], int8=Int8Settings(max_drop=0.0)).graphs
+    monkeypatch.setattr(Source, "agreement", agreement)
+    monkeypatch.setattr(int8._Maker, "make", making)
+    (record,) = export(
+        Run(exported), precisions=["int8"], variants=["int8-cpu"], int8=Int8Settings(max_drop=0.0)
+    ).graphs
     assert record.kept_fp32 == tuple(layer.layer for layer in record.layers[:3])
     errors = [layer.error for layer in record.layers]
     assert errors == sorted(errors, reverse=True)
@@ -220,7 +226,7 @@ def test_a_recipe_that_a_target_needs_must_pass(
 
 
 def test_fp16_that_strays_is_not_written(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precisions, "FP16_TOLERANCE", 1e-9)
+    monkeypatch.setattr("edgeoe.graph.precisions.FP16", replace(FP16, max_rel_error=1e-9))
     with pytest.raises(ExportError, match="in fp16 this student strays"):
         export(Run(exported), precisions=["fp16"])
     assert not (exported / "student-fp16.onnx").exists()

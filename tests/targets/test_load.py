@@ -162,7 +162,7 @@ def test_a_missing_file_is_named() -> None:
         ("min_seconds = 1", "min_seconds = 0", "13: min_seconds: input should be greater than 0. Got 0."),
         ("p99_ms = 8", "p99_ms = nan", "17: p99_ms: input should be less than inf. Got nan."),
         ("top1 = 0.5", "top1 = 50", "18: top1: input should be less than or equal to 1. Got 50."),
-        ('"fp32"', '"fp8"', "3: precision: input should be 'fp32', 'fp16' or 'int8'. Got 'fp8'."),
+        ('"fp32"', '"fp8"', "3: precision must be one of fp32, fp16, int8. Got 'fp8'."),
         (
             'backend = "onnxruntime"',
             'backend = "tensor"',
@@ -244,7 +244,7 @@ def test_a_finding_about_keys_and_types_is_told_alone() -> None:
 @pytest.mark.parametrize(
     ("capability", "told"),
     [(8.7, "precision: fp8 needs compute capability 8.9 or higher, and this device has 8.7."),
-     (8.9, "precision: input should be 'fp32', 'fp16' or 'int8'. Got 'fp8'.")],
+     (8.9, "precision must be one of fp32, fp16, int8. Got 'fp8'.")],
 )  # fmt: skip
 def test_fp8_is_refused_for_the_device_if_that_has_none(capability: float, told: str) -> None:
     text = f'backend = "tensorrt"\nprecision = "fp8"\n[device]\ncompute_capability = {capability}\n'
