@@ -12,7 +12,7 @@ from typing import Protocol
 
 from edgeoe.records.comparison import Comparison
 from edgeoe.records.measurement import Validation
-from edgeoe.registry import REPORT_FORMATS, resolve
+from edgeoe.registry import REPORT_FORMATS
 
 __all__ = ["ReportFormat", "Reports", "report_format"]
 
@@ -38,7 +38,7 @@ class ReportFormat(Protocol):
 
 def report_format(name: str) -> ReportFormat:
     """The format called `name`."""
-    made: ReportFormat = resolve(REPORT_FORMATS, name, kind="report format")()
+    made: ReportFormat = REPORT_FORMATS.load(name)()
     return made
 
 
