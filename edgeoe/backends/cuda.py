@@ -154,5 +154,5 @@ def _driver_version() -> str:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
         return "unknown"
-    found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", text)
-    return found[0] if found else "unknown"
+    version = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", text)
+    return version[0] if version else "unknown"

@@ -79,8 +79,8 @@ def _parse(parser: tensorrt.OnnxParser, graph: bytes) -> None:
     if parser.parse(graph):
         return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    told = "; ".join(f"{error.node_name() or 'graph'}: {error.desc()}" for error in errors)
-    raise BackendError(f"TensorRT can't read this graph: {one_line(told) or 'it gave no reason'}")
+    reasons = "; ".join(f"{error.node_name() or 'graph'}: {error.desc()}" for error in errors)
+    raise BackendError(f"TensorRT can't read this graph: {one_line(reasons) or 'it gave no reason'}")
 
 
 def _configure(builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, settings: EngineSettings) -> None:

@@ -67,18 +67,18 @@ def _dla(target: Target) -> Iterator[Issue]:
             message = "gpu_fallback is for layers that a DLA can't run: set dla_core too."
             yield Issue("engine", "gpu_fallback", message)
         return
-    version, wish = version_numbers(device.tensorrt), f"dla_core = {engine.dla_core}"
+    version, setting = version_numbers(device.tensorrt), f"dla_core = {engine.dla_core}"
     if device.dla_cores is not None and engine.dla_core >= device.dla_cores:
-        yield Issue("engine", "dla_core", f"{wish}: this device has {device.dla_cores or 'no'} DLA cores.")
+        yield Issue("engine", "dla_core", f"{setting}: this device has {device.dla_cores or 'no'} DLA cores.")
     elif version and _LAST_10_WITH_DLA < version[:2] < _FIRST_11_WITH_DLA:
-        message = f"{wish}: TensorRT {device.tensorrt} has no DLA; 10.7 was the last before 11.4."
+        message = f"{setting}: TensorRT {device.tensorrt} has no DLA; 10.7 was the last before 11.4."
         yield Issue("engine", "dla_core", message)
     elif version and version >= _FIRST_11_WITH_DLA and device.board not in (None, "jetson-agx-orin"):
-        message = f"{wish}: TensorRT {device.tensorrt} has DLA on AGX Orin only."
+        message = f"{setting}: TensorRT {device.tensorrt} has DLA on AGX Orin only."
         yield Issue("engine", "dla_core", message)
     if not PRECISIONS.load(target.precision).on_npu:
-        message = f"{wish}: a DLA computes fp16 and int8 only, and precision is {target.precision}."
+        message = f"{setting}: a DLA computes fp16 and int8 only, and precision is {target.precision}."
         yield Issue("engine", "dla_core", message)
     if engine.batch_min != engine.batch_max:
-        message = f"{wish}: a DLA takes one batch size: make batch_min and batch_max equal."
+        message = f"{setting}: a DLA takes one batch size: make batch_min and batch_max equal."
         yield Issue("engine", "dla_core", message)

@@ -20,19 +20,20 @@ __all__ = ["correct_biases", "mean_errors"]
 
 
 def mean_errors(
-    graph: onnx.ModelProto, quantised: onnx.ModelProto, seen: Mapping[str, Observed]
+    graph: onnx.ModelProto, quantised: onnx.ModelProto, observed: Mapping[str, Observed]
 ) -> dict[str, NDArray[np.float32]]:
     """(O,) mean error of each output channel, by layer of the fp32 `graph` whose weights `quantised` holds in int8.
 
     Layers are linear, so the mean error is what the layer makes of its mean input with the weights' error in place of
-    the weights: padding, strides and groups included. seen: what the inputs hold; layers whose mean input is unknown
-    are left out.
+    the weights: padding, strides and groups included.
+
+    observed: what the inputs hold; layers whose mean input is unknown are skipped.
     """
     constants = _constants(graph)
     written = _written_weights(quantised)
     errors = {}
     for name, node in quantisable_layers(graph).items():
-        mean = seen[node.input[0]].mean if node.input[0] in seen else None
+        mean = observed[node.input[0]].mean if node.input[0] in observed else None
         if mean is None or name not in written or _attribute(node, "transA", 0):
             continue
         output = _run_layer(graph, node, written[name] - numpy_helper.to_array(constants[node.input[1]]), mean)

@@ -1,6 +1,6 @@
 """What passes each tensor of a graph, and the range that eight bits should cover there.
 
-Ranges are chosen from histograms by one of four rules. `minmax` covers everything that was seen. `percentile` cuts one
+Ranges are chosen from histograms by one of four rules. `minmax` covers every value. `percentile` cuts one
 value in 100,000 off each end. `mse` takes the range, between a fifth and all of it, in which rounding and clipping
 together leave the least squared error. `entropy` takes that in which the distribution of the rounded values says most
 about that of the values (Kullback-Leibler divergence, as Migacz's "8-bit inference with TensorRT", 2017): 2048 bins
@@ -116,10 +116,10 @@ def _histogram(value: NDArray[np.float32], share: NDArray[np.float64], ends: Ran
     return total
 
 
-def choose_range(seen: Observed, method: CalibrationMethod, *, symmetric: bool) -> Range:
+def choose_range(observed: Observed, method: CalibrationMethod, *, symmetric: bool) -> Range:
     """The (low, high) that eight bits should cover; low <= 0 <= high. symmetric: low = -high."""
     low, high = {"minmax": _all, "percentile": _percentile, "mse": _least_error, "entropy": _entropy}[method](
-        seen, symmetric
+        observed, symmetric
     )
     if symmetric:
         high = max(-low, high)
@@ -127,50 +127,50 @@ def choose_range(seen: Observed, method: CalibrationMethod, *, symmetric: bool) 
     return (low, high) if high > low else (-1.0 if symmetric else 0.0, 1.0)  # a tensor of zeros
 
 
-def _all(seen: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - one signature for all rules
-    return seen.low, seen.high
+def _all(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - one signature for all rules
+    return observed.low, observed.high
 
 
-def _edges(seen: Observed) -> NDArray[np.float64]:
-    return np.linspace(seen.low, seen.high, _BINS + 1)
+def _edges(observed: Observed) -> NDArray[np.float64]:
+    return np.linspace(observed.low, observed.high, _BINS + 1)
 
 
-def _percentile(seen: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
-    mass = np.cumsum(seen.histogram)
+def _percentile(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
+    mass = np.cumsum(observed.histogram)
     mass /= mass[-1]
-    edges = _edges(seen)
+    edges = _edges(observed)
     low = edges[np.searchsorted(mass, _TAIL, side="right")]
     high = edges[min(_BINS, np.searchsorted(mass, 1 - _TAIL) + 1)]
     return min(0.0, float(low)), max(0.0, float(high))
 
 
-def _least_error(seen: Observed, symmetric: bool) -> Range:
-    edges = _edges(seen)
+def _least_error(observed: Observed, symmetric: bool) -> Range:
+    edges = _edges(observed)
     centres = (edges[1:] + edges[:-1]) / 2
-    best, least = (seen.low, seen.high), np.inf
+    best, least = (observed.low, observed.high), np.inf
     for part in np.linspace(1, 0.2, 81):
-        low, high = part * seen.low, part * seen.high
+        low, high = part * observed.low, part * observed.high
         if symmetric:
             high = max(-low, high)
             low = -high
         step = (high - low) / (254 if symmetric else 255)
         rounded = np.clip(np.round(centres / step), np.round(low / step), np.round(high / step)) * step
-        error = float(seen.histogram @ np.square(centres - rounded))
+        error = float(observed.histogram @ np.square(centres - rounded))
         if error < least:
             best, least = (low, high), error
     return best
 
 
-def _entropy(seen: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
+def _entropy(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
     """Of |x|, as published; an asymmetric range is cut by the same threshold at both ends.
 
     Zeros are rounded exactly by any range: their bin is taken to hold what its neighbour does, or it would outvote
     all others.
     """
-    top = max(-seen.low, seen.high)
+    top = max(-observed.low, observed.high)
     ends = np.linspace(0, top, _BINS + 1)
-    below = np.concatenate([[0.0], np.cumsum(seen.histogram)])
-    p = np.diff(np.interp(ends, _edges(seen), below) - np.interp(-ends, _edges(seen), below))
+    below = np.concatenate([[0.0], np.cumsum(observed.histogram)])
+    p = np.diff(np.interp(ends, _edges(observed), below) - np.interp(-ends, _edges(observed), below))
     p[0] = p[1]
     best, least = _BINS, np.inf
     for cut in range(_LEVELS, _BINS + 1, _LEVELS // 8):
@@ -178,7 +178,7 @@ def _entropy(seen: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as abo
         if divergence < least:
             best, least = cut, divergence
     threshold = top * best / _BINS
-    return max(seen.low, -threshold), min(seen.high, threshold)
+    return max(observed.low, -threshold), min(observed.high, threshold)
 
 
 def _divergence(p: NDArray[np.float64], cut: int) -> float:

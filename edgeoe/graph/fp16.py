@@ -1,4 +1,4 @@
-"""fp32 graph -> fp16 graph: weights and arithmetic in half precision, inputs and outputs stay float32."""
+"""fp32 graph -> fp16 graph: weights and arithmetic in fp16, inputs and outputs stay float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(graph)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it tells every weight that becomes 0 or infinite; parity judges that
-        made: onnx.ModelProto = float16.convert_float_to_float16(copied, keep_io_types=True)
-    onnx.checker.check_model(made)
-    return made
+        warnings.simplefilter("ignore")  # it names every weight that becomes 0 or infinite; parity judges that
+        converted: onnx.ModelProto = float16.convert_float_to_float16(copied, keep_io_types=True)
+    onnx.checker.check_model(converted)
+    return converted

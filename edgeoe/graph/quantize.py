@@ -40,24 +40,29 @@ def watched_tensors(graph: onnx.ModelProto) -> list[str]:
     """Every floating-point activation of the graph, its inputs and outputs included."""
     inferred = onnx.shape_inference.infer_shapes(graph)
     values = [*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output]
-    made = {name for node in graph.graph.node for name in node.output} | {value.name for value in graph.graph.input}
+    produced = {name for node in graph.graph.node for name in node.output} | {value.name for value in graph.graph.input}
     floats = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in values
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
-    return [name for name, dimensions in floats.items() if name in made and dimensions >= 2]
+    return [name for name, dimensions in floats.items() if name in produced and dimensions >= 2]
 
 
 def quantise(
     graph: onnx.ModelProto,
     recipe: Recipe,
-    seen: Mapping[str, Observed],
+    observed: Mapping[str, Observed],
     *,
     method: CalibrationMethod,
     keep: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """The int8 graph of an fp32 `graph`; nodes named in `keep` stay as they are. seen: what its tensors hold."""
+    """The int8 graph of an fp32 `graph`.
+
+    observed: what its tensors hold, by name.
+    method: how ranges are chosen.
+    keep: names of nodes that stay as they are.
+    """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod as OrtMethod
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -67,7 +72,7 @@ def quantise(
     symmetric = recipe == "int8-trt"
     ranges = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, tensor in seen.items()
+        for name, tensor in observed.items()
         for low, high in [choose_range(tensor, method, symmetric=symmetric)]
     }
     options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True, "MinimumRealRange": 1e-4}
@@ -91,5 +96,5 @@ def quantise(
     quantizer.quantize_model()
     quantizer.model.clean_initializers()
     quantizer.model.topological_sort()
-    made: onnx.ModelProto = quantizer.model.model
-    return made
+    written: onnx.ModelProto = quantizer.model.model
+    return written

@@ -85,15 +85,15 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
         self._gpu_after = _ask_gpu([tuple(self._gpu_before)]) if self._gpu_before else {}
 
     def facts(self) -> dict[str, Any]:
-        """What was seen, as JSON can hold it. A key that is absent is unknown.
+        """What the watch recorded, as JSON can hold it. A key that is absent is unknown.
 
-        foreign_load, steal: shares, 0 to 1, of the watched cores' time that others used, and that of it which the
-        hypervisor gave to other machines; unknown of less than 20 ticks of the system's clock, which are 0.2 s.
+        foreign_load, steal: shares, 0 to 1, of the watched cores' time that other processes used, and that of it which
+        the hypervisor gave to other machines; unknown of less than 20 ticks of the system's clock, which are 0.2 s.
         throttled: what slowed the machine, in words. load_before, load_after: averages of a minute.
         cpu_mhz_before, cpu_mhz_after: the watched cores' clock, on average.
 
-        What others used is what the cores were busy with (user, nice, system, irq, softirq, steal) less what this
-        process and its ended children used, on whatever core they did. Sources: /proc/stat, times(2), cpufreq.
+        What other processes used is what the cores were busy with (user, nice, system, irq, softirq, steal) less what
+        this process and its ended children used, on whatever core they did. Sources: /proc/stat, times(2), cpufreq.
         """
         before, after = self._before, self._after
         facts = {
@@ -110,10 +110,10 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
     def reasons(self, max_foreign_load: float) -> tuple[str, ...]:
         """Why figures of that time can't be judged, a line each; empty if nothing speaks against it.
 
-        max_foreign_load: the share of the watched cores' time that others may use, 0 to 1.
+        max_foreign_load: the share of the watched cores' time that other processes may use, 0 to 1.
         """
         foreign = self.facts().get("foreign_load", 0.0)
-        used = f"others used {_percent(foreign)} of the cores, allowed {_percent(max_foreign_load)}"
+        used = f"other processes used {_percent(foreign)} of the CPU, allowed {_percent(max_foreign_load)}"
         return (
             *((used,) if foreign > max_foreign_load else ()),
             *(f"{who} throttled ({_shortened(what)})" for who, what in self._throttled().items() if what),

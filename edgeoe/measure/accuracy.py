@@ -24,12 +24,14 @@ def accuracy_from_predictions(predictions: Predictions, *, classes: int, rare: S
     images = np.bincount(labels, minlength=classes)
     recall = tuple(proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True))
     known = [part for part in recall if part is not None]
-    seen, rare_seen = np.flatnonzero(images), [k for k in rare if images[k]]
+    present, rare_present = np.flatnonzero(images), [k for k in rare if images[k]]
     return Accuracy(
         top1=proportion(int(hits.sum()), len(labels)),
         recall_per_class=recall,
-        mean_recall=mean_of_proportions(hits[seen].tolist(), images[seen].tolist()),
-        rare_recall=mean_of_proportions(hits[rare_seen].tolist(), images[rare_seen].tolist()) if rare_seen else None,
+        mean_recall=mean_of_proportions(hits[present].tolist(), images[present].tolist()),
+        rare_recall=mean_of_proportions(hits[rare_present].tolist(), images[rare_present].tolist())
+        if rare_present
+        else None,
         worst_recall=Estimate(*(min(getattr(part, end) for part in known) for end in ("value", "low", "high"))),
         rare_classes=tuple(rare),
         images_per_class=tuple(int(n) for n in images),

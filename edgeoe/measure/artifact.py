@@ -42,7 +42,7 @@ def measure_artifact(
     facts = environment()
     with backend.open(artifact, target) as runner:
         agreement = float((runner.infer(golden["images"]).argmax(1) == golden["logits"].argmax(1)).mean())
-        seen = predictions(runner)
+        predicted = predictions(runner)
     return Result(
         target=target,
         artifact=artifact.name,
@@ -51,7 +51,7 @@ def measure_artifact(
         classes=tuple(classes),
         rare=tuple(rare),
         golden_agreement=agreement,
-        predictions=seen,
+        predictions=predicted,
         environment={**facts, "versions": backend.versions()},
         speed=None if differences(target, facts) else measure_speed(artifact, target, progress=progress),
         settings=settings,

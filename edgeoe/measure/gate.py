@@ -28,7 +28,7 @@ def with_holm(changes: Sequence[LatencyChange], alpha: float = 0.002) -> list[La
     """`changes` of several targets, of which none is called changed for there being many.
 
     A regressed one whose p-value adjusted by `holm` isn't below alpha becomes inconclusive, an improved one no worse;
-    p_value stays what its own test found. To have the rounds for it, measure k targets with fewest_rounds(alpha / k).
+    p_value stays that of its own test. To have the rounds for it, measure k targets with fewest_rounds(alpha / k).
     """
     return [
         change if p < alpha else _unsure(change, f"{p:.2g} among {len(changes)} comparisons, not below {alpha:g}")
@@ -41,37 +41,37 @@ def _unsure(change: LatencyChange, adjusted: str) -> LatencyChange:
         return dataclasses.replace(change, change="no worse")
     if change.change != "regressed":
         return change
-    told = f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {adjusted}: more rounds would tell"
-    return dataclasses.replace(change, change="inconclusive", reason=told)
+    reason = f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {adjusted}: more rounds would tell"
+    return dataclasses.replace(change, change="inconclusive", reason=reason)
 
 
 def gate(latency: Sequence[LatencyChange], accuracy: Sequence[AccuracyChange]) -> tuple[Outcome, str]:
     """What a CI gate makes of one target's changes, and why.
 
     Failed if anything regressed, be it p99 or one rare class. Inconclusive if p50 or top-1 is, or if there is nothing
-    to go by. Else passed: an inconclusive p99 or rare class is told and doesn't hold up the gate, as with 1 % of the
-    calls, or a dozen images of a class, hardly any honest change could ever be shown to be harmless.
+    to go by. Else passed: an inconclusive p99 or rare class is reported and doesn't hold up the gate, as with 1 % of
+    the calls, or a dozen images of a class, hardly any honest change could ever be shown to be harmless.
     """
-    told = [
-        *((change.change, change.quantity, _latency_told(change)) for change in latency),
-        *((change.change, change.subject, _accuracy_told(change)) for change in accuracy),
+    rows = [
+        *((change.change, change.quantity, _latency_text(change)) for change in latency),
+        *((change.change, change.subject, _accuracy_text(change)) for change in accuracy),
     ]
-    regressed = [text for change, _, text in told if change == "regressed"]
-    unsure = [(subject, text) for change, subject, text in told if change == "inconclusive"]
+    regressed = [text for change, _, text in rows if change == "regressed"]
+    unsure = [(subject, text) for change, subject, text in rows if change == "inconclusive"]
     if regressed:
         return "failed", "; ".join(regressed)
-    if not told:
+    if not rows:
         return "inconclusive", "nothing was compared"
     holding = [text for subject, text in unsure if subject in ("p50", "top-1")]
     return ("inconclusive", "; ".join(holding)) if holding else ("passed", "; ".join(text for _, text in unsure))
 
 
-def _latency_told(change: LatencyChange) -> str:
+def _latency_text(change: LatencyChange) -> str:
     what = change.reason or f"{ratio_text(change.ratio)}, allowed {1 + change.tolerance:g}"
     return f"{change.quantity} {change.change}: {what}"
 
 
-def _accuracy_told(change: AccuracyChange) -> str:
+def _accuracy_text(change: AccuracyChange) -> str:
     points = Estimate(*(100 * end for end in (change.difference.value, change.difference.low, change.difference.high)))
     what = f"{points.value:+.2g} points ({points.low:+.2g} to {points.high:+.2g}), allowed {-100 * change.tolerance:g}"
     return f"{change.subject} {change.change}: {change.reason or what}"

@@ -76,8 +76,8 @@ def probed_quantity(name: str, *, sense: Sense, bounds: Any, probe: Probe, noisy
 
 def quantity(name: str) -> Quantity:
     """The quantity of that name. Raises ConfigError for an unknown one."""
-    found: Quantity = QUANTITIES.load(name)
-    return found
+    record: Quantity = QUANTITIES.load(name)
+    return record
 
 
 def limited_quantities(budget: Collection[str]) -> dict[str, Quantity]:

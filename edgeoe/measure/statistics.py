@@ -71,7 +71,7 @@ def mean_of_proportions(hits: Sequence[int], n: Sequence[int]) -> Estimate:
 
 
 def paired_difference(only_base: int, only_new: int, n: int) -> Estimate:
-    """Share of `n` images that new gets right less that of base, both seen on the same images, with its score interval.
+    """Share of `n` images that new gets right less that of base, both on the same images, with its score interval.
 
     only_base, only_new: images that this one alone gets right; swap them for a drop, base less new. The interval holds
     every difference that a score test doesn't refuse. Where all differences are losses, their far end is Wilson's, so

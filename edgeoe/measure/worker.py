@@ -63,7 +63,7 @@ class _Commands:
 
 
 def _images(batch: int, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Normalised images of noise: what they show does not matter to the clock, that they are no zeros may."""
+    """Normalised images of noise: their content does not matter to latency, that they are no zeros may."""
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
 
 

@@ -19,8 +19,9 @@ def architecture(name: str) -> str:
 class Board:
     """One board.
 
-    model: words in what its device tree calls it, /proc/device-tree/model. compute_capability: of its NVIDIA GPU, None
-    where it has none. power_modes: as /etc/nvpmodel.conf calls them; empty where we don't know them.
+    model: words in the name of the board in its device tree, /proc/device-tree/model.
+    compute_capability: of its NVIDIA GPU, None where it has none.
+    power_modes: as /etc/nvpmodel.conf calls them; empty where we don't know them.
     """
 
     model: str

@@ -33,11 +33,11 @@ def _folders() -> tuple[Path, ...]:
 
 def find_targets() -> dict[str, Path]:
     """Every profile's name and file; a user's profile hides the shipped one of that name."""
-    found: dict[str, Path] = {}
+    profiles: dict[str, Path] = {}
     for folder in _folders():
         for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+            profiles.setdefault(path.stem, path)
+    return dict(sorted(profiles.items()))
 
 
 def find_target(name: str) -> Path:
@@ -65,9 +65,9 @@ def check_target(name: str) -> list[str]:
     """The issues of the profile `name`, each with file and line: keys and types, then unsupported settings."""
     document = TomlDocument(find_target(name), error=TargetError)
     try:
-        low = unsupported_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
-        if low:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
-            raise document.complain(low.table, low.key, low.message)
+        issue = unsupported_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
+        if issue:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
+            raise document.complain(issue.table, issue.key, issue.message)
         target = _target(document)
     except TargetError as reason:
         return [str(reason)]

@@ -38,13 +38,21 @@ class RuntimeSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """`[device]` of a profile: what the device is. A key that is left out is unknown, and nothing is compared with it.
+    """`[device]` of a profile: what the device is. A key that is missing is unknown, and nothing is compared with it.
 
-    board: one that `edgeoe targets check` knows by name. machine, board_model, cpu, gpu: the architecture, and words in
-    the names of the board (its device tree's), the processor and the GPU (nvidia-smi's). These five say which machines
-    are the device; latency is measured on no other. memory_gb: in 10^9 bytes. tensorrt: the version on it.
-    int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits. Where the
-    whole table is left out, the profile is of the machine that it is used on, whose processor tells.
+    The keys board, machine, board_model, cpu and gpu say which machines are the device; latency is measured on no
+    other. Without the whole table, the profile is of the machine that it is used on, whose processor is asked.
+
+    board: one that `edgeoe targets check` knows by name.
+    compute_capability: of its NVIDIA GPU.
+    memory_gb: in 10^9 bytes.
+    tensorrt: the version on it.
+    power_mode: as /etc/nvpmodel.conf calls it.
+    int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits.
+    machine: the architecture.
+    board_model: words in the name of the board, in its device tree.
+    cpu: words in the name of the processor.
+    gpu: words in the name of the GPU, as nvidia-smi has it.
     """
 
     board: str | None = None
@@ -64,9 +72,11 @@ class DeviceFacts:
 class EngineSettings:
     """`[engine]` of a profile: how TensorRT builds the plan.
 
-    batch_min, batch_opt, batch_max: of the optimisation profile; a plan is tuned for batch_opt. workspace_mb: scratch
-    memory in 2^20 bytes, None is what the device has. tf32: fp32 layers may round their inputs to 10 bits of mantissa.
-    dla_core: run on that DLA; with gpu_fallback, layers that it can't run go to the GPU.
+    batch_min, batch_opt, batch_max: of the optimisation profile; a plan is tuned for batch_opt.
+    workspace_mb: scratch memory in 2^20 bytes, None is what the device has.
+    tf32: fp32 layers may round their inputs to 10 bits of mantissa.
+    dla_core: run on that DLA.
+    gpu_fallback: layers that the DLA can't run go to the GPU.
     """
 
     batch_min: Annotated[int, Ge(1)] = 1
@@ -85,10 +95,11 @@ class EngineSettings:
 class MeasureSettings:
     """`[measure]` of a profile: how latency is sampled, and how much noise it may have.
 
-    processes: fresh ones, one after another, that share the seconds and the calls. warmup_seconds, warmup_max_seconds:
-    least and most that each warms up until its calls are steady. throughput_batches: sizes to measure images per second
-    at. max_variation: of the processes' p50, standard deviation / mean. max_foreign_load: what others may use of the
-    cores, as a share.
+    throughput_batches: sizes to measure images per second at.
+    processes: fresh ones, one after another, that share the seconds and the calls.
+    warmup_seconds, warmup_max_seconds: least and most that each warms up until its calls are steady.
+    max_variation: of the processes' p50, standard deviation / mean.
+    max_foreign_load: share of the CPU that other processes may use.
     """
 
     batch: Annotated[int, Ge(1)] = 1

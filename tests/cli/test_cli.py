@@ -243,13 +243,13 @@ next: scp {archive} DEVICE:
     ("noise", "budget", "step"),
     [
         (
-            ("others used 62 % of the cores",),
+            ("other processes used 62 % of the CPU",),
             {"p99_ms": 1e6},
-            "validate a   (when the machine is quiet: others used 62",
+            "validate a   (when the machine is quiet: other processes used 62",
         ),
         ((), {"p50_ms": 2.0}, "validate a   (with more processes in [measure] of quick: "),
         ((), {"top1": 0.7}, "validate a   (with more test images: "),
-        (("others used 62 % of the cores",), {"top1": 0.7}, "validate a   (with more test images: "),
+        (("other processes used 62 % of the CPU",), {"top1": 0.7}, "validate a   (with more test images: "),
         ((), {"max_drop": 0.1}, "edgeoe bundle run --target quick -o quick.tar.gz --test DIR"),
         ((), {"size_mb": 1.0}, "edgeoe targets show quick   (its budget), or compress again with other settings"),
         ((), {}, "edgeoe export run --sensitivity   (the artifact decides otherwise than its student)"),

@@ -118,8 +118,8 @@ def test_only_the_watched_cores_count(
 def test_others_may_use_what_is_allowed_and_no_more(tmp_path: Path, now: Now) -> None:
     watched = watch(tmp_path, now, {"proc/stat": stat({}, {})}, {"proc/stat": stat({"user": 6.2}, {"user": 6.2})})
     assert watched.reasons(0.62) == ()
-    assert watched.reasons(0.25) == ("others used 62 % of the cores, allowed 25 %",)
-    assert watched.reasons(0.615) == ("others used 62 % of the cores, allowed 61.5 %",)
+    assert watched.reasons(0.25) == ("other processes used 62 % of the CPU, allowed 25 %",)
+    assert watched.reasons(0.615) == ("other processes used 62 % of the CPU, allowed 61.5 %",)
 
 
 def test_of_a_moment_nothing_is_known(tmp_path: Path, now: Now) -> None:
@@ -342,7 +342,7 @@ def test_all_that_was_wrong_is_told_and_json_can_hold_it(tmp_path: Path, now: No
     after = {"proc/stat": stat({"user": 9}, {}), group: "nr_throttled 2", PI: "10001", **thermal(0, 1, 0)}
     watched = watch(tmp_path, now, before, after)
     assert watched.reasons(0.25) == (
-        "others used 45 % of the cores, allowed 25 %",
+        "other processes used 45 % of the CPU, allowed 25 %",
         "the processor throttled (cpu0 core_throttle_count +1)",
         "the board throttled (under-voltage)",
         "the container's CPU quota throttled it 2 times",
@@ -371,7 +371,7 @@ def test_on_this_machine_a_busy_process_that_goes_on_is_seen() -> None:
         busy.kill()
         busy.wait()
     assert watched.facts()["foreign_load"] > 0
-    assert watched.reasons(0.0)[0].startswith("others used ")
+    assert watched.reasons(0.0)[0].startswith("other processes used ")
 
 
 def used_ticks(pid: int) -> int:

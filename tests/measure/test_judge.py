@@ -109,13 +109,15 @@ def test_the_drop_against_the_teacher_is_bounded(limit: float, outcome: Outcome)
 def test_noise_makes_every_latency_inconclusive_never_a_pass(key: str) -> None:
     budget: dict[str, Any] = {key: 1e6 if key.endswith("ms") else 1}
     assert judge(measurement(), Budget(**budget)).outcome == "passed"
-    _, check = judge(measurement(noise=("others used 62 % of the cores", "it throttled")), Budget(**budget)).checks
-    assert (check.outcome, check.reason) == ("inconclusive", "others used 62 % of the cores; it throttled")
+    _, check = judge(
+        measurement(noise=("other processes used 62 % of the CPU", "it throttled")), Budget(**budget)
+    ).checks
+    assert (check.outcome, check.reason) == ("inconclusive", "other processes used 62 % of the CPU; it throttled")
 
 
 def test_noise_does_not_touch_size_memory_and_accuracy() -> None:
     budget = Budget(size_mb=2.0, peak_memory_mb=3.0, top1=0.5)
-    assert judge(measurement(noise=("others used 62 % of the cores",)), budget).outcome == "passed"
+    assert judge(measurement(noise=("other processes used 62 % of the CPU",)), budget).outcome == "passed"
 
 
 def test_without_test_images_accuracy_is_inconclusive() -> None:

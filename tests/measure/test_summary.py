@@ -36,8 +36,8 @@ def test_quiet_samples_have_no_noise() -> None:
 
 
 def test_what_disturbed_them_is_told() -> None:
-    found = speed_from_samples(speed(disturbed=("others used 62 % of the cores",)), SETTINGS)
-    assert found.noise == ("others used 62 % of the cores",)
+    found = speed_from_samples(speed(disturbed=("other processes used 62 % of the CPU",)), SETTINGS)
+    assert found.noise == ("other processes used 62 % of the CPU",)
 
 
 def test_processes_that_differ_are_noise() -> None:

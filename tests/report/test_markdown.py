@@ -49,8 +49,8 @@ def test_no_name_breaks_the_table(target: str, base: str) -> None:
 def test_a_verdict_has_a_row_for_each_check_and_tells_noise() -> None:
     check = Check(name="p50_ms", limit=2, sense="at most", measured=Estimate(1, 0.9, 1.1), outcome="passed")
     document = markdown_of_validation(
-        validation(check, noise=("others used 62 % of the cores",), notes=("int8 sums saturate here",))
+        validation(check, noise=("other processes used 62 % of the CPU",), notes=("int8 sums saturate here",))
     )
     assert "| ✅ passed | p50\\_ms 1 \\[0.9, 1.1], at most 2 |" in document
-    assert "- noise: others used 62 % of the cores\n- note: int8 sums saturate here" in document
+    assert "- noise: other processes used 62 % of the CPU\n- note: int8 sums saturate here" in document
     assert "800 calls in 8 processes, batch 1." in document

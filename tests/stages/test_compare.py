@@ -156,11 +156,11 @@ def test_accuracy_fails_the_gate_even_where_latency_cannot_be_compared(target: T
 
 
 def test_a_disturbed_result_decides_nothing(target: Target) -> None:
-    busy = result(speed=speed(disturbed=("others used 62 % of the cores, allowed 25 %",)))
+    busy = result(speed=speed(disturbed=("other processes used 62 % of the CPU, allowed 25 %",)))
     sides = (Side(name="a", artifact=None, result=result()), Side(name="b", artifact=None, result=busy))
     (made,) = compare([(target, *sides)], SETTINGS)
     assert (made.latency, made.outcome) == ((), "inconclusive")
-    assert made.reason.endswith("b was disturbed: others used 62 % of the cores, allowed 25 %")
+    assert made.reason.endswith("b was disturbed: other processes used 62 % of the CPU, allowed 25 %")
 
 
 def test_threads_are_a_condition_too(target: Target) -> None:
