@@ -8,7 +8,7 @@ from typing import Any
 from edgeoe.graph.precision import Draft, Precision, Source
 from edgeoe.graph.recipes import RECIPES
 from edgeoe.machine.environment import int8_saturates
-from edgeoe.targets.backends import traits_of
+from edgeoe.targets.backends import runs_on, traits_of
 from edgeoe.targets.profile import DeviceFacts, Target
 
 __all__ = ["FP16", "FP32", "INT8"]
@@ -36,11 +36,11 @@ def _recipe_for(target: Target, here: bool) -> str:
     exact = target.device.int8_dot
     if here and target.device == DeviceFacts():
         exact = not int8_saturates()
-    return "int8-cpu-7bit" if recipe == "int8-cpu" and target.on_cpu and exact is False else recipe
+    return "int8-cpu-7bit" if recipe == "int8-cpu" and runs_on(target) == "cpu" and exact is False else recipe
 
 
 def _saturation(target: Target, facts: Mapping[str, Any], bundled: bool) -> str:
-    saturates = facts.get("int8_saturates") and target.on_cpu
+    saturates = facts.get("int8_saturates") and runs_on(target) == "cpu"
     if not saturates or _recipe_for(target, here=not bundled) == "int8-cpu-7bit":
         return ""
     return (

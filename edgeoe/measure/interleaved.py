@@ -14,6 +14,7 @@ import numpy as np
 from edgeoe.machine.system import usable_cores
 from edgeoe.measure.process import Process
 from edgeoe.measure.statistics import nearest_rank
+from edgeoe.targets.backends import runs_on
 from edgeoe.targets.profile import Target
 
 __all__ = ["Round", "play_round", "shared_core"]
@@ -85,7 +86,7 @@ def shared_core(target: Target, number: int, usable: Sequence[int]) -> Target:
     threads are left to the scheduler, which knows what cores share.
     """
     cores = target.runtime.affinity or usable
-    if not cores or not target.on_cpu or target.runtime.threads > 1:
+    if not cores or runs_on(target) != "cpu" or target.runtime.threads > 1:
         return target
     core = cores[number // 2 % len(cores)]  # two rounds on each, as who begins alternates
     return replace(target, runtime=replace(target.runtime, affinity=(core,)))

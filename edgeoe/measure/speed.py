@@ -11,6 +11,7 @@ from edgeoe.measure.probes import Probes
 from edgeoe.measure.process import Process
 from edgeoe.progress import Progress, silent
 from edgeoe.records.result import SpeedSamples
+from edgeoe.targets.backends import runs_on
 from edgeoe.targets.profile import MeasureSettings, Target
 
 __all__ = ["measure_speed", "measured_batches"]
@@ -25,7 +26,7 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
     """
     settings, probes = target.measure, Probes(target)
     with (
-        NoiseWatch(cores=target.runtime.affinity, gpu=target.on_nvidia) as watch,
+        NoiseWatch(cores=target.runtime.affinity, gpu=runs_on(target) == "nvidia") as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
         parts = []

@@ -11,6 +11,7 @@ from edgeoe.records.measurement import Artifact
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.precisions import graph_for
+from edgeoe.targets.backends import runs_on
 from edgeoe.targets.here import bundle_command, differences, is_of_every_machine
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
@@ -59,7 +60,7 @@ def require_runtime(run: Run, target: Target) -> None:
         try:
             backend.check(target)
         except BackendError as missing:
-            if not differs and (target.on_cpu or not is_of_every_machine(target)):
+            if not differs and (runs_on(target) == "cpu" or not is_of_every_machine(target)):
                 raise
             if not differs:
                 raise BackendError(

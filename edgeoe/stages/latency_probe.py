@@ -20,7 +20,7 @@ from edgeoe.backends import Backend, Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError, TargetError
 from edgeoe.graph.export import onnx_from_student
-from edgeoe.targets.backends import traits_of
+from edgeoe.targets.backends import runs_on, traits_of
 from edgeoe.targets.here import require_here
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
@@ -117,7 +117,7 @@ def _now_ns(target: Target) -> Callable[[], int]:
 
     On a busy machine a long call is more often interrupted than a short one, which the time on the wall would count.
     """
-    alone = target.on_cpu and traits_of(target.backend).single_thread(target)
+    alone = runs_on(target) == "cpu" and traits_of(target.backend).single_thread(target)
     return thread_time_ns if alone and target.runtime.threads == 1 and sys.platform == "linux" else perf_counter_ns
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeoe.targets.issue import Issue
     from edgeoe.targets.profile import Target
 
-__all__ = ["Processor", "Traits", "known_backends", "traits_of"]
+__all__ = ["Processor", "Traits", "known_backends", "runs_on", "traits_of"]
 
 Processor = Literal["cpu", "nvidia", "other"]
 
@@ -71,6 +71,11 @@ def traits_of(backend: str) -> Traits:
     if not isinstance(traits, Traits):
         raise ConfigError(f"backend {backend!r} of {BACKENDS.distribution(backend)} has no traits. Got {traits!r}.")
     return traits
+
+
+def runs_on(target: Target) -> Processor:
+    """What does the work for `target`: a CPU, an NVIDIA GPU (or a DLA beside it), or something else."""
+    return traits_of(target.backend).processor(target)
 
 
 def known_backends() -> dict[str, Traits]:

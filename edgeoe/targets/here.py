@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeoe.errors import TargetError, quoted
 from edgeoe.machine.environment import environment
+from edgeoe.targets.backends import runs_on
 from edgeoe.targets.boards import BOARDS, architecture
 from edgeoe.targets.profile import Target
 
@@ -79,7 +80,7 @@ def _other_parts(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
         here = _fact(facts, key)
         if words and not has_words(here, words):
             yield f"{f'{this_is} {here}' if here else unknown}, {target.name} is for {words}"
-    if target.on_nvidia and not device.gpu and not _has_nvidia(facts):
+    if runs_on(target) == "nvidia" and not device.gpu and not _has_nvidia(facts):
         yield f"this machine has no NVIDIA GPU, {target.name} runs on one"
 
 

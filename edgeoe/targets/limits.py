@@ -7,7 +7,7 @@ from typing import Any
 
 from edgeoe.errors import ConfigError, TargetError, quoted
 from edgeoe.registry import PRECISIONS, nearest
-from edgeoe.targets.backends import known_backends, traits_of
+from edgeoe.targets.backends import known_backends, runs_on, traits_of
 from edgeoe.targets.boards import ARCHITECTURES, BOARDS, architecture
 from edgeoe.targets.issue import Issue
 from edgeoe.targets.profile import DeviceFacts, RuntimeSettings, Target
@@ -94,7 +94,7 @@ def _runtime(target: Target) -> Iterator[Issue]:
     if runtime.affinity is not None and len(set(runtime.affinity)) < runtime.threads:
         message = f"affinity has {len(set(runtime.affinity))} cores for threads = {runtime.threads}."
         yield Issue("runtime", "affinity", message)
-    if target.on_cpu and not precision.on_cpu:
+    if runs_on(target) == "cpu" and not precision.on_cpu:
         choices = _listed("on_cpu", word="or")
         message = f"{target.backend} computes {target.precision} graphs in fp32 on a CPU. Choose {choices}."
         yield Issue("", "precision", f"precision: {message}")
@@ -153,5 +153,5 @@ def _identity(target: Target) -> Iterator[Issue]:
         for key in ("gpu", "compute_capability"):
             if getattr(device, key) is not None:
                 yield Issue("device", key, f"{key}: a {device.board} has no NVIDIA GPU. Remove it.")
-        if target.on_nvidia:
+        if runs_on(target) == "nvidia":
             yield Issue("device", "board", f"board: a {device.board} has no NVIDIA GPU, which this profile runs on.")

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le, Lt
 
 from edgeoe.bounds import Positive, Words
-from edgeoe.targets.backends import traits_of
 
 __all__ = [
     "Budget",
@@ -141,13 +140,3 @@ class Target:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: dict[str, float] = field(default_factory=Budget, hash=False)
-
-    @property
-    def on_cpu(self) -> bool:
-        """Whether a CPU does the work, not an accelerator."""
-        return traits_of(self.backend).processor(self) == "cpu"
-
-    @property
-    def on_nvidia(self) -> bool:
-        """Whether an NVIDIA GPU, or a DLA beside it, does the work."""
-        return self.backend == "tensorrt" or self.runtime.provider in ("cuda", "tensorrt")

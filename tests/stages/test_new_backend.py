@@ -18,7 +18,7 @@ from edgeoe.errors import ConfigError, TargetError
 from edgeoe.pipeline import build, bundle, collect, validate
 from edgeoe.run.directory import Run
 from edgeoe.run.result_file import read_result
-from edgeoe.targets.backends import known_backends, traits_of
+from edgeoe.targets.backends import known_backends, runs_on, traits_of
 from edgeoe.targets.load import check_target, load_target
 
 SOURCE = '''
@@ -113,7 +113,7 @@ def test_its_own_table_is_read_and_checked() -> None:
     profile = Path("targets/theirs.toml")
     target = load_target("theirs")
     assert (target.backend, target.options) == ("rounding", {"digits": 5})
-    assert target.on_cpu
+    assert runs_on(target) == "cpu"
     assert check_target("theirs") == []
     line = PROFILE.splitlines().index("digits = 5") + 1
     for text, message in {
@@ -189,7 +189,7 @@ def test_its_bundle_runs_where_it_is_not_installed(exported: Path, tmp_path: Pat
 def test_a_broken_one_is_a_line_and_spoils_no_other(site: Path, source: str, why: str) -> None:
     (site / "rounding_runtime.py").write_text(source, encoding="utf-8")
     assert "rounding" not in known_backends()
-    assert load_target("host-cpu").on_cpu
+    assert runs_on(load_target("host-cpu")) == "cpu"
     (finding,) = (one for one in examine() if "rounding" in one.what)
     assert not finding.here
     assert why in finding.detail
