@@ -96,7 +96,7 @@ def test_backends_import_with_numpy_and_their_runtime_alone(backend: str, export
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
     )
-    code = f"import edgeoe.backends.{backend}, edgeoe.measure.worker, edgeoe.measure.speed, edgeoe.measure.result"
+    code = f"import edgeoe.backends.{backend}, edgeoe.measure.worker, edgeoe.measure.speed, edgeoe.run.result_file"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
 

@@ -16,8 +16,10 @@ from made_up import QUICK_PROFILE
 from PIL import Image
 
 from edgeoe.cli.next_steps import after_verdict
+from edgeoe.codec import from_json
 from edgeoe.errors import RunError
 from edgeoe.measure.judge import judge
+from edgeoe.records.compression import SpeedUp
 from edgeoe.records.measurement import Accuracy, Estimate, Latency, Measurement, Speed, Validation
 from edgeoe.report.wording import speed_text
 from edgeoe.settings import CompressSettings
@@ -26,7 +28,7 @@ from edgeoe.targets.profile import Budget
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 PROMISED = {  # the keys of each result record
-    "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "student", "speed", "notes"},
+    "compress": {"method", "oe", "macs_kept", "params_kept", "steps", "seconds", "seed", "speed", "notes"},
     "export": {"path", "precision", "opset", "max_rel_error", "agreement"},
     "build": {"artifact", "sha256", "backend", "versions"},
     "validate": {
@@ -119,7 +121,7 @@ def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Pa
     assert abs(records["compress"]["macs_kept"] - 0.5) <= 0.01
     assert (records["compress"]["method"], records["compress"]["oe"]) == ("mir", True)
     assert (records["compress"]["steps"], records["compress"]["seed"]) == (6, 0)
-    assert Path("a", records["compress"]["student"]).is_dir()
+    assert Path("a/student").is_dir()
     assert Path("a", records["export"]["path"]).is_file()
     assert records["export"]["max_rel_error"] < 1e-3
     assert Path("a", records["build"]["artifact"]).is_file()
@@ -145,13 +147,13 @@ def test_compress_tells_how_fast_the_student_is_and_what_was_missed(edgeoe: Edge
     record = read_json("a.json")
     (speed,), (note,) = record["speed"], record["notes"]
     assert speed["target"] == "quick"
-    assert f"the student is {speed_text(speed)}\n" in out
+    assert f"the student is {speed_text(from_json(SpeedUp, speed))}\n" in out
     assert f"note: {note}\n" in out
     assert "--channel-multiple" in note
     assert edgeoe("report", "a")[0] == PASSED
     page = html.unescape(Path("a/report.html").read_text(encoding="utf-8"))
     assert note in page
-    assert f"The student is {speed_text(speed)}." in page
+    assert f"The student is {speed_text(from_json(SpeedUp, speed))}." in page
 
 
 def test_deploy_exits_with_the_worst_verdict(
