@@ -49,6 +49,21 @@ def test_another_seed_or_step_gives_another_draw(pairs: list[tuple[int, int]]) -
     assert rows(one) != rows(other)
 
 
+PARTS = ("samples", "pool", "ood_labels", "offsets", "flips")
+
+
+@given(st.integers(0, 1000), st.integers(0, 10_000))
+def test_the_seed_alone_changes_every_part_of_a_draw(seed: int, step: int) -> None:
+    one, other = (sampler(batch=40, ood_batch=40, seed=seed).draw(step) for seed in (seed, seed + 1))
+    assert [part for part in PARTS if torch.equal(getattr(one, part), getattr(other, part))] == []
+
+
+@given(st.integers(0, 1000), st.integers(0, 10_000))
+def test_the_step_alone_changes_every_part_of_a_draw(seed: int, step: int) -> None:
+    one, other = (sampler(batch=40, ood_batch=40, seed=seed).draw(step) for step in (step, step + 1))
+    assert [part for part in PARTS if torch.equal(getattr(one, part), getattr(other, part))] == []
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 @given(step=st.integers(0, 1000), samples=st.integers(1, 4), ood=st.integers(0, 4))
 def test_the_shares_of_all_processes_are_the_whole_batch(world_size: int, step: int, samples: int, ood: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,45 @@ from edgeoe.targets.profile import Target
 @pytest.fixture
 def target() -> Target:
     return replace(load_target("host-cpu"), measure=replace(QUICK, min_iterations=50))
+
+
+class FakeProcess:
+    """Stands in for a process: each call takes `call_ms(artifact, number of calls so far)`; notes what it is asked."""
+
+    asked: list[tuple[Path, str, dict[str, Any]]]
+    calls: int
+    call_ms: Callable[[Path, int], float]
+
+    def __init__(self, artifact: Path, target: Target) -> None:
+        self.artifact, self.target = artifact, target
+
+    def __enter__(self) -> FakeProcess:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        pass
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        self.asked.append((self.artifact, do, arguments))
+        if do != "burst":
+            return {"seconds": 0.0, "steady": True}
+        taken = []
+        for _ in range(arguments["calls"]):
+            taken.append(int(1e6 * type(self).call_ms(self.artifact, type(self).calls)))
+            type(self).calls += 1
+        return {"calls_ns": taken}
+
+
+@pytest.fixture
+def fake_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path, int], float]], type[FakeProcess]]:
+    """`fake_process(call_ms)`: rounds are played with processes whose calls take so long."""
+
+    def install(call_ms: Callable[[Path, int], float]) -> type[FakeProcess]:
+        fake = type("Fake", (FakeProcess,), {"asked": [], "calls": 0, "call_ms": staticmethod(call_ms)})
+        monkeypatch.setattr(interleaved, "Process", fake)
+        return fake
+
+    return install
 
 
 def with_runtime(target: Target, **changes: Any) -> Target:
@@ -42,6 +81,81 @@ def test_a_rounds_ratio_is_that_within_turns() -> None:
     was, now = Round(base, new).p50()
     assert (was, now / was) == (1.0, pytest.approx(1.1))
     assert Round(base, new).p99() == (2.0, 9.0)
+
+
+BASE, NEW = Path("base.onnx"), Path("new.onnx")
+FakeProcesses = Callable[[Callable[[Path, int], float]], type[FakeProcess]]
+
+
+@pytest.mark.parametrize(
+    ("number", "turn"), [(0, "base new new base"), (1, "new base base new"), (2, "base new new base")]
+)
+def test_turns_go_abba(number: int, turn: str, target: Target, fake_process: FakeProcesses) -> None:
+    fake = fake_process(lambda artifact, calls: 1.0)
+    played = play_round(BASE, NEW, target, number)
+    bursts = [artifact.stem for artifact, do, _ in fake.asked if do == "burst"][2:]  # two say how long a call takes
+    assert bursts == turn.split() * len(played.base_ms)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_machine_that_slows_down_steadily_disturbs_both_sides_alike(
+    number: int, target: Target, fake_process: FakeProcesses
+) -> None:
+    fake_process(lambda artifact, calls: 1.0 + calls)
+    played = play_round(BASE, NEW, target, number)
+    for base, new in zip(played.base_ms, played.new_ms, strict=True):
+        assert sum(base) == pytest.approx(sum(new))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_each_side_gets_its_own_times(number: int, target: Target, fake_process: FakeProcesses) -> None:
+    fake_process(lambda artifact, calls: 3.0 if artifact == NEW else 2.0)
+    played = play_round(BASE, NEW, target, number)
+    assert {ms for row in played.base_ms for ms in row} == {2.0}
+    assert {ms for row in played.new_ms for ms in row} == {3.0}
+
+
+@pytest.mark.parametrize(
+    ("slower_ms", "calls", "turns"),
+    [
+        (0.5, 20, 13),  # 10 ms a burst; 13 turns of two bursts are the first that last 0.25 s
+        (100.0, 3, 4),  # 3 calls at least; 4 turns are the first with 20 calls
+        (5.0, 3, 9),  # 3 calls at least; 9 turns are the first that last 0.25 s
+    ],
+)
+def test_the_slower_side_sets_how_many_calls_and_turns_there_are(
+    slower_ms: float, calls: int, turns: int, target: Target, fake_process: FakeProcesses
+) -> None:
+    fake = fake_process(lambda artifact, _: slower_ms if artifact == NEW else slower_ms / 10)
+    played = play_round(BASE, NEW, target, 0)
+    bursts = [arguments["calls"] for _, do, arguments in fake.asked if do == "burst"]
+    assert bursts == [3, 3, *[calls] * (4 * turns)]
+    for side in (played.base_ms, played.new_ms):
+        assert [len(row) for row in side] == [2 * calls] * turns
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "asked"), [(0.5, 5.0, (0.5, 1.0)), (2.0, 5.0, (1.0, 1.0)), (0.0, 0.0, (0.0, 0.0))]
+)
+def test_a_warm_up_lasts_a_second_at_most(
+    least: float, most: float, asked: tuple[float, float], target: Target, fake_process: FakeProcesses
+) -> None:
+    fake = fake_process(lambda artifact, calls: 1.0)
+    measure = replace(target.measure, warmup_seconds=least, warmup_max_seconds=most)
+    play_round(BASE, NEW, replace(target, measure=measure), 0)
+    bounds = {"least_seconds": asked[0], "most_seconds": asked[1]}
+    assert [one for one in fake.asked if one[1] == "warm_up"] == [(BASE, "warm_up", bounds), (NEW, "warm_up", bounds)]
+
+
+def test_both_processes_of_a_round_are_kept_on_its_core(
+    target: Target, fake_process: FakeProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, cores = fake_process(lambda artifact, calls: 1.0), []
+    monkeypatch.setattr(interleaved, "usable_cores", lambda: (4, 6))
+    monkeypatch.setattr(fake, "__enter__", lambda self: (cores.append(self.target.runtime.affinity), self)[1])
+    for number in range(4):
+        play_round(BASE, NEW, target, number)
+    assert cores == [(4,)] * 4 + [(6,)] * 4
 
 
 def test_who_is_loaded_first_alternates(

@@ -152,6 +152,22 @@ def test_batches_follow_from_the_seed(bench: Any) -> None:
         assert not torch.equal(a.x, c.x)
 
 
+def test_which_samples_a_batch_has_follows_from_the_seed_alone(bench: Any) -> None:
+    """Without OOD images, so that no other part of the seed's work can stand in for the sampler's."""
+    first, again, other = (batches(bench(None, padding=0, flip=False, seed=seed), 3) for seed in (4, 4, 5))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert torch.equal(a.x, b.x)
+        assert not torch.equal(a.x, c.x)
+
+
+def test_which_ood_images_are_held_out_follows_from_the_seed_alone(bench: Any) -> None:
+    """Before a batch is drawn, so that the sampler can't stand in for the split of the pool."""
+    first, again, other = (bench(WATCHED, seed=seed) for seed in (4, 4, 5))
+    for part in (lambda made: made._holdout, lambda made: made._sampler.pool_indices):
+        assert torch.equal(part(first), part(again))
+        assert set(part(first).tolist()) != set(part(other).tolist())
+
+
 def test_streamed_and_remembered_images_make_equal_batches(bench: Any, samples: Samples, pool: Pool) -> None:
     streamed = [Images(part.paths, PREPROCESS, memory_bytes=0) for part in (samples.images, pool.images)]
     assert streamed[0].memory is None
@@ -393,6 +409,29 @@ def test_the_learning_rate_falls_along_a_cosine(
     made = bench(None)
     made.fit(copy.deepcopy(teacher), task(4, lr=0.1))
     assert rates == pytest.approx([0.1, 0.1 * (0.5 + 0.25 * 2**0.5), 0.05, 0.1 * (0.5 - 0.25 * 2**0.5)])
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.5])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_without_a_loss_weights_decay_as_nesterovs_momentum_has_it(
+    bench: Any, teacher: nn.Module, momentum: float, decay: float
+) -> None:
+    student, velocity, kept = copy.deepcopy(teacher), 0.0, 1.0
+    for lr in (0.1, 0.05):  # along the cosine
+        velocity = momentum * velocity + decay * kept
+        kept -= lr * (decay * kept + momentum * velocity)
+    nothing = task(
+        2,
+        distance=lambda own, _: own.logits[:, 0] * 0,
+        label_weight=0.0,
+        lr=0.1,
+        momentum=momentum,
+        weight_decay=decay,
+        batch_statistics=False,
+    )
+    bench(None).fit(student, nothing)
+    for before, after in zip(teacher.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(after, kept * before)
 
 
 def agreeing(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[dict[str, Tensor]]:
