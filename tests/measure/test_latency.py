@@ -80,6 +80,19 @@ def test_the_warm_up_lasts_until_calls_stop_getting_faster(calls: Callable[..., 
     assert seconds == pytest.approx(call.now_ns / 1e9)
 
 
+def test_four_windows_are_the_least_that_can_be_steady(calls: Callable[..., Calls]) -> None:
+    """Of three, the second half would be two windows and the first one, of which half the speed looks the same."""
+    assert warm_up(calls(20, 20, 20, 10), least_seconds=0, most_seconds=60) == (0.18, True)  # 60 ms, and 4 times 30
+
+
+@pytest.mark.parametrize(("ms", "steady"), [(19.1, True), (18.9, False), (20.9, True), (21.1, False)])
+def test_two_windows_may_differ_by_5_percent_from_the_two_before(
+    calls: Callable[..., Calls], ms: float, steady: bool
+) -> None:
+    _, as_before = warm_up(calls(*[20] * 6, ms), least_seconds=0, most_seconds=0.2)  # four windows of three calls
+    assert as_before is steady
+
+
 def test_calls_that_never_settle_are_bounded_and_told(calls: Callable[..., Calls]) -> None:
     growing = [1.02**number for number in range(600)]
     seconds, steady = warm_up(calls(*growing), least_seconds=0, most_seconds=2)

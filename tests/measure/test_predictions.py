@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from edgeoe.codec import from_json, to_json
-from edgeoe.measure.predictions import predict
+from edgeoe.measure.predictions import labels_sha256, predict
+from edgeoe.measure.predictions import test_sha256 as sha256_of_images
 from edgeoe.records.result import Predictions
 
 LABELS = np.arange(150) % 3
@@ -50,6 +55,31 @@ def test_the_digest_depends_on_images_labels_and_order_alone(images: NDArray[np.
     other = images.copy()
     other[70, 0, 1, 1] ^= 1
     assert len({own, digest(other, LABELS), digest(images, (LABELS + 1) % 3), digest(images[::-1], LABELS)}) == 4
+
+
+def test_the_digest_can_be_had_without_predicting(images: NDArray[np.uint8]) -> None:
+    seen = predict(first_pixel, lambda part: images[part], LABELS)
+    assert sha256_of_images(images, LABELS) == seen.test_sha256
+    assert sha256_of_images(images[:, :, ::-1], LABELS) != seen.test_sha256
+    assert sha256_of_images(images, (LABELS + 1) % 3) != seen.test_sha256
+
+
+@pytest.mark.parametrize("kind", ["<i8", ">i8", "<i4"])
+def test_the_digest_of_labels_is_that_of_8_bytes_each_on_every_machine(kind: str) -> None:
+    expected = hashlib.sha256(b"".join(int(label).to_bytes(8, "little") for label in LABELS)).hexdigest()
+    assert labels_sha256(LABELS.astype(kind)) == expected
+
+
+def test_progress_is_told_every_batch(images: NDArray[np.uint8]) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def progress(title: str, total: int) -> Iterator[Any]:
+        told.append(total)
+        yield lambda: told.append(title)
+
+    predict(first_pixel, lambda part: images[part], LABELS, progress=progress)
+    assert told == [3, "Testing", "Testing", "Testing"]
 
 
 def test_json_and_back(images: NDArray[np.uint8]) -> None:
