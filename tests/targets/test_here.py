@@ -9,7 +9,7 @@ import pytest
 
 from edgeoe.errors import TargetError
 from edgeoe.targets import here
-from edgeoe.targets.here import bundle_command, differences, has_words, not_measured, require_here
+from edgeoe.targets.here import bundle_command, differences, has_words, is_of_every_machine, not_measured, require_here
 from edgeoe.targets.load import find_targets, load_target
 from edgeoe.targets.profile import DeviceFacts, RuntimeSettings, Target
 
@@ -85,6 +85,16 @@ def test_of_another_architecture_nothing_else_is_told() -> None:
     assert len(differences(target, {**facts, "machine": "aarch64"})) == 3
 
 
+@pytest.mark.parametrize(
+    "says",
+    [{"board": "raspberry-pi-5"}, {"machine": "x86_64"}, {"board_model": "Rock"}, {"cpu": "N100"}, {"gpu": "T4"}],
+)
+def test_a_profile_that_says_nothing_of_its_device_is_of_every_machine(says: dict[str, Any]) -> None:
+    target = Target(name="mine", backend="onnxruntime")
+    assert is_of_every_machine(target)
+    assert not is_of_every_machine(replace(target, device=DeviceFacts(**says)))
+
+
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_what_runs_on_an_nvidia_gpu_needs_one(provider: Any) -> None:
     for target in (
@@ -92,8 +102,15 @@ def test_what_runs_on_an_nvidia_gpu_needs_one(provider: Any) -> None:
         Target(name="mine", backend="onnxruntime", runtime=RuntimeSettings(provider=provider)),
     ):
         assert differences(target, X86) == ("this machine has no NVIDIA GPU, mine runs on one",)
-        for facts in ({**X86, "gpu": "Tesla T4"}, GPU, JETSON, {**ARM, "board": "NVIDIA Jetson Nano"}):
-            assert differences(target, facts) == ()
+        for fact in (
+            {"gpu": "Tesla T4"},
+            {"driver": "570.1"},
+            {"power_mode": "25W"},
+            {"jetson_clocks": True},
+            {"board": "NVIDIA Orin Nano"},
+            {"board": "Jetson-AGX"},
+        ):
+            assert differences(target, {**ARM, **fact}) == (), fact
 
 
 @pytest.mark.parametrize(
