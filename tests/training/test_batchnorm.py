@@ -1,4 +1,4 @@
-"""Batch norm over all processes, against torch's own. With one process both must agree; two are in test_compute."""
+"""Batch norm over all processes, against torch's own. With one process both must agree; two are in test_fabric."""
 
 import copy
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch.distributed as dist
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from edgeoe.training.batchnorm import SynchronisedBatchNorm
+from edgeoe.training.batchnorm import SynchronisedBatchNorm, train_batchnorms
 
 NORMS = {
     "2d": nn.BatchNorm2d(5),
@@ -72,6 +72,28 @@ def test_gradients_are_torchs(name: str) -> None:
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process holds the same rows as this one, so that every sum over both is twice one's own."""
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda total: total.mul_(2))
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_two_processes_normalise_as_one_with_the_rows_of_both(name: str, two_processes: None) -> None:
+    ours, theirs = pair(name)
+    x, same = rows(name).requires_grad_(True), rows(name).requires_grad_(True)
+    aim = rows(name, seed=9)
+    with SynchronisedBatchNorm():
+        out = ours(x)
+    (out * aim).sum().backward()
+    both = theirs(torch.cat([same, same]))
+    (both * torch.cat([aim, aim])).sum().backward()
+    torch.testing.assert_close(out, both[: len(out)], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(2 * x.grad, same.grad, rtol=1e-4, atol=1e-4)
+
+
 def test_it_is_our_arithmetic_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeoe.training.batchnorm._batch_norm", lambda x, *rest, **more: torch.zeros_like(x))
     norm = nn.BatchNorm2d(5).train()
@@ -106,3 +128,41 @@ def test_other_functions_pass_through() -> None:
     with SynchronisedBatchNorm():
         assert torch.equal(torch.relu(x), x.clamp(min=0))
         assert torch.equal(nn.functional.layer_norm(x, [3]), nn.LayerNorm(3)(x))
+
+
+class Renormalising(nn.Module):
+    """A batch norm of nobody's: it keeps a running mean and variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(5))
+        self.register_buffer("running_var", torch.ones(5))
+
+
+class Centring(nn.Module):
+    """Keeps a running mean alone, and so is no batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(5))
+
+
+@pytest.mark.parametrize(
+    ("module", "trains"),
+    [
+        (nn.BatchNorm2d(5), True),
+        (BatchNormAct2d(5), True),
+        (nn.BatchNorm2d(5, track_running_stats=False), True),
+        (Renormalising(), True),
+        (Centring(), False),
+        (nn.InstanceNorm2d(5, track_running_stats=True), False),
+        (nn.Dropout(), False),
+        (nn.LayerNorm(5), False),
+    ],
+    ids=lambda case: type(case).__name__ if isinstance(case, nn.Module) else str(case),
+)
+def test_batch_norms_alone_are_put_in_training_mode(module: nn.Module, trains: bool) -> None:
+    for before in (True, False):
+        model = nn.Sequential(copy.deepcopy(module)).train(before)
+        assert train_batchnorms(model) is model
+        assert (model.training, model[0].training) == (False, trains)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from edgeoe.settings import CompressSettings, OESettings
 from edgeoe.training.batchnorm import SynchronisedBatchNorm
 from edgeoe.training.fabric import automatic_precision, new_fabric, synchronised_batchnorm, with_native_sync
 
+FABRIC = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 LR = 0.005  # steps amplify rounding: at 0.05 six of them make a part in 10^7 one in 300
 ROUNDING = 1e-3  # of a tensor's greatest weight: it is 2e-5 with LR; statistics that are not shared make it 0.17
 
@@ -117,6 +120,79 @@ def test_one_process_needs_no_synchronisation(settings: CompressSettings) -> Non
     assert with_native_sync(fabric, model) is model
     with synchronised_batchnorm(fabric) as context:
         assert not isinstance(context, SynchronisedBatchNorm)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What every Fabric that is made is asked for; none is. There are four CUDA devices here."""
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr("edgeoe.training.fabric.Fabric", lambda **asked: made.append(asked))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "fabric"),
+    [
+        ({"device": "cpu"}, ("cpu", 1, 1, "auto", "32-true")),
+        ({"device": "cpu", "devices": 2}, ("cpu", 2, 1, "ddp_spawn", "32-true")),
+        ({"device": "cuda"}, ("cuda", 1, 1, "auto", "32-true")),
+        ({"device": "auto", "devices": 4}, ("cuda", 4, 1, "ddp_spawn", "32-true")),
+        ({"device": "cuda", "precision": "bf16"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
+        ({"device": "cuda", "precision": "fp16"}, ("cuda", 1, 1, "auto", "16-mixed")),
+        ({"device": "cuda", "precision": "auto"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
+    ],
+)
+def test_fabric_is_asked_for_what_the_settings_say(
+    changes: dict[str, Any], fabric: tuple[Any, ...], settings: CompressSettings, asked: list[dict[str, Any]]
+) -> None:
+    new_fabric(replace(settings, **changes))
+    assert [tuple(one[key] for key in FABRIC) for one in asked] == [fabric]
+
+
+def test_torchruns_processes_are_joined_with_ddp(
+    settings: CompressSettings, asked: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for local, world in (("2", "4"), ("1", "1")):
+        for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("LOCAL_WORLD_SIZE", local), ("WORLD_SIZE", world)):
+            monkeypatch.setenv(name, value)
+        new_fabric(replace(settings, devices=3, nodes=5, device="cpu"))
+    assert [tuple(one[key] for key in FABRIC) for one in asked] == [
+        ("cpu", 2, 2, "ddp", "32-true"),
+        ("cpu", 1, 1, "auto", "32-true"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "has_bf16", "best"),
+    [("cuda", True, "bf16"), ("cuda", False, "fp16"), ("cpu", True, "bf16"), ("cpu", False, "fp32")],
+)
+def test_automatic_precision_is_what_the_device_computes_in(
+    accelerator: Any, has_bf16: bool, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16, raising=False)
+    assert automatic_precision(accelerator) == best
+
+
+def test_automatic_precision_without_a_probe_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert automatic_precision("cpu") == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("world_size", "device", "ours", "torchs"),
+    [(1, "cpu", False, False), (2, "cpu", True, False), (1, "cuda", False, False), (2, "cuda", False, True)],
+)
+def test_several_processes_share_batch_statistics_in_one_way(
+    world_size: int, device: str, ours: bool, torchs: bool
+) -> None:
+    fabric: Any = SimpleNamespace(world_size=world_size, device=torch.device(device))
+    assert isinstance(synchronised_batchnorm(fabric), SynchronisedBatchNorm) is ours
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    assert isinstance(with_native_sync(fabric, model)[0], torch.nn.SyncBatchNorm) is torchs
 
 
 # Processes

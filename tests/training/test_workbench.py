@@ -310,6 +310,48 @@ def test_rows_come_in_parts_that_memory_holds(bench: Any, monkeypatch: pytest.Mo
         torch.testing.assert_close(part, expected, rtol=1e-3, atol=1e-4)
 
 
+# Images for int8 ranges
+
+
+def indices(images: np.ndarray, *among: Images) -> list[tuple[int, int]]:
+    """Which of `among`, and which of its images, each image is."""
+    known = [images.rows(range(len(images))) for images in among]
+    found = []
+    for image in images:
+        places = [
+            (part, row) for part, rows in enumerate(known) for row in range(len(rows)) if (rows[row] == image).all()
+        ]
+        assert len(places) == 1
+        found += places
+    return found
+
+
+def test_without_ood_images_ranges_come_from_the_samples_and_are_judged_by_them(bench: Any, samples: Samples) -> None:
+    for count, expected in ((5, 5), (100, 18)):
+        own, judged = bench(None).calibration_images(count)
+        assert indices(own, samples.images) == [(0, row) for row in range(expected)]
+        assert np.array_equal(own, judged)
+
+
+def test_no_image_that_ranges_come_from_judges_them(bench: Any, samples: Samples, pool: Pool) -> None:
+    made = bench(WATCHED)
+    own, judged = (indices(images, samples.images, pool.images) for images in made.calibration_images(9))
+    assert len(own) == len(set(own)) == len(judged) == len(set(judged)) == 9
+    assert not set(own) & set(judged)
+    assert {part for part, _ in judged} == {1}, "the samples are too few to judge by"
+    assert not {row for part, row in own + judged if part} & set(made._holdout.tolist())
+    labels = [int(samples.labels[row]) for part, row in own if not part]
+    assert labels == [0, 0, 0, 1, 1, 1, 2], "a third for each class; its only sample for the rarest"
+
+
+def test_the_teacher_sees_8_images_for_each_that_ranges_come_from(bench: Any) -> None:
+    made, seen = bench(PLAN), []
+    teach = made._teach
+    made._teach = lambda x: (seen.append(len(x)), teach(x))[1]
+    own, judged = made.calibration_images(3)
+    assert (sum(seen), len(own), len(judged)) == (24, 3, 3)
+
+
 # The clock
 
 
