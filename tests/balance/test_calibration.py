@@ -38,3 +38,19 @@ def test_a_class_without_samples_is_stood_for_by_what_the_teacher_takes_for_it()
     mine, theirs = choose_images(labels, views, count=4)
     assert mine.tolist() == [0, 1]
     assert theirs.tolist() == [3, 1]
+
+
+@given(st.lists(st.integers(0, 9), min_size=2, max_size=6), st.integers(1, 40), st.integers(0, 9))
+def test_each_class_takes_its_own_samples_first_and_then_its_surest_images(
+    counts: list[int], count: int, seed: int
+) -> None:
+    labels, views, mine, theirs = chosen(counts, 60, count, seed)
+    classes, free, expected = len(counts), set(range(60)), []
+    for k in range(classes):
+        part = count * (k + 1) // classes - count * k // classes
+        own = [row for row, label in enumerate(labels.tolist()) if label == k][:part]
+        assert [row for row in mine.tolist() if int(labels[row]) == k] == own
+        surest = sorted(free, key=lambda row: -float(views[row, k]))[: part - len(own)]
+        free -= set(surest)
+        expected += surest
+    assert theirs.tolist() == expected

@@ -1,6 +1,8 @@
 """Training that comes to nothing is said, with what helps."""
 
 import re
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +44,38 @@ def test_a_finite_loss_goes_on(watch: Divergence) -> None:
 def test_outputs_that_are_of_no_use_are_refused(largest: float, watch: Divergence) -> None:
     with pytest.raises(TrainingError, match=r"the student's outputs reach (nan|inf|1e\+06), its teacher's 2"):
         watch.judge(torch.tensor([[0.0, largest], [1.0, 2.0]]), torch.tensor([[0.0, 2.0], [1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("usual", "limit"), [(3.0, 30_000.0), (0.5, 10_000.0), (0.0, 10_000.0)])
+def test_outputs_may_be_10000_times_the_teachers_or_times_1(usual: float, limit: float, watch: Divergence) -> None:
+    teacher = torch.tensor([[0.0, -usual], [usual / 2, 0.0]])
+    watch.judge(torch.tensor([[0.0, 1.0], [-limit, 0.0]]), teacher)
+    with pytest.raises(TrainingError, match="the student's outputs reach"):
+        watch.judge(torch.tensor([[0.0, 1.0], [-1.01 * limit, 0.0]]), teacher)
+
+
+@pytest.mark.parametrize(("lr", "smaller"), [(0.02, "0.002"), (0.5, "0.05"), (40.0, "0.05")])
+def test_a_tenth_of_the_rate_is_advised_but_never_a_wild_one(lr: float, smaller: str) -> None:
+    watch = Divergence(Fabric(accelerator="cpu", devices=1), name="Distilling", lr=lr, max_steps=25)
+    with pytest.raises(TrainingError, match=rf"a learning rate of {lr:g}: .* such as --lr {re.escape(smaller)}\.$"):
+        watch.judge(torch.tensor([[NAN]]), torch.tensor([[1.0]]))
+
+
+@pytest.mark.parametrize("elsewhere", [0.0, 1.0])
+def test_what_diverges_in_another_process_ends_this_one_too(elsewhere: float) -> None:
+    class TwoProcesses:
+        device = torch.device("cpu")
+
+        def all_reduce(self, failures: torch.Tensor, *, reduce_op: str) -> torch.Tensor:
+            assert reduce_op == "sum"
+            return failures + elsewhere
+
+    fabric: Any = TwoProcesses()
+    watch = Divergence(fabric, name="Distilling", lr=0.5, max_steps=1)
+    with pytest.raises(TrainingError) if elsewhere else nullcontext():
+        watch.note(torch.tensor(1.0), 1)
+    with pytest.raises(TrainingError) if elsewhere else nullcontext():
+        watch.judge(torch.tensor([[1.0]]), torch.tensor([[1.0]]))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 100.0])

@@ -3,6 +3,7 @@
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -140,3 +141,19 @@ def test_indices_stay_within_what_there_is(seed: int, step: int) -> None:
     assert draw.samples.max() < sum(COUNTS)
     assert draw.pool.min() >= 100
     assert draw.pool.max() < 160
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 1000))
+def test_augmented_images_are_windows_of_the_padded_and_mirrored_ones(
+    height: int, width: int, padding: int, seed: int
+) -> None:
+    draw = sampler(batch=3, ood_batch=2, padding=padding, seed=seed).draw(0)
+    pixels = torch.randint(1, 256, (5, 3, height, width), generator=torch.Generator().manual_seed(seed)).byte()
+    found = draw.augment(pixels, padding=padding)
+    assert found.dtype == torch.uint8
+    for image, made, (top, left), flipped in zip(
+        pixels, found, draw.offsets.tolist(), draw.flips.tolist(), strict=True
+    ):
+        whole = image.numpy()[:, :, ::-1] if flipped else image.numpy()
+        padded = np.pad(whole, ((0, 0), (padding, padding), (padding, padding)))
+        assert np.array_equal(made.numpy(), padded[:, top : top + height, left : left + width])

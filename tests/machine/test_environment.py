@@ -114,6 +114,13 @@ def test_a_raspberry_pi(tmp_path: Path) -> None:
     assert told.keys().isdisjoint({"power_mode", "jetson_clocks", "gpu", "turbo", "cpu_limit"})
 
 
+def test_a_raspberry_pi_that_hides_its_device_tree_is_known_by_its_cpuinfo(tmp_path: Path) -> None:
+    files = {"proc/cpuinfo": RASPBERRY["proc/cpuinfo"] + "Model : another\n"}
+    assert environment(root=write_files(tmp_path, files))["board"] == "Raspberry Pi 5 Model B Rev 1.0"
+    write_files(tmp_path, {"sys/devices/soc0/machine": "Some board\n"})
+    assert environment(root=tmp_path)["board"] == "Some board"
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "saturates"),
     [

@@ -78,3 +78,14 @@ def test_versions_of_what_runs_count(
 def test_a_driver_that_is_told_twice_differs_once() -> None:
     base, new = ({"driver": number, "versions": {"driver": number}} for number in ("550", "560"))
     assert differing(base, new) == [("driver", "550", "560")]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("machine", "board", "cpu", "cpu_flags", "cores", "cpu_limit", "governor", "energy_preference", "cpu_max_mhz"),
+        *("turbo", "power_mode", "jetson_clocks", "gpu", "driver", "gpu_max_mhz", "gpu_power_limit_w"),
+    ],
+)
+def test_machines_that_differ_in_what_sets_their_speed_are_told_apart(field: str) -> None:
+    assert differing({field: 1}, {field: 2}) == [(field, 1, 2)]
