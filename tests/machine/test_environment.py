@@ -333,6 +333,20 @@ def test_a_board_that_names_itself_otherwise_is_a_jetson_by_its_chip(tmp_path: P
     assert environment(root=root)["power_mode"] == "MAXN_SUPER"
 
 
+@pytest.mark.parametrize(
+    ("sign", "text"),
+    [
+        ("proc/device-tree/model", "NVIDIA Jetson AGX Orin"),
+        ("proc/device-tree/compatible", "nvidia,p3768\0nvidia,tegra234"),
+        ("etc/nv_tegra_release", "# R36 (release), REVISION: 4.0"),
+    ],
+)
+def test_any_sign_of_a_jetson_is_enough(sign: str, text: str, tmp_path: Path) -> None:
+    plain = {name: text for name, text in JETSON.items() if "device-tree" not in name}
+    assert "power_mode" not in environment(root=write_files(tmp_path, plain))
+    assert environment(root=write_files(tmp_path, {sign: text}))["power_mode"] == "MAXN_SUPER"
+
+
 def test_an_nvidia_gpu(tmp_path: Path, programs: Callable[..., None]) -> None:
     programs("nvidia-smi", f'echo "$@" > {tmp_path}/asked; echo "{SMI}"; echo "{SMI}"')
     told = environment(root=tmp_path)

@@ -318,6 +318,35 @@ def test_a_gpu_that_was_slowed_meanwhile(tmp_path: Path, now: Now, smi: Smi) -> 
     assert watched.reasons(1) == (f"the GPU throttled ({', '.join(told)})",)
 
 
+@pytest.mark.parametrize("known", [0, 1, 2, 3])
+def test_a_driver_is_asked_what_newer_ones_know_first_and_again_what_it_knew(
+    known: int, tmp_path: Path, now: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = [f"clocks_event_reasons_counters.{name}" for name in ("sw_power_cap", "sw_thermal_slowdown")]
+    reasons += [f"clocks_event_reasons_counters.{name}" for name in ("hw_thermal_slowdown", "hw_power_brake_slowdown")]
+    questions = [
+        ("clocks_event_reasons.active", *reasons),
+        ("clocks_event_reasons.active",),
+        ("clocks_throttle_reasons.active",),
+    ]
+    asked: list[tuple[str, ...]] = []
+
+    def ask(*fields: str) -> tuple[str, ...]:
+        asked.append(fields)
+        return ("0",) * len(fields) if known < 3 and fields == questions[known] else ()
+
+    monkeypatch.setattr("edgeoe.machine.noise.ask_nvidia_smi", ask)
+    with NoiseWatch(cores=(0,), root=tmp_path / "nothing"):
+        now.pass_by(10)
+    assert asked == [*questions[: known + 1], *([questions[known]] if known < 3 else [])]
+
+
+def test_the_longest_that_is_still_a_moment_is_19_ticks(tmp_path: Path, now: Now) -> None:
+    after = {"proc/stat": stat({"user": 20 / TICKS}, {})}
+    watched = watch(tmp_path, now, {"proc/stat": stat({}, {})}, after, seconds=20.001 / TICKS)
+    assert watched.facts()["foreign_load"] == pytest.approx(0.5, abs=0.001)
+
+
 def test_a_gpu_that_does_not_matter_is_not_asked(tmp_path: Path, now: Now, smi: Smi) -> None:
     smi("0x0000000000000040")
     with NoiseWatch(cores=(0,), gpu=False, root=tmp_path / "nothing") as watched:

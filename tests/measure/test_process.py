@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import hostile_folder, imported
 from made_up import QUICK
 
+from edgeoe.codec import to_json
 from edgeoe.errors import BackendError
 from edgeoe.measure.process import Process
 from edgeoe.targets.load import load_target
@@ -67,6 +71,73 @@ def test_a_process_that_is_killed_is_told(exported: Path, target: Target) -> Non
 def test_a_process_that_fails_tells_its_last_words(exported: Path, target: Target) -> None:
     with Process(exported / "student.onnx", target) as process, pytest.raises(BackendError, match="no_such_command"):
         process.ask("no_such_command")
+
+
+@pytest.fixture
+def child(target: Target, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Process]:
+    """`child(program)`: a process that runs these lines of Python instead of the worker."""
+
+    def start(program: str) -> Process:
+        monkeypatch.setattr("edgeoe.measure.process._START", f"import json, os, signal, sys, time\n{program}")
+        return Process(Path("a.onnx"), replace(target, runtime=RuntimeSettings(threads=3)))
+
+    return start
+
+
+def test_the_job_is_the_artifact_and_the_target(child: Callable[[str], Process]) -> None:
+    with child("print(json.dumps({'job': json.loads(input()), 'threads': os.environ['OMP_NUM_THREADS']}))") as process:
+        answer: Any = process.loaded()
+        assert answer == {"job": {"artifact": "a.onnx", "target": to_json(process._target)}, "threads": "3"}
+        assert process.loaded() is answer, "it is read once"
+
+
+def test_a_command_is_sent_once_it_has_loaded(child: Callable[[str], Process]) -> None:
+    with child(
+        "input(); print(json.dumps({'load_ms': 1})); print(json.dumps({'was': json.loads(input())}))"
+    ) as process:
+        assert process.ask("burst", calls=3) == {"was": {"do": "burst", "calls": 3}}
+
+
+def test_an_answer_that_is_an_error_is_raised_as_it_is(child: Callable[[str], Process]) -> None:
+    with (
+        child("print(json.dumps({'error': 'no such core.'}))") as process,
+        pytest.raises(BackendError, match=r"^no such core\.$"),
+    ):
+        process.loaded()
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("sys.exit(3)", "exit code 3"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "killed by signal 15"),
+        ("print('one\\n two \\n\\n', file=sys.stderr); sys.exit(1)", "two"),
+        ("print('said', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGTERM)", "said"),
+    ],
+)
+def test_its_last_words_are_what_it_printed_last_or_how_it_ended(
+    program: str, words: str, child: Callable[[str], Process]
+) -> None:
+    with child(program) as process, pytest.raises(BackendError) as raised:
+        process.loaded()
+    assert str(raised.value) == f"a.onnx: the process that measures it died: {words}"
+
+
+def test_one_that_does_not_end_by_itself_is_killed(
+    child: Callable[[str], Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait, waited = subprocess.Popen.wait, []
+
+    def impatient(self: Any, timeout: float | None = None) -> int:
+        waited.append(timeout)
+        return wait(self, timeout and 0.05)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", impatient)
+    with child("time.sleep(60)") as process:
+        pass
+    assert waited == [5, None]
+    assert process._child.returncode == -signal.SIGKILL
+    assert process._errors.closed
 
 
 def test_it_ends_where_the_block_fails(exported: Path, target: Target) -> None:
