@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -310,6 +311,13 @@ def test_rows_come_in_parts_that_memory_holds(bench: Any, monkeypatch: pytest.Mo
         torch.testing.assert_close(part, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "images"), [(32, 32, 250), (16, 16, 1000), (100, 50, 51), (224, 224, 8), (4000, 3000, 8)]
+)
+def test_as_many_images_are_evaluated_at_a_time_as_their_pixels_allow(height: int, width: int, images: int) -> None:
+    assert Workbench._evaluated.fget(SimpleNamespace(shape=(3, height, width))) == images  # type: ignore[attr-defined]
+
+
 # Images for int8 ranges
 
 
@@ -395,6 +403,13 @@ def test_a_pool_that_is_too_small_is_not_split(bench: Any, caplog: pytest.LogCap
     assert len(made._sampler.pool_indices) == 60
 
 
+@pytest.mark.parametrize(("images", "held"), [(38, 0), (40, 20), (6000, 500)])
+def test_20_to_500_images_are_held_out(images: int, held: int, bench: Any, pool: Pool) -> None:
+    made = bench(WATCHED, pool=Pool(Images(pool.images.paths[:1] * images, PREPROCESS, memory_bytes=0)))
+    assert len(made._holdout) == held
+    assert len(made._sampler.pool_indices) == images - held
+
+
 def test_a_user_who_wants_no_holdout_is_not_warned(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
     bench(OESettings(holdout=0.0))
     assert not caplog.records
@@ -420,6 +435,16 @@ def test_fit_leaves_the_student_on_the_cpu_in_eval_mode(bench: Any, teacher: nn.
     assert not any(module.training for module in student.modules())
     assert {tensor.device.type for tensor in student.state_dict().values()} == {"cpu"}
     assert all(not torch.equal(before[key], value) for key, value in student.state_dict().items()), "all learnt"
+
+
+@pytest.mark.parametrize(("plan", "rows"), [(None, 8), (replace(PLAN, ood_batch=5), 13)])
+def test_speed_is_in_images_of_both_kinds(
+    plan: OESettings | None, rows: int, bench: Any, teacher: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((100.0, 102.0))
+    made = bench(plan)
+    monkeypatch.setattr("edgeoe.training.workbench.perf_counter", lambda: next(clock))
+    assert made.fit(copy.deepcopy(teacher), task(3)).images_per_second == pytest.approx(3 * rows / 2)
 
 
 def test_fitting_brings_a_student_nearer_to_its_teacher(bench: Any, teacher_file: Path) -> None:
