@@ -131,7 +131,15 @@ def test_half_of_the_rows_are_mirrored_and_none_without_flip() -> None:
 def test_without_ood_rows_only_samples_are_drawn(step: int) -> None:
     draw = sampler(ood_batch=0, pool_indices=torch.empty(0, dtype=torch.long)).draw(step)
     assert len(draw.pool) == len(draw.ood_labels) == 0
+    assert {draw.samples.dtype, draw.pool.dtype, draw.ood_labels.dtype} == {torch.long}, "labels are joined with them"
     assert len(draw.offsets) == len(draw.flips) == len(draw.samples) == 16
+
+
+@given(st.integers(0, 100))
+def test_without_samples_only_ood_rows_are_drawn(step: int) -> None:
+    draw = sampler(batch=0, labels=torch.empty(0, dtype=torch.long)).draw(step)
+    assert (len(draw.samples), draw.samples.dtype) == (0, torch.long)
+    assert len(draw.offsets) == len(draw.flips) == len(draw.pool) == len(draw.ood_labels) == 8
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000))

@@ -100,6 +100,13 @@ def test_a_score_that_is_no_number_is_never_the_best() -> None:
     assert said == [False, False, True]
 
 
+def test_scores_that_never_are_numbers_stop_after_so_many_checks() -> None:
+    best, model, said = scored([float("nan")] * 3, patience=2)
+    best.restore(model)
+    assert said == [False, True, True]
+    assert (model.weight.item(), best.step, best.score) == (2, -1, float("-inf"))
+
+
 def test_restoring_before_any_check_changes_nothing() -> None:
     model = nn.Linear(1, 1)
     before = model.weight.item()
