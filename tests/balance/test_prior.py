@@ -87,6 +87,10 @@ def test_an_alpha_that_is_no_number_is_refused(alpha: float) -> None:
         prior([12, 5, 1], alpha)
 
 
+def test_a_single_sample_is_enough() -> None:
+    assert prior([0, 1, 0]).tolist() == [0.5, 0.0, 0.5]
+
+
 def test_no_samples_at_all_is_an_error() -> None:
     with pytest.raises(DataError, match="no samples in any class"):
         prior([0, 0, 0])

@@ -1,5 +1,6 @@
 """Devices, precision and processes. Two processes on one CPU must make the student that one makes."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -150,6 +151,14 @@ def test_fabric_is_asked_for_what_the_settings_say(
 ) -> None:
     new_fabric(replace(settings, **changes))
     assert [tuple(one[key] for key in FABRIC) for one in asked] == [fabric]
+
+
+def test_fabric_does_not_announce_what_was_asked_for(settings: CompressSettings, asked: list[dict[str, Any]]) -> None:
+    loggers = [logging.getLogger(name) for name in ("lightning_fabric", "lightning.fabric")]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+    new_fabric(settings)
+    assert [logger.level for logger in loggers] == [logging.ERROR] * 2
 
 
 def test_torchruns_processes_are_joined_with_ddp(

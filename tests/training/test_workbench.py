@@ -91,6 +91,14 @@ def test_without_a_plan_a_batch_has_only_samples(bench: Any) -> None:
         assert batch.samples == len(batch.y) == 8
 
 
+def test_no_more_batches_are_read_than_there_are_steps(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, steps = bench(None), []
+    read = made._read
+    monkeypatch.setattr(made, "_read", lambda step: (steps.append(step), read(step))[1])
+    assert len(batches(made, 3)) == 3
+    assert steps == [0, 1, 2]
+
+
 def test_with_a_plan_a_batch_has_both(bench: Any) -> None:
     for batch in batches(bench(replace(PLAN, ood_batch=5)), 5):
         assert batch.x.shape == (13, 3, 16, 16)
@@ -219,6 +227,7 @@ def test_without_any_labelled_sample_batches_are_ood_images(bench: Any, samples:
     assert not torch.equal(student[8].weight, teacher[8].weight)
     rows = made.rows()
     assert sum(len(x) for x, _ in rows) == 60
+    assert all(len(x) for x, _ in rows), "no part is empty"
     assert all(bool(weight.isfinite().all()) and bool((weight > 0).all()) for _, weight in rows)
 
 
@@ -582,6 +591,17 @@ def test_separate_statistics_never_pass_samples_and_ood_rows_together(bench: Any
     fit = made.fit(copy.deepcopy(teacher), task(2, distance=noting))
     assert fit.steps == 2
     assert seen == [(8, 8), (5, 5), (8, 8), (5, 5)]
+
+
+def test_separate_statistics_pass_nothing_where_there_are_no_ood_rows(bench: Any, teacher: nn.Module) -> None:
+    made, seen = bench(replace(PLAN, in_fine_tuning=False, separate_statistics=True)), []
+
+    def noting(student: View, taught: View) -> Tensor:
+        seen.append(len(student.logits))
+        return apart(student, taught)
+
+    made.fit(copy.deepcopy(teacher), task(2, distance=noting))
+    assert seen == [8, 8]
 
 
 def test_only_what_a_stage_trains_learns(bench: Any, teacher: nn.Module) -> None:
