@@ -123,6 +123,17 @@ def test_half_precision_stays_half_precision_with_full_statistics() -> None:
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-4, atol=1e-4)
 
 
+def test_what_a_call_leaves_out_is_as_torch_has_it() -> None:
+    mine, torchs = (torch.zeros(2, 5) for _ in range(2))
+    with SynchronisedBatchNorm():
+        out = nn.functional.batch_norm(rows("2d"), *mine, training=True)
+    torch.testing.assert_close(out, nn.functional.batch_norm(rows("2d"), *torchs, training=True), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine, torchs, rtol=1e-5, atol=1e-6)
+    with SynchronisedBatchNorm():
+        out = nn.functional.batch_norm(rows("2d"), *mine.abs())
+    torch.testing.assert_close(out, nn.functional.batch_norm(rows("2d"), *mine.abs()))
+
+
 def test_other_functions_pass_through() -> None:
     x = rows("2d")
     with SynchronisedBatchNorm():
