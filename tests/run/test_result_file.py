@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import result, speed
 
+from edgeoe.codec import from_json
 from edgeoe.errors import RunError
+from edgeoe.records.result import Predictions
 from edgeoe.run.result_file import artifact_folder, artifact_of, read_result, write_result
 
 
@@ -58,6 +61,21 @@ def test_what_is_no_result_is_refused_in_one_line(spoil: Any, tmp_path: Path) ->
     path.write_text(json.dumps(spoil(json.loads(path.read_text()))))
     with pytest.raises(RunError, match=r"r\.json: not a result of this edgeoe"):
         read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "labels", "fit"),
+    [((2, 0), (0, 2), True), ((3, 0), (0, 0), False), ((0, 0), (0, 3), False)],
+)
+def test_predictions_are_of_the_results_classes(chosen: tuple[int, ...], labels: tuple[int, ...], fit: bool) -> None:
+    with nullcontext() if fit else pytest.raises(ValueError, match="predictions: not one of 3 classes for each image"):
+        result(predictions=Predictions(chosen, labels, "1" * 64))
+
+
+@pytest.mark.parametrize(("chosen", "labels"), [([-1], [0]), ([0], [-1])])
+def test_a_class_below_0_is_none(chosen: list[int], labels: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"(chosen|labels)\[0\]"):
+        from_json(Predictions, {"chosen": chosen, "labels": labels, "test_sha256": "1" * 64})
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
