@@ -50,8 +50,8 @@ def test_processes_that_differ_are_noise() -> None:
 def test_processes_are_compared_by_their_medians() -> None:
     """A single slow call of one process is no difference, and the allowed variation is one that is still allowed."""
     calm = [(2.0,) * 9] * 7
-    assert speed_from_samples(speed(calls_ms=(*calm, (*[2.0] * 8, 900.0))), SETTINGS).noise == ()
-    unequal = speed(calls_ms=((1.0,) * 9, (3.0,) * 9))  # varies by half of the square root of 2
+    assert speed_from_samples(speed(calls_ms=(*calm, (*[2.0] * 8, 900.0)), processes=8), SETTINGS).noise == ()
+    unequal = speed(calls_ms=((1.0,) * 9, (3.0,) * 9), processes=2)  # varies by half of the square root of 2
     assert speed_from_samples(unequal, SETTINGS).noise == ("p50 varies by 71 % from process to process, allowed 10 %",)
     assert speed_from_samples(unequal, replace(SETTINGS, max_variation=0.5**0.5 + 1e-9)).noise == ()
 

@@ -66,7 +66,7 @@ def asked(runner: FakeRunner, monkeypatch: pytest.MonkeyPatch) -> Asked:
         worker.serve(io.StringIO("".join(f"{json.dumps(line)}\n" for line in lines)), answers)
         return [json.loads(line) for line in answers.getvalue().splitlines()]
 
-    monkeypatch.setattr(worker, "resolve", lambda table, name, *, kind: Backend)
+    monkeypatch.setattr(worker, "backend_of", lambda target: Backend())
     return serve
 
 
@@ -113,10 +113,10 @@ def test_images_are_noise_of_the_profiles_batch_and_the_runners_shape(asked: Ask
 
 
 def test_what_the_backend_refuses_is_the_last_answer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(target: Target) -> None:
         raise BackendError("no such backend here.")
 
-    monkeypatch.setattr(worker, "resolve", refuse)
+    monkeypatch.setattr(worker, "backend_of", refuse)
     assert asked({"do": "peak_memory"}) == [{"error": "no such backend here."}]
 
 
