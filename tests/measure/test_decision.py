@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
+from edgeoe.measure.decision import RESAMPLES, _medians, decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.records.comparison import Change, LatencyChange
 from edgeoe.records.measurement import Estimate
 
@@ -163,6 +163,23 @@ def test_an_interval_beyond_the_tolerance_is_not_enough_without_the_test() -> No
     assert decided.ratio.low > 1.03
     assert decided.change == "inconclusive"
     assert "is not below 0.002: more rounds would tell" in decided.reason
+
+
+@pytest.mark.parametrize(("decide", "more"), [(decide_paired, "rounds"), (decide_unpaired, "processes of each")])
+def test_an_interval_that_holds_the_limit_says_both_and_what_would_tell(decide: Decide, more: str) -> None:
+    reason = decide(*rounds(20, ratio=1.03, noise=0.015), quantity="p50", tolerance=0.03).reason
+    assert "of base's time (1.0" in reason
+    assert f", allowed 1.03: more {more}" in reason
+    assert reason.endswith("or a quieter machine would tell")
+
+
+@pytest.mark.parametrize("n", range(1, 10))
+def test_a_resamples_median_is_numpys(n: int) -> None:
+    """Of an even number it lies between the two in the middle. The other half of the resamples mirrors this one."""
+    ordered = np.sort(np.random.default_rng(n).lognormal(size=n))
+    drawn = np.random.default_rng((5, 1)).integers(n, size=(RESAMPLES // 2, n))
+    expected = [np.median(ordered[rows], axis=1) for rows in (drawn, n - 1 - drawn)]
+    np.testing.assert_allclose(_medians(ordered, seed=5, side=1), np.concatenate(expected))
 
 
 @DECIDE
