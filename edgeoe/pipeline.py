@@ -7,7 +7,7 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
@@ -15,10 +15,12 @@ from pathlib import Path
 from edgeoe.data.samples import find_samples, find_test
 from edgeoe.errors import RunError
 from edgeoe.machine.environment import environment
+from edgeoe.methods import load_cut
 from edgeoe.progress import Progress, silent
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
+from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import bundle
@@ -32,7 +34,6 @@ from edgeoe.stages.validate import validate
 from edgeoe.targets.here import differences
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
-from edgeoe.toml_document import TomlDocument
 
 __all__ = [
     "Bundled",
@@ -124,19 +125,17 @@ def _deploy(
 def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:
     """Whether `run` has the student that compressing for `targets` would make again.
 
-    Other targets make another student only by their widths, or where a method measures latencies on them.
+    Other targets make another student only by their widths, or where the method's cut measures latencies on them.
     """
-    measured = settings.method == "practise"
-    if not run.has(layout.COMPRESS) or not _made_with(run, settings, ignoring=() if measured else ("target",)):
+    if not run.has(layout.COMPRESS):
+        return False
+    try:
+        used, wanted = run_settings(run), settings.resolved()
+    except RunError:  # of another edgeoe
+        return False
+    if not load_cut(settings.method).measures_latency:
+        used = replace(used, target=wanted.target)
+    if used != wanted:
         return False
     multiple = settings.channel_multiple or lcm(*(target.channel_multiple for target in targets))
     return run.read(layout.COMPRESS).channel_multiple == multiple
-
-
-def _made_with(run: Run, settings: CompressSettings, *, ignoring: Collection[str]) -> bool:
-    """Whether `run` has these settings, whatever it has for the options `ignoring` of [compress]."""
-    if not run.has(layout.CONFIG):
-        return False
-    made, wanted = TomlDocument(run.path / layout.CONFIG.name, error=RunError).tables, settings.to_toml()
-    differ = {key: made["compress"][key] for key in ignoring if key in made["compress"]}
-    return made == {**wanted, "compress": {**wanted["compress"], **differ}}

@@ -70,18 +70,25 @@ class Table(Mapping[str, str]):
         Raises ConfigError for an unknown name, for a name that two distributions claim, and for a part of another
         distribution that can't be imported.
         """
-        if name in self.built_in:
-            return _imported(self.built_in[name])
-        plugin = self._usable().get(name)
-        if plugin is None:
+        if name not in self.built_in and name not in self._usable():
             clash = next((clash for other, clash in self._clashes() if other == name), "")
             raise ConfigError(clash or f"unknown {self.kind} {name!r}. {nearest(name, self)}")
+        return self.load_part(name, self[name])
+
+    def load_part(self, name: str, at: str) -> Any:
+        """What lies at `at`, "module:attribute", of the part called `name`.
+
+        Raises ConfigError, with the distribution, if that can't be imported and is not edgeoe's own.
+        """
+        module, _, attribute = at.partition(":")
         try:
-            return _imported(plugin.at)
+            return getattr(import_module(module), attribute)
         except Exception as reason:
+            if name in self.built_in:
+                raise
             what = f"{type(reason).__name__}: {first_line(reason)}"
             raise ConfigError(
-                f"{self.kind} {name!r} of {plugin.distribution} can't be imported from {plugin.at}: {what}. "
+                f"{self.kind} {name!r} of {self.distribution(name)} can't be imported from {at}: {what}. "
                 "Repair or uninstall that distribution."
             ) from reason
 
@@ -111,11 +118,6 @@ class Table(Mapping[str, str]):
                 yield name, f"{self.kind} {name!r} is claimed by {' and '.join(owners)}.{way_out}"
 
 
-def _imported(at: str) -> Any:
-    module, _, attribute = at.partition(":")
-    return getattr(import_module(module), attribute)
-
-
 @lru_cache
 def _installed(group: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:  # noqa: ARG001 - the cache's key
     """The entry points of `group` in the distributions on `path`, which is sys.path."""
@@ -133,12 +135,12 @@ def _plugin(point: EntryPoint) -> Plugin:
 METHODS = Table(
     "method",
     {
-        "kd": "edgeoe.methods.kd:KD",
-        "fskd": "edgeoe.methods.fskd:FSKD",
-        "cd": "edgeoe.methods.cross_distillation:CrossDistillation",
-        "mir": "edgeoe.methods.mir:MiR",
-        "practise": "edgeoe.methods.practise:Practise",
-        "none": "edgeoe.methods.unchanged:Unchanged",
+        "kd": "edgeoe.methods.named:KD",
+        "fskd": "edgeoe.methods.named:FSKD",
+        "cd": "edgeoe.methods.named:CD",
+        "mir": "edgeoe.methods.named:MIR",
+        "practise": "edgeoe.methods.named:PRACTISE",
+        "none": "edgeoe.methods.named:NONE",
     },
     group="edgeoe.methods",
 )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from edgeoe.bounds import Positive
 from edgeoe.class_names import class_names, names_a_file
 from edgeoe.errors import ConfigError
+from edgeoe.method import load_method, method_options, option, option_records
 from edgeoe.registry import METHODS, nearest
 from edgeoe.shares import is_share
 from edgeoe.toml_document import TomlDocument
@@ -25,6 +27,7 @@ __all__ = [
     "OESettings",
     "PreprocessSettings",
     "Weights",
+    "setting_names",
     "superseded",
     "weights_from_text",
     "with_home",
@@ -33,6 +36,8 @@ __all__ = [
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _GREATEST = 1.5  # mean or standard deviation: those of images scaled to 0..1 lie well below
 Weights = Path | Literal["random"]  # a file, or fresh ones, to try things out
+Options = TypeVar("Options")
+_log = logging.getLogger(__name__)
 
 
 def weights_from_text(text: str) -> Weights:
@@ -108,11 +113,6 @@ class OESettings:
     patience: Annotated[int, Ge(1)] = 6
 
 
-def _option(help: str, default: Any = dataclasses.MISSING) -> Any:  # noqa: A002 - as Typer calls it
-    """A dataclass field that is also a command-line option with this help."""
-    return field(default=default, metadata={"help": help})
-
-
 @dataclass(frozen=True, slots=True)
 class Goal:
     """How much of the teacher to keep: a share of its MACs, its parameters, or its blocks that can be dropped."""
@@ -128,63 +128,55 @@ class Goal:
 class CompressSettings:
     """Everything that decides which student `compress` makes; each field is an option of the command line.
 
+    options: those of the method, as records (`(DistillationOptions(lr=0.01),)`) or by name (`{"lr": 0.01}`); they are
+        kept as records, without those that hold nothing but defaults.
     Raises ConfigError, naming the option, for what can be seen to be wrong before anything is loaded.
     """
 
-    teacher: str = _option("FILE.py:FACTORY, timm:NAME or torchvision:NAME.")
-    samples: Path = _option("Few labelled images: a folder per class.")
-    weights: Weights | None = _option(
+    teacher: str = option("FILE.py:FACTORY, timm:NAME or torchvision:NAME.")
+    samples: Path = option("Few labelled images: a folder per class.")
+    weights: Weights | None = option(
         "Teacher weights: .safetensors, or a saved state dict; random: fresh ones, to try things out.", None
     )
-    weights_key: str | None = _option(
+    weights_key: str | None = option(
         "Which weights in the file, where it holds several: names with dots between them, such as state_dict.model.",
         None,
     )
-    list: Path | None = _option("Text file of paths that narrows --samples.", None)
-    classes: tuple[str, ...] = _option(
+    list: Path | None = option("Text file of paths that narrows --samples.", None)
+    classes: tuple[str, ...] = option(
         "Classes in the order of the teacher's outputs: a file, one a line, or a,b,c; default: alphabetical.", ()
     )
-    ood: Path | None = _option("Any unlabelled images, read recursively.", None)
-    keep_macs: Annotated[float, Gt(0), Le(1)] | None = _option(
+    ood: Path | None = option("Any unlabelled images, read recursively.", None)
+    keep_macs: Annotated[float, Gt(0), Le(1)] | None = option(
         "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given; 1 for --method none.",
         None,
     )
-    keep_params: Annotated[float, Gt(0), Le(1)] | None = _option("Share of the teacher's parameters to keep.", None)
-    keep_blocks: Annotated[float, Gt(0), Le(1)] | None = _option(
+    keep_params: Annotated[float, Gt(0), Le(1)] | None = option("Share of the teacher's parameters to keep.", None)
+    keep_blocks: Annotated[float, Gt(0), Le(1)] | None = option(
         "Share of the residual blocks that can go to keep, with a method that drops blocks.", None
     )
-    method: str = _option(f"One of {', '.join(METHODS)}; edgeoe methods describes them.", "mir")
-    widths: Literal["uniform", "global", "measured"] = _option(
-        "Sparsity allocation: the same share of every layer, the channels of least relative norm wherever they are, or "
-        "those whose loss adds the least reconstruction error.",
-        "uniform",
-    )
-    include: tuple[str, ...] = _option("Glob over layers whose channels may go; '*' frees the first layer too.", ())
-    exclude: tuple[str, ...] = _option("Glob over layers whose channels must stay.", ())
-    oe: bool = _option("Rebalance with out-of-distribution images.", True)
-    seed: Annotated[int, Ge(0), Lt(2**31)] = _option("Random seed.", 0)
-    steps: Annotated[int, Ge(1)] = _option("Training steps at most.", 600)
-    batch: Annotated[int, Ge(2)] = _option("Labelled samples per batch.", 64)
-    lr: Positive | None = _option(
-        "Learning rate at the start; it falls along a cosine. Default: 0.05 for mir and practise, 0.02 for kd.",
-        None,
-    )
-    temperature: Positive = _option("Distillation temperature.", 4.0)
-    target: Annotated[tuple[str, ...], MinLen(1)] = _option(
+    method: str = option(f"One of {', '.join(METHODS.built_in)}; edgeoe methods describes them.", "mir")
+    include: tuple[str, ...] = option("Glob over layers whose channels may go; '*' frees the first layer too.", ())
+    exclude: tuple[str, ...] = option("Glob over layers whose channels must stay.", ())
+    oe: bool = option("Rebalance with out-of-distribution images.", True)
+    seed: Annotated[int, Ge(0), Lt(2**31)] = option("Random seed.", 0)
+    steps: Annotated[int, Ge(1)] = option("Training steps at most.", 600)
+    batch: Annotated[int, Ge(2)] = option("Labelled samples per batch.", 64)
+    target: Annotated[tuple[str, ...], MinLen(1)] = option(
         "Profile of a device that the student is for; may be given several times. Default: host-cpu.", ("host-cpu",)
     )
-    recovery_steps: Annotated[int, Ge(0)] = _option("Steps in which practise tries to do without a block.", 10)
-    flip: bool = _option("Mirror half of the training images.", True)
-    crop_padding: Annotated[int, Ge(0)] | None = _option(
+    flip: bool = option("Mirror half of the training images.", True)
+    crop_padding: Annotated[int, Ge(0)] | None = option(
         "Pixels that a random crop may be off by; default: an eighth of the height.", None
     )
-    channel_multiple: Annotated[int, Ge(1)] | None = _option(
+    channel_multiple: Annotated[int, Ge(1)] | None = option(
         "Keep channel counts at multiples of this; default: what --target computes fast.", None
     )
-    device: Literal["auto", "cpu", "cuda"] = _option("Where to compute.", "auto")
-    devices: Annotated[int, Ge(1)] = _option("Processes on this machine, one a device.", 1)
-    nodes: Annotated[int, Ge(1)] = _option("Machines; more than one needs torchrun.", 1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = _option("Of training arithmetic.", "auto")
+    accelerator: Literal["auto", "cpu", "cuda"] = option("Where to compute.", "auto")
+    processes: Annotated[int, Ge(1)] = option("Processes on this machine that share each batch, one a GPU.", 1)
+    nodes: Annotated[int, Ge(1)] = option("Machines; more than one needs torchrun.", 1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("Of training arithmetic.", "auto")
+    options: Mapping[str, Any] | tuple[object, ...] = ()
     preprocess: PreprocessSettings = field(default_factory=PreprocessSettings)
     oe_settings: OESettings = field(default_factory=OESettings)
 
@@ -198,19 +190,21 @@ class CompressSettings:
             object.__setattr__(self, "classes", class_names(self.classes))
         if self.method not in METHODS:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
+        object.__setattr__(self, "options", option_records(self.method, self.options))
         if len(given := [f"--keep-{of}" for of, share in self._goals().items() if share is not None]) > 1:
             raise ConfigError(f"{' and '.join(given)}: give one of them.")
         if self.oe and self.ood is None:
             raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
         if self.weights_key is not None and not isinstance(self.weights, Path):
             raise ConfigError("--weights-key picks from a file of weights: name it with --weights FILE.")
-        for option, kind, value in (*_checked(self, "--"), *_checked(self.preprocess), *_checked(self.oe_settings)):
+        records = (*self.options, self.preprocess, self.oe_settings)
+        for name, kind, value in (*_checked(self), *(row for record in records for row in _checked(record))):
             try:
                 TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError as invalid:
                 message = invalid.errors(include_url=False)[0]["msg"]
                 hint = f" Did you mean {value:g}%?" if is_share(kind) and 2 <= value <= 100 else ""
-                raise ConfigError(f"{option}: {message[0].lower() + message[1:]}. Got {value!r}.{hint}") from None
+                raise ConfigError(f"{name}: {message[0].lower() + message[1:]}. Got {value!r}.{hint}") from None
         self.preprocess.require_scaled()
 
     def _goals(self) -> dict[Literal["macs", "params", "blocks"], float | None]:
@@ -219,47 +213,76 @@ class CompressSettings:
     @property
     def goal(self) -> Goal:
         """What to keep of the teacher."""
-        default = Goal(1.0 if self.method == "none" else 0.5, "macs")
+        default = Goal(load_method(self.method).keeps, "macs")
         return next((Goal(share, of) for of, share in self._goals().items() if share is not None), default)
 
+    def options_for(self, kind: type[Options]) -> Options:
+        """The options of the class `kind`; its defaults where the user has given none."""
+        return next((record for record in self.options if isinstance(record, kind)), kind())
+
     def to_toml(self) -> dict[str, Any]:
-        """These settings as the tables of an edgeoe.toml, paths absolute, so that they mean the same anywhere."""
-        tables: dict[str, Any] = {"compress": {}, "preprocess": {}, "oe": {}}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.name in ("preprocess", "oe_settings"):
-                tables["oe" if f.name == "oe_settings" else f.name] = _without_none(dataclasses.asdict(value))
-            elif value is not None:
-                tables["compress"][f.name] = _as_toml(value)
-        tables["compress"]["target"] = [
-            str(Path(name).resolve()) if name.endswith(".toml") else name for name in self.target
-        ]
+        """These settings as the tables of an edgeoe.toml, paths absolute, so that they mean the same anywhere.
+
+        Every option of the method is there, whether it was given or not.
+        """
+        compress = {name: getattr(self, name) for name in setting_names()}
+        for kind in load_method(self.method).options:
+            compress |= {one.name: getattr(self.options_for(kind), one.name) for one in dataclasses.fields(kind)}
+        compress["target"] = [str(Path(name).resolve()) if name.endswith(".toml") else name for name in self.target]
         if ".py:" in self.teacher:
-            tables["compress"]["teacher"] = str(Path(self.teacher).resolve())
-        return tables
+            compress["teacher"] = str(Path(self.teacher).resolve())
+        tables = {
+            "compress": compress,
+            "preprocess": dataclasses.asdict(self.preprocess),
+            "oe": dataclasses.asdict(self.oe_settings),
+        }
+        return {name: _as_toml(table) for name, table in tables.items()}
+
+    @classmethod
+    def from_toml(cls, tables: Mapping[str, Any]) -> CompressSettings:
+        """The settings that `to_toml` has written. Raises ConfigError for tables that are none."""
+        try:
+            compress, preprocess = dict(tables["compress"]), dict(tables["preprocess"])
+            options = {name: compress.pop(name) for name in [*compress] if name not in setting_names()}
+            for name, kind in (("samples", Path), ("list", Path), ("ood", Path), ("weights", weights_from_text)):
+                if name in compress:
+                    compress[name] = kind(compress[name])
+            for name in {"size", "mean", "std"} & preprocess.keys():
+                preprocess[name] = tuple(preprocess[name])
+            return cls(
+                **compress,
+                options=options,
+                preprocess=PreprocessSettings(**preprocess),
+                oe_settings=OESettings(**tables["oe"]),
+            )
+        except (KeyError, TypeError, ValueError) as reason:
+            raise ConfigError(f"not the settings of a run of this edgeoe: {reason}.") from None
+
+    def resolved(self) -> CompressSettings:
+        """The same with absolute paths, as a run keeps them."""
+        return CompressSettings.from_toml(self.to_toml())
+
+
+def setting_names() -> tuple[str, ...]:
+    """The settings that are options of the command line, those of methods left out."""
+    return tuple(f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata)
 
 
 def _as_text(lists: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in lists.items())
 
 
-def _as_toml(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return [*value] if isinstance(value, tuple) else value
+def _as_toml(table: Mapping[str, Any]) -> dict[str, Any]:
+    """`table` as TOML can hold it: paths absolute, tuples as arrays, and without what is None."""
+    plain = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in table.items()}
+    return {name: [*value] if isinstance(value, tuple) else value for name, value in plain.items() if value is not None}
 
 
-def _checked(record: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _checked(record: Any) -> Iterator[tuple[str, Any, Any]]:
     """(name as the user knows it, type, value) of every field of a settings record."""
-    table = {PreprocessSettings: "[preprocess] ", OESettings: "[oe] "}.get(type(record), "")
+    table = {PreprocessSettings: "[preprocess] ", OESettings: "[oe] "}.get(type(record))
     for name, kind in get_type_hints(type(record), include_extras=True).items():
-        yield table + (prefix + name.replace("_", "-") if prefix else name), kind, getattr(record, name)
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if value is not None
-    }
+        yield table + name if table else "--" + name.replace("_", "-"), kind, getattr(record, name)
 
 
 def with_home(text: str) -> str:
@@ -288,7 +311,12 @@ class Config:
         if self._document is not None:
             self._document.refuse_unknown("", self._document.tables, [*commands, "preprocess", "oe"])
             for command, options in commands.items():
-                self._document.refuse_unknown(command, self._document.table(command), options)
+                table = self._document.table(command)
+                if command in _STUDENT and not table.keys() <= set(
+                    options
+                ):  # or is it of another distribution's method?
+                    options = {*options, *method_options()}
+                self._document.refuse_unknown(command, table, options)
 
     @property
     def preprocess(self) -> PreprocessSettings:
@@ -308,7 +336,7 @@ class Config:
         own = self._table(command)
         if command not in ("deploy", "inspect"):
             return own
-        settings = {f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata}
+        settings = {*setting_names(), *method_options()}
         if command == "inspect":
             settings.remove("target")
         shared = {key: value for key, value in self._table("compress").items() if key in settings}
@@ -337,15 +365,23 @@ class Config:
         return f"./{anchored}" if anchored == "random" else anchored  # which alone would be no file
 
 
+_STUDENT = frozenset({"compress", "deploy"})  # commands that take every setting
 _GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks"})  # of which a student has one
 
 
-def superseded(given: Collection[str], further: Collection[str]) -> set[str]:
-    """The options that make way for those `given` nearer to the user: another goal, the weights of another teacher.
+def superseded(given: Mapping[str, Any], further: Mapping[str, Any]) -> set[str]:
+    """The options that make way for those `given` nearer to the user.
 
+    Those are another goal, the weights of another teacher, and, with a warning, what another method does not use: a
+    file may serve several methods.
     further: the options that are set further from the user; without a teacher among them, weights there are for any.
     """
     gone = set(_GOALS) if _GOALS & set(given) else set()
     if "teacher" in given and "teacher" in further:
         gone |= {"weights", "weights_key"}
+    if given.get("method") in METHODS:
+        unused = (further.keys() & method_options()) - method_options([given["method"]]).keys() - given.keys()
+        if unused:
+            _log.warning("--method %s does not use %s of the file", given["method"], ", ".join(sorted(unused)))
+        gone |= unused
     return gone - set(given)

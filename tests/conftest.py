@@ -167,7 +167,7 @@ def settings(pictures: Path, teacher_file: Path, weights: Path, quick_timing: No
         channel_multiple=1,  # so narrow a network meets a share by single channels alone
         steps=6,
         batch=8,
-        device="cpu",
+        accelerator="cpu",
         precision="fp32",
         preprocess=PreprocessSettings(size=(16, 16), mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3)),
     )

@@ -28,7 +28,7 @@ LAYERS = """
     data
     records
     settings  targets
-    toml_document       class_names
+    toml_document       class_names         method
     registry  machine
     errors    progress  files     versions  import_path
     interruption        shares    codec     bounds

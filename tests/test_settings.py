@@ -1,6 +1,6 @@
 """What a user can set, in Python and in edgeoe.toml."""
 
-import dataclasses
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,25 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edgeoe.errors import ConfigError
-from edgeoe.settings import CompressSettings, Config, OESettings, PreprocessSettings, weights_from_text
+from edgeoe.method import load_method, method_options
+from edgeoe.methods.options import ChannelOptions, DistillationOptions, FeatureOptions
+from edgeoe.registry import METHODS
+from edgeoe.settings import (
+    CompressSettings,
+    Config,
+    OESettings,
+    PreprocessSettings,
+    setting_names,
+    superseded,
+    weights_from_text,
+)
 
-OPTIONS = [field.name for field in dataclasses.fields(CompressSettings) if "help" in field.metadata]
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OPTIONS = [*setting_names(), *method_options()]
 PATHS = ("samples", "weights", "list", "ood")
 COMMANDS = {"compress": OPTIONS, "export": ["run", "exporter"]}
 LEAST = CompressSettings(teacher="timm:resnet18", samples=Path("few"), ood=Path("pictures"))
@@ -33,7 +49,9 @@ def read_settings(path: Path) -> CompressSettings:
     read = config(path)
     kinds = dict.fromkeys(PATHS, Path) | {"weights": weights_from_text}
     options = {key: kinds[key](value) if key in kinds else value for key, value in read.options("compress").items()}
-    return CompressSettings(**options, preprocess=read.preprocess, oe_settings=read.oe)
+    own = {name: value for name, value in options.items() if name not in setting_names()}
+    plain = {name: value for name, value in options.items() if name in setting_names()}
+    return CompressSettings(**plain, options=own, preprocess=read.preprocess, oe_settings=read.oe)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +67,19 @@ def read_settings(path: Path) -> CompressSettings:
         ({"steps": 2.0}, "--steps: input should be a valid integer. Got 2.0."),
         ({"batch": 1}, "--batch: input should be greater than or equal to 2. Got 1."),
         ({"batch": True}, "--batch: input should be a valid integer. Got True."),
-        ({"lr": 0.0}, "--lr: input should be greater than 0. Got 0.0."),
-        ({"lr": float("nan")}, "--lr: input should be less than inf. Got nan."),
-        ({"lr": "0.1"}, "--lr: input should be a valid number. Got '0.1'."),
-        ({"temperature": -4.0}, "--temperature: input should be greater than 0. Got -4.0."),
+        ({"options": {"lr": 0.0}}, "--lr: input should be greater than 0. Got 0.0."),
+        ({"options": {"lr": float("nan")}}, "--lr: input should be less than inf. Got nan."),
+        ({"options": {"lr": "0.1"}}, "--lr: input should be a valid number. Got '0.1'."),
+        (
+            {"method": "kd", "options": {"temperature": -4.0}},
+            "--temperature: input should be greater than 0. Got -4.0.",
+        ),
         ({"flip": 1}, "--flip: input should be a valid boolean. Got 1."),
         ({"crop_padding": -1}, "--crop-padding: input should be greater than or equal to 0. Got -1."),
         ({"channel_multiple": 0}, "--channel-multiple: input should be greater than or equal to 1. Got 0."),
         ({"target": ()}, "--target: tuple should have at least 1 item after validation, not 0. Got ()."),
-        ({"device": "gpu"}, "--device: input should be 'auto', 'cpu' or 'cuda'. Got 'gpu'."),
-        ({"devices": 0}, "--devices: input should be greater than or equal to 1. Got 0."),
+        ({"accelerator": "gpu"}, "--accelerator: input should be 'auto', 'cpu' or 'cuda'. Got 'gpu'."),
+        ({"processes": 0}, "--processes: input should be greater than or equal to 1. Got 0."),
         ({"nodes": 0}, "--nodes: input should be greater than or equal to 1. Got 0."),
         ({"precision": "fp8"}, "--precision: input should be 'auto', 'fp32', 'bf16' or 'fp16'. Got 'fp8'."),
         ({"teacher": 3}, "--teacher: input should be a valid string. Got 3."),
@@ -127,19 +148,40 @@ def channels(value: st.SearchStrategy[float]) -> st.SearchStrategy[tuple[float, 
 
 
 SHARE = st.floats(0.001, 1)
-SETTINGS = st.builds(
-    CompressSettings,
-    teacher=st.just("timm:resnet18"),
-    samples=st.just(Path("/few")),
-    ood=st.just(Path("/pictures")),
-    weights=st.none() | st.just("random") | st.just(Path("/random")) | st.just(Path("/weights 'of' \"mine\".pt")),
-    oe=st.booleans(),
-    keep_macs=SHARE,
-    seed=st.integers(0, 2**31 - 1),
-    lr=st.none() | st.floats(1e-12, 1e12),
-    crop_padding=st.none() | st.integers(0, 100),
-    device=st.sampled_from(["auto", "cpu", "cuda"]),
-    preprocess=st.builds(
+VALUES: dict[str, st.SearchStrategy[Any]] = {  # of the options of methods
+    "lr": st.floats(1e-12, 1e12),
+    "temperature": st.floats(0.01, 100),
+    "widths": st.sampled_from(["uniform", "global", "measured"]),
+    "recovery_steps": st.integers(0, 100),
+}
+
+
+def methods_with_options() -> st.SearchStrategy[dict[str, Any]]:
+    """A method and some of its options."""
+
+    def of(method: str) -> st.SearchStrategy[dict[str, Any]]:
+        options = st.fixed_dictionaries({}, optional={name: VALUES[name] for name in method_options([method])})
+        return st.fixed_dictionaries({"method": st.just(method), "options": options})
+
+    return st.sampled_from(sorted(METHODS)).flatmap(of)
+
+
+PLAIN = {
+    "teacher": st.just("timm:resnet18") | st.just("/nets/net.py:network"),
+    "samples": st.just(Path("/few")),
+    "list": st.none() | st.just(Path("/few.txt")),
+    "ood": st.just(Path("/pictures")),
+    "weights": st.none() | st.just("random") | st.just(Path("/random")) | st.just(Path("/weights 'of' \"mine\".pt")),
+    "classes": st.just(()) | st.just(("dog", "cat")),
+    "include": st.lists(st.text(min_size=1), max_size=2).map(tuple),
+    "target": st.just(("host-cpu",)) | st.just(("jetson-orin-nano", "/targets/mine.toml")),
+    "channel_multiple": st.none() | st.integers(1, 64),
+    "oe": st.booleans(),
+    "keep_macs": SHARE,
+    "seed": st.integers(0, 2**31 - 1),
+    "crop_padding": st.none() | st.integers(0, 100),
+    "accelerator": st.sampled_from(["auto", "cpu", "cuda"]),
+    "preprocess": st.builds(
         PreprocessSettings,
         size=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
         mean=channels(st.floats(-1.5, 1.5)),
@@ -147,7 +189,7 @@ SETTINGS = st.builds(
         interpolation=st.sampled_from([None, "nearest", "lanczos"]),
         crop_fraction=st.none() | SHARE,
     ),
-    oe_settings=st.builds(
+    "oe_settings": st.builds(
         OESettings,
         alpha=st.none() | st.floats(0.001, 10),
         ood_weight=st.floats(0, 1e6),
@@ -159,6 +201,9 @@ SETTINGS = st.builds(
         ood_batch=st.none() | st.integers(1, 1000),
         holdout=st.floats(0, 0.5),
     ),
+}
+SETTINGS = st.tuples(st.fixed_dictionaries(PLAIN), methods_with_options()).map(
+    lambda parts: CompressSettings(**parts[0], **parts[1])
 )
 
 
@@ -166,6 +211,85 @@ SETTINGS = st.builds(
 @given(made=SETTINGS)
 def test_any_settings_survive_the_trip_through_a_file(folder: Path, made: CompressSettings) -> None:
     assert read_settings(write(folder / "config.toml", tomli_w.dumps(made.to_toml()))) == made
+
+
+@examples(deadline=None, max_examples=50)
+@given(made=SETTINGS)
+def test_settings_are_read_as_they_are_written(made: CompressSettings) -> None:
+    tables = tomllib.loads(tomli_w.dumps(made.to_toml()))
+    assert CompressSettings.from_toml(tables) == made == made.resolved()
+    assert CompressSettings.from_toml(tables).to_toml() == made.to_toml()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compress": {}},
+        {"preprocess": {"sise": [8, 8]}},
+        {"oe": {"patient": 3}},
+        {"oe": {"patience": 0}},
+        {"compress": {**LEAST.to_toml()["compress"], "device": "cpu"}},
+        {"compress": {**LEAST.to_toml()["compress"], "classes": 3}},
+    ],
+)
+def test_tables_that_are_no_settings_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        CompressSettings.from_toml({**LEAST.to_toml(), **change})
+    with pytest.raises(ConfigError, match="'preprocess'"):
+        CompressSettings.from_toml({"compress": LEAST.to_toml()["compress"]})
+
+
+# Options of methods
+
+
+def test_options_are_given_by_name_or_as_records_and_kept_as_records() -> None:
+    by_name = replace(LEAST, method="kd", options={"temperature": 2.0, "widths": "global"})
+    assert by_name.options == (ChannelOptions(widths="global"), DistillationOptions(temperature=2.0))
+    assert replace(LEAST, method="kd", options=tuple(reversed(by_name.options))) == by_name
+    assert by_name.options_for(DistillationOptions) == DistillationOptions(temperature=2.0, lr=0.02)
+    assert replace(LEAST, method="kd").options_for(ChannelOptions).widths == "uniform"
+
+
+def test_an_option_at_its_default_is_the_same_as_none() -> None:
+    assert replace(LEAST, options={"lr": 0.05}) == LEAST
+    assert replace(LEAST, options=(FeatureOptions(),)) == LEAST
+    assert replace(LEAST, method="kd", options={"lr": 0.05}) != replace(LEAST, method="kd")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("mir", {"temperature": 4.0}, "--temperature is for kd, cd; --method mir does not use it."),
+        ("cd", {"lr": 0.1}, "--lr is for kd, mir, practise; --method cd does not use it."),
+        ("practise", {"widths": "global"}, "--widths is for kd, fskd, cd, mir; --method practise does not use it."),
+        ("none", {"recovery_steps": 1}, "--recovery-steps is for practise; --method none does not use it."),
+        ("kd", {"device": "cpu"}, "--device is an option of no method."),
+    ],
+)
+def test_an_option_that_the_method_does_not_use_is_refused(method: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        replace(LEAST, method=method, options=options)
+    assert str(raised.value) == message
+
+
+def test_a_method_that_is_given_nearer_puts_the_options_of_others_aside(caplog: pytest.LogCaptureFixture) -> None:
+    further = {"method": "kd", "temperature": 2.0, "lr": 0.1, "widths": "global", "seed": 3}
+    assert superseded({"method": "mir"}, further) == {"temperature"}
+    assert superseded({"method": "practise", "temperature": 3.0}, further) == {"widths"}, "what is typed is an error"
+    assert [record.message for record in caplog.records] == [
+        "--method mir does not use temperature of the file",
+        "--method practise does not use widths of the file",
+    ]
+    assert superseded({"seed": 4}, further) == superseded({"method": "kd"}, further) == set()
+
+
+def test_every_option_of_a_method_has_a_help_text_and_a_default_within_its_bounds() -> None:
+    assert set(method_options()) == set(VALUES)
+    assert method_options()["lr"].help.endswith("For kd (default: 0.02); mir, practise (default: 0.05).")
+    for method in METHODS:
+        for kind in load_method(method).options:
+            replace(LEAST, method=method, keep_macs=None, options=(kind(),))
+    assert not set(VALUES) & set(setting_names())
 
 
 def test_without_a_file_there_are_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,4 +437,4 @@ def test_records_made_in_python_are_checked_like_those_from_a_file(settings: Com
 
 def test_infinite_numbers_are_refused(settings: CompressSettings) -> None:
     with pytest.raises(ConfigError, match=r"--lr: .* Got inf"):
-        replace(settings, lr=float("inf"))
+        replace(settings, options={"lr": float("inf")})

@@ -25,7 +25,7 @@ from edgeoe.data.pool import load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.methods import TrainingTask, View
-from edgeoe.methods.kd import distillation
+from edgeoe.methods.recoveries.distillation import distillation
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.pruning.prune import prune_channels
 from edgeoe.settings import CompressSettings, OESettings
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="of each loop in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--holdout", type=float, default=0.1, help="share of the pool for early stopping")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--accelerator", default="auto")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def main() -> None:
             teacher=options.teacher,
             samples=Path(folder, "few"),
             ood=Path(folder, "ood"),
-            device=options.device,
+            accelerator=options.accelerator,
             oe_settings=OESettings(holdout=options.holdout, patience=1000),
         )
         fabric = new_fabric(settings)
@@ -92,10 +92,17 @@ def main() -> None:
         samples = load_samples(find_samples(settings.samples), preprocess)
         pool = load_pool(Path(folder, "ood"), preprocess)
         student = prune_channels(teacher, shape=preprocess.shape, keep=0.5).model
-        bench = Workbench(teacher, samples, pool, plan=settings.oe_settings, fabric=fabric, batch=SAMPLES)
+        bench = Workbench(
+            teacher,
+            lambda: (samples, pool),
+            shape=preprocess.shape,
+            plan=settings.oe_settings,
+            fabric=fabric,
+            batch=SAMPLES,
+        )
 
-        def distance(student: View, taught: View) -> Tensor:
-            return distillation(student.logits, taught.logits, temperature=4.0)
+        def distance(student: View, teacher: View) -> Tensor:
+            return distillation(student.logits, teacher.logits, temperature=4.0)
 
         task = TrainingTask(name="bench", distance=distance, lr=0.02, max_steps=options.steps, label_weight=1.0)
         precision = "bf16" if "bf16" in str(fabric._precision.precision) else "fp32"

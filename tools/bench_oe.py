@@ -38,7 +38,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keep-macs", nargs="+", type=float, default=[0.5])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--ablation", metavar="METHOD", help="instead of the grid: OE's parts one by one, on lt100")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--jobs", type=int, default=cores, help="runs at a time")
     parser.add_argument("--threads", type=int, help="of each run; default: cores / jobs")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-oe"))

@@ -73,7 +73,7 @@ def with_oe(method: str, changes: dict[str, Any]) -> str:
 
 
 def settings_of(spec: Spec, options: argparse.Namespace, empty: Path) -> Any:
-    from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings
+    from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings, setting_names
 
     name, _, rest = spec.method.partition(":")
     extra: dict[str, Any] = {}
@@ -91,10 +91,11 @@ def settings_of(spec: Spec, options: argparse.Namespace, empty: Path) -> Any:
         samples=data / "cifar10-jpeg/train",
         list=empty if spec.kind == "none" else split,
         ood=data / "ood-tiny-imagenet",
-        device=options.device,
+        accelerator=options.accelerator,
         preprocess=PreprocessSettings(size=(32, 32), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
         oe_settings=OESettings(**oe),
-        **{**given, **extra},
+        options={name: value for name, value in extra.items() if name not in setting_names()},
+        **{**given, **{name: value for name, value in extra.items() if name in setting_names()}},
     )
 
 
@@ -132,7 +133,7 @@ def run(spec: Spec, options: argparse.Namespace) -> dict[str, Any]:
         "cpu_s": round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
         "images_per_second": round(record.images_per_second, 1),
         "peak_gpu_mib": round(torch.cuda.max_memory_allocated() / 2**20) if torch.cuda.is_available() else "",
-        "device": record.device,
+        "accelerator": record.accelerator,
         "threads": options.threads,
     }
 

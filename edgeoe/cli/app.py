@@ -29,6 +29,7 @@ from edgeoe.cli import (
 from edgeoe.cli.failures import report_failure, said_interrupted
 from edgeoe.cli.logs import begin_logging, end_logging
 from edgeoe.cli.options import everywhere
+from edgeoe.cli.settings import SettingsCommand
 from edgeoe.interruption import EXIT_CODE
 from edgeoe.settings import with_home
 
@@ -43,11 +44,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect")(everywhere(inspect.command))
-app.command("compress")(everywhere(compress.command))
+app.command("compress", cls=SettingsCommand)(everywhere(compress.command))
 app.command("export")(everywhere(stages.export_command))
 app.command("build")(everywhere(stages.build_command))
 app.command("validate")(everywhere(stages.validate_command))
-app.command("deploy")(everywhere(deploy.command))
+app.command("deploy", cls=SettingsCommand)(everywhere(deploy.command))
 app.command("bundle")(everywhere(bundle.bundle_command))
 app.command("collect")(everywhere(bundle.collect_command))
 app.command("compare")(everywhere(compare.compare_command))

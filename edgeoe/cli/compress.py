@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step, takes_settings
+from edgeoe.cli.options import JsonOption, next_step
+from edgeoe.cli.settings import takes_settings
 from edgeoe.errors import quoted
 from edgeoe.report.text_file import write_json
 from edgeoe.settings import CompressSettings

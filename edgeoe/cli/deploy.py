@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step, takes_settings
+from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step
 from edgeoe.cli.reports import write_page
+from edgeoe.cli.settings import takes_settings
 from edgeoe.cli.stages import ExporterOption, checked_exporter
 from edgeoe.errors import quoted
 from edgeoe.records.measurement import worst

@@ -67,7 +67,7 @@ def command(
     from edgeoe.targets.load import load_target
 
     given = typed(context)
-    if gone := superseded(given, context.default_map or {}):
+    if gone := superseded({name: context.params[name] for name in given}, context.default_map or {}):
         weights = None if "weights" in gone else weights
         weights_key = None if "weights_key" in gone else weights_key
     if {"classes", "samples"} <= given:

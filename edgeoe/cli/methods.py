@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeoe.cli.options import JsonOption, next_step
+from edgeoe.errors import ConfigError
 from edgeoe.report.text_file import write_json
 
 __all__ = ["command"]
@@ -11,18 +12,27 @@ __all__ = ["command"]
 def command(*, json: JsonOption = None) -> int:
     """List the methods that compress can use, what each does and needs, and where it comes from.
 
-    Every one of them works alone (--no-oe) and with out-of-distribution images.
+    Every one of them works alone (--no-oe) and with out-of-distribution images. Other distributions may add methods.
+
     Example: [bold]edgeoe methods[/]
     """
-    from edgeoe.registry import METHODS, resolve
+    from edgeoe.method import load_method
+    from edgeoe.registry import METHODS
     from edgeoe.report.terminal import out, table
 
-    facts = {name: resolve(METHODS, name, kind="method").about for name in METHODS}
+    problems, facts = METHODS.problems(), {}
+    for name in METHODS:
+        try:
+            facts[name] = load_method(name).about
+        except ConfigError as reason:
+            problems.append(str(reason))
     rows = [(name, about.does, about.needs, about.reference) for name, about in facts.items()]
     made = table("methods", ("method", "does", "needs", "reference"), rows)
     for column in made.columns:
         column.justify = "left"
     out.print(made)
     write_json(json, facts)
+    if problems:
+        raise ConfigError(" ".join(problems))
     next_step("edgeoe compress --method METHOD ...")
     return 0

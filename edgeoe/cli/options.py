@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, cast
 
 import typer
 
-from edgeoe.cli.completion import complete_method, complete_run, complete_target
+from edgeoe.cli.completion import complete_run
 from edgeoe.cli.logs import be_quiet, be_verbose, write_log_file
 from edgeoe.records.measurement import Outcome
-from edgeoe.settings import CompressSettings, Config, superseded, weights_from_text
-from edgeoe.shares import is_share, read_share
+from edgeoe.settings import Config
+from edgeoe.shares import read_share
 
 __all__ = [
     "EXIT_CODES",
@@ -23,7 +22,6 @@ __all__ = [
     "everywhere",
     "next_step",
     "share",
-    "takes_settings",
     "typed",
 ]
 
@@ -59,12 +57,11 @@ def _take_defaults(context: typer.Context, path: Path | None) -> None:
     paths = {name for of_table in tables.values() for one in of_table for name in _paths(one)}
     context.obj = config = Config(path, commands=commands, paths=paths)
     table = _table(context)
-    own = _options(context.command)
-    several = {parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)}
+    parameters = {parameter.name: parameter for parameter in context.command.get_params(context)}
     options = {
-        key: [value] if key in several and isinstance(value, str) else value
+        key: [value] if getattr(parameters[key], "multiple", False) and isinstance(value, str) else value
         for key, value in config.options(table).items()
-        if key in own
+        if key in parameters
     }
     context.default_map = {**(context.default_map or {}), **options}
 
@@ -141,8 +138,6 @@ _COMMON: dict[str, Any] = {
         ),
     ],
 }
-_METAVARS = {"classes": "NAMES", "target": "NAME"}
-_COMPLETED = {"method": complete_method, "target": complete_target}
 JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result record here.", show_default=False)]
 RunArgument = Annotated[
     Path,
@@ -154,61 +149,6 @@ def typed(context: typer.Context) -> set[str]:
     """The options that stand on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
-    """Give `command(*, settings, ...)` one option for every field of CompressSettings instead of `settings`."""
-    hints = get_type_hints(CompressSettings, include_extras=True)
-    fields = [f for f in dataclasses.fields(CompressSettings) if "help" in f.metadata]
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
-    options = [
-        inspect.Parameter(
-            f.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
-            annotation=_option(f, hints[f.name]),
-        )
-        for f in fields
-    ]
-    parameters = sorted([*options, *own], key=lambda p: p.default is not inspect.Parameter.empty)
-
-    def with_settings(**values: Any) -> int:
-        context = values["context"]
-        from_file = context.default_map or {}
-        values |= dict.fromkeys(superseded(typed(context), from_file))  # what the file says of them gives way
-        if values["weights"] is not None:
-            values["weights"] = weights_from_text(values["weights"])
-        settings = CompressSettings(
-            **{f.name: values.pop(f.name) for f in fields},
-            preprocess=context.obj.preprocess,
-            oe_settings=context.obj.oe,
-        )
-        return command(settings=settings, **values)
-
-    with_settings.__doc__ = command.__doc__
-    with_settings.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_settings.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_settings
-
-
-def _option(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """The Typer annotation of one setting: bounds are checked by CompressSettings, not by Typer."""
-    plain = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
-    kind = get_args(plain[0])[0] if get_origin(plain[0]) is Annotated else plain[0]
-    extra: dict[str, Any] = {"help": field.metadata["help"], "show_default": field.default is not None}
-    if field.name in _COMPLETED:
-        extra["autocompletion"] = _COMPLETED[field.name]
-    if get_origin(kind) is tuple:
-        extra |= {"show_default": bool(field.default), "metavar": _METAVARS.get(field.name, "GLOB")}
-        return Annotated[list[str], typer.Option(**extra)]
-    if len(plain) > 1:  # a file or a word: weights_from_text tells which
-        extra["metavar"], kind = "FILE|random", str
-    if is_share(hint):
-        extra |= {"metavar": "SHARE", "parser": share}
-    if get_origin(kind) is Literal:
-        extra["metavar"] = "|".join(get_args(kind))
-        kind = str
-    return Annotated[kind | None if field.default is None else kind, typer.Option(**extra)]
 
 
 def share(given: float | str) -> float:

@@ -36,8 +36,8 @@ def train_teacher(settings: CompressSettings, *, progress: Progress = silent) ->
     teacher = network.digits_net()
     bench = Workbench(
         teacher.eval(),
-        samples,
-        None,
+        lambda: (samples, None),
+        shape=samples.images.preprocess.shape,
         plan=None,
         fabric=new_fabric(settings),
         batch=_BATCH,

@@ -1,51 +1,68 @@
-"""Base methods: how a student is cut from its teacher and what it then imitates.
+"""A method is a cut and a recovery: which units of the teacher are pruned, and what the student then imitates.
 
-This file is the seam: what a method may ask of a workbench, and what it hands back.
+This file is the seam: what cuts and recoveries hand back, and what they may ask of a workbench. They know nothing of
+out-of-distribution images. A class of either kind is built from the settings, and stands in an `edgeoe.method.Method`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import torch
-from torch import Tensor, nn
+from edgeoe.method import load_method
+from edgeoe.registry import METHODS
 
-from edgeoe.models.observation import HookPoint
-from edgeoe.models.reconstruction import Rows
-from edgeoe.progress import Progress
-from edgeoe.pruning.prune import Pruned
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-__all__ = ["About", "Bench", "Compressed", "Fit", "Method", "TrainingTask", "View"]
+    from edgeoe.models.observation import HookPoint
+    from edgeoe.models.reconstruction import Rows
+    from edgeoe.progress import Progress
+    from edgeoe.pruning.prune import Pruned
+    from edgeoe.settings import CompressSettings
 
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What `edgeoe methods` says of a method."""
-
-    does: str
-    needs: str
-    reference: str
+__all__ = [
+    "Bench",
+    "Compressed",
+    "Cut",
+    "Fit",
+    "Recovery",
+    "TrainingTask",
+    "View",
+    "compress_with",
+    "load_cut",
+    "load_recovery",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one network makes of N images. logits: (N, K) float32. seen: the activations at `TrainingTask.watch`."""
+    """What one network computes of N images.
+
+    logits: (N, K) float32.
+    activations: those at `TrainingTask.watch`.
+    """
 
     logits: Tensor
-    seen: tuple[Tensor, ...]
+    activations: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingTask:
     """What a method asks the workbench to fit, by stochastic gradient descent with Nesterov momentum.
 
-    distance: (student, teacher) -> (N,), how far each row's student is from its teacher. watch: points of both
-    networks that it needs to see. label_weight: a, of cross-entropy on the few samples. lr: at the first step,
-    falling to 0 along a cosine. trains: which parameters learn, by name; None is all. batch_statistics: batch
-    norm in training mode, else as it was. early_stop: whether the workbench may keep the weights of an earlier
-    step.
+    name: for the progress bar and for messages.
+    distance: (student, teacher) -> (N,), how far the student is from its teacher on each row.
+    lr: learning rate of the first step; it falls to 0 along a cosine.
+    max_steps: training steps at most.
+    watch: points of both networks whose activations `distance` needs.
+    label_weight: of the cross-entropy on the few samples.
+    momentum, weight_decay: of the optimiser.
+    trains: whether the parameter of a name is trained; None is all.
+    batch_statistics: whether batch norms are in training mode; else they are as in eval mode.
+    early_stop: whether the workbench may keep the weights of an earlier step.
     """
 
     name: str
@@ -63,9 +80,12 @@ class TrainingTask:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How a task went: steps taken, the step whose weights were kept and its score, and rows a second.
+    """How a task went.
 
-    steps is 0 for a method that solves in closed form and fits nothing.
+    steps: taken; 0 for a recovery that solves in closed form and trains nothing.
+    best_step: whose weights were kept.
+    agreement: the score of that step; None without early stopping.
+    images_per_second: rows trained on in a second.
     """
 
     steps: int = 0
@@ -76,7 +96,11 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """What a method hands back: the cut, whose model is the finished student, and how its fitting went."""
+    """What a method hands back.
+
+    pruned: its model is the finished student.
+    fit: how the recovery went.
+    """
 
     pruned: Pruned
     fit: Fit
@@ -114,11 +138,55 @@ class Bench(Protocol):
         ...
 
 
-class Method(Protocol):
-    """A way to compress; it asks the workbench for rows and fitting and knows nothing of OOD images."""
+class Cut(Protocol):
+    """Which units of a teacher are pruned: channels, blocks, or both.
 
-    about: ClassVar[About]
+    Options: the class of the options that it takes; None if it takes none.
+    measures_latency: whether it asks for `Bench.latency_ms`, so that another target may mean another student.
+    """
 
-    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        """A smaller network that computes what `teacher` does. Raises PruningError if it can't be cut so."""
+    Options: ClassVar[type | None]
+    measures_latency: ClassVar[bool]
+
+    def __init__(self, settings: CompressSettings) -> None: ...
+
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        """A smaller copy of `teacher`, on the CPU in eval mode. Raises PruningError if it can't be pruned so."""
         ...
+
+
+class Recovery(Protocol):
+    """What a pruned student imitates, and how.
+
+    Options: the class of the options that it takes; None if it takes none.
+    """
+
+    Options: ClassVar[type | None]
+
+    def __init__(self, settings: CompressSettings) -> None: ...
+
+    def recover(self, teacher: nn.Module, pruned: Pruned, bench: Bench) -> Fit:
+        """Bring `pruned.model`, in place, near to `teacher` again; it ends in eval mode on the CPU."""
+        ...
+
+
+def load_cut(method: str) -> type[Cut]:
+    """The class of the cut of `method`. Raises ConfigError if it can't be loaded."""
+    cut: type[Cut] = METHODS.load_part(method, load_method(method).cut)
+    return cut
+
+
+def load_recovery(method: str) -> type[Recovery]:
+    """The class of the recovery of `method`. Raises ConfigError if it can't be loaded."""
+    recovery: type[Recovery] = METHODS.load_part(method, load_method(method).recovery)
+    return recovery
+
+
+def compress_with(settings: CompressSettings, teacher: nn.Module, bench: Bench) -> Compressed:
+    """A smaller network that computes what `teacher` does, by the method that `settings` name.
+
+    Raises PruningError if `teacher` can't be pruned so.
+    """
+    cut, recovery = load_cut(settings.method)(settings), load_recovery(settings.method)(settings)
+    pruned = cut.prune(teacher, bench)
+    return Compressed(pruned, recovery.recover(teacher, pruned, bench))

@@ -59,6 +59,25 @@ class Pruned:
         """The share of the teacher's MACs or parameters."""
         return self.params_kept if of == "params" else self.macs_kept
 
+    def then(self, second: Pruned) -> Pruned:
+        """Both cuts as one of the same teacher.
+
+        second: a cut of `self.model`.
+        Raises ValueError if both removed channels: the second one counts those that the first one has left.
+        """
+        if self.removed and second.removed:
+            raise ValueError("two cuts in a row can't both remove channels: remove them at once.")
+        return Pruned(
+            model=second.model,
+            removed=self.removed | second.removed,
+            groups=second.groups or self.groups,
+            macs=self.macs,
+            macs_kept=self.macs_kept * second.macs_kept,
+            params_kept=self.params_kept * second.params_kept,
+            dropped=self.dropped + second.dropped,
+            note=" ".join(filter(None, (self.note, second.note))),
+        )
+
 
 @torch.no_grad()
 def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
@@ -165,7 +184,7 @@ def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, 
     student, dropped = copy.deepcopy(teacher), tuple(blocks)
     for name in dropped:
         parent, _, child = name.rpartition(".")
-        setattr(student.get_submodule(parent), child, nn.Identity())
+        setattr(student.get_submodule(parent), child, nn.Identity().train(teacher.training))
     original = count_macs(teacher, shape)
     return Pruned(
         model=student,

@@ -62,7 +62,7 @@ class CompressRecord:
     macs, params: of the student.
     steps: training steps taken.
     best_step: the step whose weights the student has.
-    device: what it was trained on.
+    accelerator: that computed, as torch names it: cpu, cuda:0.
     precision: of the training arithmetic, as asked for.
     channel_multiple: of widths, as far as the share allowed.
     speed: beside the teacher, on each target.
@@ -81,7 +81,7 @@ class CompressRecord:
     seconds: float
     images_per_second: float
     seed: int
-    device: str
+    accelerator: str
     precision: str
     channel_multiple: int
     speed: tuple[SpeedUp, ...] = ()

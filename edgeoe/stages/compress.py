@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,20 +24,18 @@ from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
-from edgeoe.methods import Compressed, Fit, Method, TrainingTask
+from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
-from edgeoe.models.reconstruction import Rows
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
 from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
-from edgeoe.registry import METHODS, resolve
 from edgeoe.run import layout
 from edgeoe.run.directory import Run, new_run
 from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
-from edgeoe.stages.latency_probe import Clock, clock_on_first
+from edgeoe.stages.latency_probe import clock_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
 from edgeoe.targets.load import load_target
@@ -118,7 +116,7 @@ def _compress_into(
     source = _save_code(fabric, run, source, teacher, shape=preprocess.shape, classes=len(files.classes))
     agreement: TeacherAgreement | None = None
 
-    def new_workbench() -> Workbench:
+    def load_images() -> tuple[Samples, Pool | None]:
         nonlocal agreement
         samples = load_samples(files, preprocess, progress=progress)
         if settings.weights != "random":
@@ -133,34 +131,29 @@ def _compress_into(
         pool = load_pool(listing, preprocess, progress=progress) if listing else None
         if pool is not None and fabric.is_global_zero:
             report_samples_in_pool(samples, pool)
-        return Workbench(
-            teacher,
-            samples,
-            pool,
-            plan=settings.oe_settings if pool else None,
-            fabric=fabric,
-            batch=settings.batch,
-            padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
-            flip=settings.flip,
-            seed=settings.seed,
-            progress=progress,
-        )
+        return samples, pool
 
-    bench = _LateBench(
-        new_workbench,
+    bench = Workbench(
+        teacher,
+        load_images,
         shape=preprocess.shape,
-        device=fabric.device,
-        clock=clock_on_first(targets, preprocess),
+        plan=settings.oe_settings if listing else None,
+        fabric=fabric,
+        batch=settings.batch,
+        padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
+        flip=settings.flip,
+        seed=settings.seed,
+        latency_ms=clock_on_first(targets, preprocess),
         channel_multiple=math.lcm(*(target.channel_multiple for target in targets)),
         progress=progress,
     )
-    method: Method = resolve(METHODS, settings.method, kind="method")(settings)
-    compressed = method.compress(teacher, bench)
+    compressed = compress_with(settings, teacher, bench)
     if run is not None and fabric.is_global_zero:
-        probe = _probe_images(bench.workbench.samples, bench.workbench.pool)
+        samples, pool = bench.batches.samples, bench.batches.pool
+        probe = _probe_images(samples, pool)
         run.save_tensors(layout.PROBE, pixels=probe)
         most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
-        calibration, others = bench.workbench.calibration_images(most)
+        calibration, others = bench.calibration_images(most)
         run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
         facts = RunFacts(
             classes=files.classes,
@@ -171,7 +164,7 @@ def _compress_into(
         run.save(layout.FACTS, facts)
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned, source, outputs=len(files.classes), x=x)
-        write_content(run, bench.workbench.samples, bench.workbench.pool)
+        write_content(run, samples, pool)
         multiple = settings.channel_multiple or bench.channel_multiple
         speed = compare_speed(
             teacher,
@@ -199,39 +192,6 @@ def _save_code(
     if failed := fabric.broadcast(failed):
         raise failed
     return source
-
-
-class _LateBench:
-    """The workbench as a method sees it, made when images are first asked for.
-
-    Methods look at the teacher before they look at images, so a teacher that can't be cut is known before a pile of
-    pictures was read, and what the look found goes on into the cut.
-    """
-
-    def __init__(
-        self,
-        new_workbench: Callable[[], Workbench],
-        *,
-        shape: tuple[int, int, int],
-        device: torch.device,
-        clock: Clock,
-        channel_multiple: int,
-        progress: Progress,
-    ) -> None:
-        self.shape, self.device, self.progress = shape, device, progress
-        self.channel_multiple = channel_multiple
-        self.latency_ms = clock
-        self._new_workbench = new_workbench
-
-    @cached_property
-    def workbench(self) -> Workbench:
-        return self._new_workbench()
-
-    def rows(self) -> Rows:
-        return self.workbench.rows()
-
-    def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
-        return self.workbench.fit(student, task)
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:
@@ -262,7 +222,7 @@ def _record(
         seconds=seconds,
         images_per_second=fit.images_per_second,
         seed=settings.seed,
-        device=str(fabric.device),
+        accelerator=str(fabric.device),
         precision=settings.precision,
         teacher_agreement=agreement,
         channel_multiple=channel_multiple,

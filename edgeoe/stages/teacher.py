@@ -13,10 +13,8 @@ from edgeoe.models.checkpoint import read_architecture
 from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.result import Predictions
-from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.settings import weights_from_text
-from edgeoe.toml_document import TomlDocument
+from edgeoe.run.settings import run_settings
 
 __all__ = ["teacher_predictions"]
 
@@ -26,17 +24,15 @@ def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent)
 
     Raises RunError if the weights are no longer where they were.
     """
-    made = TomlDocument(run.file(layout.CONFIG), error=RunError).tables["compress"]
-    torch.manual_seed(made["seed"])  # fresh weights are those that the run began with
-    made_of = read_architecture(run)
-    weights = weights_from_text(made["weights"]) if "weights" in made else None
+    settings, architecture = run_settings(run), read_architecture(run)
+    torch.manual_seed(settings.seed)  # fresh weights are those that the run began with
     try:
         teacher = load_teacher(
-            made_of.source,
-            weights,
-            classes=made_of.classes,
-            channels=made_of.channels,
-            key=made.get("weights_key"),
+            architecture.source,
+            settings.weights,
+            classes=architecture.classes,
+            channels=architecture.channels,
+            key=settings.weights_key,
         )
     except (TeacherError, OSError) as reason:
         pass_on_out_of_memory(reason)

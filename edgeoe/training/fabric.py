@@ -1,7 +1,7 @@
-"""Devices, precision and processes, through Lightning Fabric.
+"""Accelerator, precision and processes, through Lightning Fabric.
 
-Fabric was chosen over Accelerate because it launches processes from a plain function call (`--devices 2` needs
-no second program), follows torchrun where that started us, and leaves the loop a plain PyTorch loop.
+Fabric was chosen over Accelerate because it launches processes from a plain function call (`--processes 2`
+needs no second program), follows torchrun where that started us, and leaves the loop a plain PyTorch loop.
 """
 
 from __future__ import annotations
@@ -28,36 +28,38 @@ _FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"
 def new_fabric(settings: CompressSettings) -> Fabric:
     """The Fabric that `settings` ask for, or that torchrun set up around us.
 
-    Raises ConfigError for a device or precision that this machine does not have.
+    Raises ConfigError for an accelerator or a precision that this machine does not have.
     """
     cuda = torch.cuda.is_available()
-    if settings.device == "cuda" and not cuda:
-        raise ConfigError("--device cuda: no CUDA device here. Use --device cpu; edgeoe doctor says what is missing.")
-    accelerator: Literal["cpu", "cuda"] = "cuda" if cuda and settings.device != "cpu" else "cpu"
-    devices, nodes = settings.devices, settings.nodes
+    if settings.accelerator == "cuda" and not cuda:
+        raise ConfigError(
+            "--accelerator cuda: no CUDA device here. Use --accelerator cpu; edgeoe doctor says what is missing."
+        )
+    accelerator: Literal["cpu", "cuda"] = "cuda" if cuda and settings.accelerator != "cpu" else "cpu"
+    processes, nodes = settings.processes, settings.nodes
     torchrun = "TORCHELASTIC_RUN_ID" in os.environ
     if torchrun:  # it has started the processes and says how many
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // processes
     elif nodes > 1:
         raise ConfigError(
             f"--nodes {nodes}: start edgeoe on every node with torchrun --nnodes {nodes} --nproc-per-node "
-            f"{devices} ... -m edgeoe compress ..."
+            f"{processes} ... -m edgeoe compress ..."
         )
-    if accelerator == "cuda" and devices > torch.cuda.device_count():
-        raise ConfigError(f"--devices {devices}: this machine has {torch.cuda.device_count()} CUDA device(s).")
+    if accelerator == "cuda" and processes > torch.cuda.device_count():
+        raise ConfigError(f"--processes {processes}: this machine has {torch.cuda.device_count()} CUDA device(s).")
     for option, rows in (("batch", settings.batch), ("[oe] ood_batch", settings.oe_settings.ood_batch)):
-        if rows is not None and rows % (devices * nodes):
-            raise ConfigError(f"{option} must be a multiple of the {devices * nodes} processes. Got {rows}.")
+        if rows is not None and rows % (processes * nodes):
+            raise ConfigError(f"{option} must be a multiple of the {processes * nodes} processes. Got {rows}.")
     for logger in ("lightning_fabric", "lightning.fabric"):
         logging.getLogger(logger).setLevel(logging.ERROR)  # it announces what was asked for
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning_fabric")  # advice on its own settings
         return Fabric(
             accelerator=accelerator,
-            devices=devices,
+            devices=processes,
             num_nodes=nodes,
-            strategy="auto" if devices * nodes == 1 else "ddp" if torchrun else "ddp_spawn",
+            strategy="auto" if processes * nodes == 1 else "ddp" if torchrun else "ddp_spawn",
             precision=_FABRIC_PRECISION[_precision(settings.precision, accelerator)],  # type: ignore[arg-type]
         )
 
@@ -75,7 +77,7 @@ def _precision(asked: str, accelerator: Literal["cpu", "cuda"]) -> str:
     if asked == "auto":
         return best
     if asked == "bf16" and best != "bf16":
-        raise ConfigError("--precision bf16: this device computes no bf16. Use --precision auto.")
+        raise ConfigError("--precision bf16: this accelerator computes no bf16. Use --precision auto.")
     if asked == "fp16" and accelerator == "cpu":
         raise ConfigError("--precision fp16: the CPU trains in fp32 or bf16. Use --precision auto.")
     return asked

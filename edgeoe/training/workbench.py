@@ -1,4 +1,4 @@
-"""The workbench: where methods get batches and the one training loop. Rebalancing (OE) lives in here.
+"""The workbench: what methods ask for images, and the one training loop. Rebalancing (OE) lives in here.
 
 A method never sees whether out-of-distribution images exist. It says how far a row's student is from its
 teacher (`TrainingTask.distance`); the workbench draws the rows, adds OOD rows if it has a plan for them, weights every
@@ -8,12 +8,10 @@ row, and decides when to stop. Without a plan it is the plain method: same loop,
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from functools import cached_property, partial
 from time import perf_counter
 from typing import cast
 
@@ -26,8 +24,6 @@ from torch import Tensor, nn
 from edgeoe.balance.calibration import choose_images
 from edgeoe.balance.divergence import Divergence
 from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
-from edgeoe.balance.prior import class_weights, complementary_prior
-from edgeoe.balance.sampler import Draw, Sampler
 from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
@@ -37,88 +33,71 @@ from edgeoe.models.observation import Recorder
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress, silent
 from edgeoe.settings import OESettings
+from edgeoe.training.batches import Batch, Batches
 from edgeoe.training.batchnorm import train_batchnorms
 from edgeoe.training.fabric import synchronised_batchnorm, with_native_sync
 from edgeoe.training.memory_format import UnitStride, to_faster_format
 
-__all__ = ["Batch", "Workbench"]
+__all__ = ["LoadImages", "Workbench"]
 
-_MAX_HOLDOUT, _MIN_HOLDOUT = 500, 20  # images; fewer than the latter say nothing
-_PIXELS = 250 * 32 * 32  # evaluated at a time
+LoadImages = Callable[[], tuple[Samples, Pool | None]]
 _CALIBRATION_POOL = 8  # OOD images that the teacher sees for each that is chosen, half to calibrate, half to judge
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """x: (N, C, H, W) normalised. y: (N,). The first `samples` rows are few samples, the rest OOD."""
-
-    x: Tensor
-    y: Tensor
-    samples: int
 
 
 class Workbench:
-    """Batches and the training loop for one teacher, its few samples and, with a plan, an OOD pool.
+    """Images and the training loop for one teacher, its few samples and, with a plan, an OOD pool.
 
-    teacher: in eval mode, frozen; copied to the fabric's device. pool: may be None where plan is None.
-    plan: how OOD rows rebalance; None is the plain method. batch: few-sample rows of a batch over all
-    processes. padding: of the random crop, in pixels. clock: latencies in ms of networks on the target.
-    channel_multiple: layers are fast on the target if their widths are multiples of this.
+    Images are loaded when a method first asks for some: methods look at the teacher before, so that one that can't be
+    pruned is refused before a pile of pictures is read.
+    teacher: in eval mode, frozen; copied to the fabric's device.
+    load: reads the few samples, and the pool, which may be None where plan is None.
+    shape: (C, H, W) of the network's input.
+    plan: how OOD rows rebalance; None is the plain method.
+    batch: labelled samples per batch, over all processes.
+    padding: of the random crop, in pixels.
+    flip: whether half of the training images are mirrored.
+    latency_ms: the median latency of each of several networks for one image on the target; None is an error where a
+        method asks for it.
+    channel_multiple: layers are fast on the targets if their widths are multiples of this.
     """
 
     def __init__(
         self,
         teacher: nn.Module,
-        samples: Samples,
-        pool: Pool | None,
+        load: LoadImages,
         *,
+        shape: tuple[int, int, int],
         plan: OESettings | None,
         fabric: Fabric,
         batch: int = 64,
         padding: int = 4,
         flip: bool = True,
         seed: int = 0,
-        clock: Callable[[Sequence[nn.Module]], list[float]] | None = None,
+        latency_ms: Callable[[Sequence[nn.Module]], list[float]] | None = None,
         channel_multiple: int = 1,
         progress: Progress = silent,
     ) -> None:
         self.fabric = fabric
-        self.samples = samples
-        self.pool = pool if plan is not None else None
+        self.shape = shape
         self.plan = plan
         self.channel_multiple = channel_multiple
         self.progress = progress if fabric.is_global_zero else silent
-        self._teacher = to_faster_format(copy.deepcopy(teacher).to(fabric.device), self.shape)
-        if not len(samples.labels) and not (plan and plan.in_compression and plan.in_fine_tuning and plan.ood_weight):
-            raise ConfigError(
-                "without labelled samples OOD images must take part in everything: leave [oe] in_compression, "
-                "in_fine_tuning and ood_weight as they are."
-            )
-        self._clock = clock
-        counts = torch.from_numpy(samples.counts_k)
-        even = torch.full((len(counts),), 1 / len(counts))
-        prior = complementary_prior(counts, alpha=plan.alpha if plan else None) if len(samples.labels) else even
-        weighs = plan is not None and plan.class_weights
-        self._class_weights = class_weights(prior if weighs else even).to(fabric.device)
-        self._holdout, drawn = self._split_pool(seed)
-        in_fit = plan is not None and plan.in_fine_tuning
-        self._sampler = Sampler(
-            labels=torch.from_numpy(samples.labels),
-            batch=batch if len(samples.labels) else 0,
-            pool_indices=drawn,
-            ood_batch=(plan.ood_batch or batch) if plan is not None and in_fit else 0,
-            prior=prior if plan is None or plan.complementary_labels else even,
-            balanced=plan.balanced_samples if plan else False,
-            padding=padding,
-            flip=flip,
-            seed=seed,
+        self._original = teacher
+        self._load = load
+        self._new_batches = partial(
+            Batches, plan=plan, fabric=fabric, batch=batch, padding=padding, flip=flip, seed=seed
         )
+        self._latency_ms = latency_ms
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the network's input."""
-        return self.samples.images.preprocess.shape
+    @cached_property
+    def batches(self) -> Batches:
+        """The images, loaded when they are first asked for."""
+        samples, pool = self._load()
+        return self._new_batches(samples, pool if self.plan is not None else None)
+
+    @cached_property
+    def _teacher(self) -> nn.Module:
+        return to_faster_format(copy.deepcopy(self._original).to(self.fabric.device), self.shape)
 
     @property
     def device(self) -> torch.device:
@@ -127,31 +106,25 @@ class Workbench:
 
     def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:
         """The median latency of each of `models` for one image on the target, measured in turns."""
-        if self._clock is None:
-            raise ConfigError("this method ranks by measured latency, and the workbench was given no clock.")
-        return self._clock(models)
+        if self._latency_ms is None:
+            raise ConfigError("this method ranks by measured latency, and the workbench has no target to measure on.")
+        return self._latency_ms(models)
 
     @torch.no_grad()
     def rows(self) -> Rows:
         """Images to measure, rank and solve with, as they are, and what each weighs.
 
-        The weights of the few samples have mean 1. With class weights every class weighs the same in all (omega,
-        made to offset the samples' imbalance, would leave next to nothing of the most frequent class). OOD images
-        that batches may draw follow, `plan.compression_images` of them at most, together lambda times as heavy as
-        the samples and each by how much the teacher sees rare classes in it.
+        The few samples come first. OOD images that batches may draw follow, `plan.compression_images` of them at most,
+        together lambda times as heavy as the samples and each by how much the teacher sees rare classes in it.
         """
-        labels = torch.from_numpy(self.samples.labels)
-        weights = torch.ones(len(labels))
-        if self.plan is not None and self.plan.class_weights:
-            weights = 1 / torch.bincount(labels).float()[labels]
-        rows = self._weighted(self.samples.images.rows(np.arange(len(labels))), weights / weights.mean())
-        if self.pool is None or self.plan is None or not self.plan.in_compression or not self.plan.ood_weight:
+        batches, plan = self.batches, self.plan
+        rows = batches.sample_rows()
+        if batches.pool is None or plan is None or not plan.in_compression or not plan.ood_weight:
             return rows
-        chosen = self._sampler.pool_indices[: self.plan.compression_images]
-        ood = self._weighted(self.pool.images.rows(chosen.numpy()), torch.ones(len(chosen)))
-        guidance = torch.cat([teacher_guidance(self._teach(x), self._class_weights) for x, _ in ood])
-        share = self.plan.ood_weight * max(1, len(labels)) / float(guidance.sum())
-        guided = torch.split(guidance * share, self._evaluated)
+        _, ood = batches.pool_rows(plan.compression_images)
+        guidance = torch.cat([teacher_guidance(self._teacher_logits(x), batches.class_weights) for x, _ in ood])
+        share = plan.ood_weight * max(1, len(batches.samples.labels)) / float(guidance.sum())
+        guided = torch.split(guidance * share, batches.evaluated)
         return [*rows, *((x, weight) for (x, _), weight in zip(ood, guided, strict=True))]
 
     @torch.no_grad()
@@ -161,29 +134,18 @@ class Workbench:
         With OOD images every class has its part of both, by what the teacher sees. Without, the few samples are all
         there is, for both.
         """
-        labels = torch.from_numpy(self.samples.labels)
-        if self.pool is None:
-            own = self.samples.images.rows(np.arange(min(count, len(labels))))
-            return own, own
-        drawn = self._sampler.pool_indices[: _CALIBRATION_POOL * count]
-        parts = self._weighted(self.pool.images.rows(drawn.numpy()), torch.ones(len(drawn)))
-        views = torch.cat([self._teach(x).softmax(1) for x, _ in parts]).cpu()
+        samples, pool = self.batches.samples, self.batches.pool
+        labels = torch.from_numpy(samples.labels)
+        if pool is None:
+            images = samples.images.rows(np.arange(min(count, len(labels))))
+            return images, images
+        drawn, parts = self.batches.pool_rows(_CALIBRATION_POOL * count)
+        views = torch.cat([self._teacher_logits(x).softmax(1) for x, _ in parts]).cpu()
         half = len(drawn) // 2
-        mine, theirs = choose_images(labels, views[half:], count=count)
+        chosen_samples, chosen = choose_images(labels, views[half:], count=count)
         _, others = choose_images(labels[:0], views[:half], count=count)
-        rows = [self.samples.images.rows(mine.numpy()), self.pool.images.rows(drawn[half:][theirs].numpy())]
-        return np.concatenate([part for part in rows if len(part)]), self.pool.images.rows(drawn[others].numpy())
-
-    @property
-    def _evaluated(self) -> int:
-        """Images to evaluate at a time."""
-        return max(8, _PIXELS // (self.shape[1] * self.shape[2]))
-
-    def _weighted(self, pixels: NDArray[np.uint8], weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        if not len(pixels):
-            return []
-        parts = torch.split(torch.from_numpy(pixels), self._evaluated), torch.split(weights, self._evaluated)
-        return [(self._normalise(x.to(self.device)), w.to(self.device)) for x, w in zip(*parts, strict=True)]
+        rows = [samples.images.rows(chosen_samples.numpy()), pool.images.rows(drawn[half:][chosen].numpy())]
+        return np.concatenate([part for part in rows if len(part)]), pool.images.rows(drawn[others].numpy())
 
     def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
         """Train `student`, in place, as `task` says; it ends in eval mode on the CPU.
@@ -191,32 +153,33 @@ class Workbench:
         All of it computes as in eval mode, without dropout, dropped paths and auxiliary outputs, but for batch norms
         where the task asks for batch statistics. Raises TrainingError if training diverges; `student` stays as it was.
         """
+        batches, teacher = self.batches, self._teacher
         module, optimizer = self._prepare(student, task)
         inner = cast(nn.Module, module.module)
         weights = self._row_weights(task)
         best = BestWeights(patience=self.plan.patience if self.plan else 1)
         steps, check_every = 0, self.plan.check_every if self.plan else task.max_steps
-        watched = self._watched() if task.early_stop else None
+        held_out = self._held_out() if task.early_stop else None
         started = perf_counter()
         divergence = Divergence(self.fabric, name=task.name, lr=task.lr, max_steps=task.max_steps)
         with (
             UnitStride() if self.fabric.device.type == "cpu" else nullcontext(),
             synchronised_batchnorm(self.fabric),
-            Recorder(inner, task.watch) as own,
-            Recorder(self._teacher, task.watch) as taught,
+            Recorder(inner, task.watch) as student_recorder,
+            Recorder(teacher, task.watch) as teacher_recorder,
             self.progress(task.name, task.max_steps) as advance,
         ):
-            for batch in self._batches(task.max_steps):
+            for batch in batches.draw(task.max_steps):
                 _set_lr(optimizer, task, steps)
-                loss = self._loss(task, module, batch, weights, own, taught)
+                loss = self._loss(task, module, batch, weights, student_recorder, teacher_recorder)
                 self.fabric.backward(loss)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 steps += 1
                 advance()
                 divergence.note(loss, steps)
-                if watched is not None and (steps % check_every == 0 or steps == task.max_steps):
-                    stop = best.update(steps, *self._agreement(module, *watched), module)
+                if held_out is not None and (steps % check_every == 0 or steps == task.max_steps):
+                    stop = best.update(steps, *self._agreement(module, *held_out), module)
                     if self.fabric.broadcast(stop):
                         break
         seconds = perf_counter() - started
@@ -226,20 +189,26 @@ class Workbench:
         student.to("cpu").eval()
         return Fit(
             steps=steps,
-            best_step=best.step if watched is not None else steps,
-            agreement=best.score if watched is not None else None,
-            images_per_second=steps * (self._sampler.batch + self._sampler.ood_batch) / seconds,
+            best_step=best.step if held_out is not None else steps,
+            agreement=best.score if held_out is not None else None,
+            images_per_second=steps * batches.rows_per_step / seconds,
         )
 
     def _loss(
-        self, task: TrainingTask, module: nn.Module, batch: Batch, weights: RowWeights, own: Recorder, taught: Recorder
+        self,
+        task: TrainingTask,
+        module: nn.Module,
+        batch: Batch,
+        weights: RowWeights,
+        student_recorder: Recorder,
+        teacher_recorder: Recorder,
     ) -> Tensor:
         separate = self.plan is not None and self.plan.separate_statistics and 0 < batch.samples < len(batch.x)
         parts = torch.split(batch.x, [batch.samples, len(batch.x) - batch.samples]) if separate else (batch.x,)
         distances, students, teachers = [], [], []
         for x in parts:
-            teacher = View(self._teach(x), taught.values())
-            student = View(module(x).float(), own.values())
+            teacher = View(self._teacher_logits(x), teacher_recorder.values())
+            student = View(module(x).float(), student_recorder.values())
             distances.append(task.distance(student, teacher))
             students.append(student.logits)
             teachers.append(teacher.logits)
@@ -252,7 +221,7 @@ class Workbench:
             weights=weights,
         )
 
-    def _teach(self, x: Tensor) -> Tensor:
+    def _teacher_logits(self, x: Tensor) -> Tensor:
         """(N, K) teacher logits of (N, C, H, W), float32, without gradient."""
         with torch.no_grad(), self.fabric.autocast():
             logits: Tensor = self._teacher(x)
@@ -280,76 +249,28 @@ class Workbench:
             labels=task.label_weight,
             ood=plan.ood_weight,
             regulariser=plan.regulariser,
-            class_weights=self._class_weights,
+            class_weights=self.batches.class_weights,
         )
 
-    def _split_pool(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Indices of pool images held out for early stopping, and of those that batches draw from."""
-        if self.pool is None or self.plan is None:
-            return torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
-        held = min(_MAX_HOLDOUT, int(len(self.pool) * self.plan.holdout))
-        if held < _MIN_HOLDOUT:
-            if self.plan.holdout:
-                _log.warning(
-                    "the OOD pool of %d images is too small to hold any out: no early stopping",
-                    len(self.pool),
-                )
-            held = 0
-        order = torch.randperm(len(self.pool), generator=torch.Generator().manual_seed(seed))
-        return order[:held], order[held:]
-
-    def _batches(self, steps: int) -> Iterator[Batch]:
-        """The batches of every step; the images of the next one are read while this one is computed.
-
-        The reading thread stays clear of torch's own thread pool, which would fight the computation for cores.
-        """
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            coming = reader.submit(self._read, 0)
-            for step in range(steps):
-                draw, pixels = coming.result()
-                if step + 1 < steps:
-                    coming = reader.submit(self._read, step + 1)
-                yield self._batch(draw, torch.from_numpy(pixels))
-
-    def _read(self, step: int) -> tuple[Draw, NDArray[np.uint8]]:
-        draw = self._sampler.draw(step).share(self.fabric.global_rank, self.fabric.world_size)
-        pixels = self.samples.images.rows(draw.samples.numpy())
-        if self.pool is not None and len(draw.pool):
-            pixels = np.concatenate([pixels, self.pool.images.rows(draw.pool.numpy())])
-        return draw, pixels
-
-    def _batch(self, draw: Draw, pixels: Tensor) -> Batch:
-        device = self.fabric.device
-        pixels = draw.augment(pixels.to(device, non_blocking=True), padding=self._sampler.padding)
-        labels = torch.cat([self._sampler.labels[draw.samples], draw.ood_labels])
-        return Batch(self._normalise(pixels), labels.to(device), len(draw.samples))
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        preprocess = self.samples.images.preprocess
-        mean = torch.tensor(preprocess.mean, device=pixels.device).view(-1, 1, 1)
-        std = torch.tensor(preprocess.std, device=pixels.device).view(-1, 1, 1)
-        return (pixels.contiguous().float() / 255 - mean) / std
-
-    def _watched(self) -> tuple[Tensor, Tensor] | None:
+    def _held_out(self) -> tuple[Tensor, Tensor] | None:
         """Held-out OOD images (n, C, H, W) uint8 and the teacher's classes (n,) for them."""
-        if self.pool is None or not len(self._holdout):
+        pixels = self.batches.held_out()
+        if pixels is None:
             return None
-        pixels = torch.from_numpy(self.pool.images.rows(self._holdout.numpy())).to(self.fabric.device)
-        return pixels, torch.cat(
-            [self._teach(self._normalise(part)).argmax(1) for part in torch.split(pixels, self._evaluated)]
-        )
+        parts = torch.split(pixels, self.batches.evaluated)
+        return pixels, torch.cat([self._teacher_logits(self.batches.normalise(part)).argmax(1) for part in parts])
 
     @torch.no_grad()
     def _refuse_diverged(self, divergence: Divergence, module: nn.Module, x: Tensor) -> None:
         """Raise TrainingError if the logits of the trained `module` for images x (N, C, H, W) are of no use."""
         with _evaluating(module):
-            divergence.judge(module(x).float(), self._teach(x))
+            divergence.judge(module(x).float(), self._teacher_logits(x))
 
     @torch.no_grad()
     def _agreement(self, module: nn.Module, pixels: Tensor, teacher_classes: Tensor) -> tuple[float, float]:
         with _evaluating(module):
-            parts = torch.split(pixels, self._evaluated)
-            classes = torch.cat([module(self._normalise(part)).argmax(1) for part in parts])
+            parts = torch.split(pixels, self.batches.evaluated)
+            classes = torch.cat([module(self.batches.normalise(part)).argmax(1) for part in parts])
         return balanced_agreement(classes, teacher_classes)
 
 

@@ -1,6 +1,7 @@
 """What every method must do, whichever it is."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,19 +14,23 @@ from torch import nn
 from edgeoe.data.pool import load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
-from edgeoe.methods import Compressed, cross_distillation
-from edgeoe.methods.cross_distillation import choose_channels
+from edgeoe.method import load_method
+from edgeoe.methods import Bench, Compressed, Cut, Fit, compress_with, load_cut, load_recovery
+from edgeoe.methods.cuts import crossed_channels
+from edgeoe.methods.cuts.channels import ChannelsBeforeFeatures, find_groups
+from edgeoe.methods.cuts.crossed_channels import choose_channels
 from edgeoe.models.checkpoint import apply_plan, plan_between
+from edgeoe.models.observation import capture
 from edgeoe.models.structure import read_structure
-from edgeoe.pruning.prune import count_macs, count_params, drop_blocks
-from edgeoe.registry import METHODS, resolve
+from edgeoe.pruning.prune import Pruned, count_macs, count_params, drop_blocks, prune_channels
+from edgeoe.registry import METHODS
 from edgeoe.settings import CompressSettings, OESettings
 from edgeoe.training.fabric import new_fabric
 from edgeoe.training.workbench import Workbench
 
 SUITABLE: dict[str, dict[str, Any]] = {  # settings that a method insists on, or that make it quick
     "none": {"keep_macs": None},
-    "practise": {"recovery_steps": 2},
+    "practise": {"options": {"recovery_steps": 2}},
 }
 TEACHERS = {"practise": "stages"}  # it needs residual blocks that are modules
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.4, 0.4, 0.4), std=(0.3, 0.3, 0.3))
@@ -38,7 +43,7 @@ every_method = pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.fixture(autouse=True)
 def quick_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """cd's descent is what takes its time; 30 steps of it choose too."""
-    monkeypatch.setattr(cross_distillation, "choose_channels", partial(choose_channels, iterations=30))
+    monkeypatch.setattr(crossed_channels, "choose_channels", partial(choose_channels, iterations=30))
 
 
 @pytest.fixture(scope="module")
@@ -50,24 +55,29 @@ def teacher_for(network: Network) -> Callable[[str], nn.Module]:
 def compressed(method: str, teacher: nn.Module, settings: CompressSettings, *, oe: bool, **plan: Any) -> Compressed:
     """What `method` makes of `teacher`, with OOD images or without. plan: settings of OE."""
     settings = replace(settings, method=method, oe=oe, **SUITABLE.get(method, {}))
-    assert settings.ood is not None
     torch.manual_seed(settings.seed)
+    return compress_with(settings, teacher, bench_for(teacher, settings, **plan))
 
-    def clock(models: Sequence[nn.Module]) -> list[float]:
+
+def bench_for(teacher: nn.Module, settings: CompressSettings, **plan: Any) -> Workbench:
+    """A workbench whose target takes as long as a network has MACs."""
+    assert settings.ood is not None
+    oe, ood = settings.oe, settings.ood
+
+    def latency_ms(models: Sequence[nn.Module]) -> list[float]:
         return [count_macs(model, PREPROCESS.shape) / 1e6 for model in models]
 
-    bench = Workbench(
+    return Workbench(
         teacher,
-        load_samples(find_samples(settings.samples), PREPROCESS),
-        load_pool(settings.ood, PREPROCESS) if oe else None,
+        lambda: (load_samples(find_samples(settings.samples), PREPROCESS), load_pool(ood, PREPROCESS) if oe else None),
+        shape=PREPROCESS.shape,
         plan=OESettings(**{"holdout": 0.0, **plan}) if oe else None,
         fabric=new_fabric(settings),
         batch=settings.batch,
         padding=2,
         seed=settings.seed,
-        clock=clock,
+        latency_ms=latency_ms,
     )
-    return resolve(METHODS, method, kind="method")(settings).compress(teacher, bench)  # type: ignore[no-any-return]
 
 
 def coarseness(method: str, teacher: nn.Module) -> float:
@@ -228,7 +238,7 @@ def test_mir_hands_back_the_teachers_head(network: Network, settings: CompressSe
 def test_measured_widths_are_not_the_same_share_everywhere(
     method: str, network: Network, settings: CompressSettings
 ) -> None:
-    asked = replace(settings, widths="measured", keep_macs=0.6)
+    asked = replace(settings, method=method, options={"widths": "measured"}, keep_macs=0.6)
     made = compressed(method, network("stages"), asked, oe=True).pruned
     assert made.macs_kept == pytest.approx(0.6, rel=0.02)
     groups = {group.name: group for group in made.groups if not group.refused}
@@ -276,12 +286,14 @@ def test_a_transformer_can_be_compressed(method: str, widths: Any, settings: Com
         image_size=16, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=3
     )
     teacher.eval().requires_grad_(False)
-    made = compressed(method, teacher, replace(settings, steps=2, keep_macs=0.7, widths=widths), oe=True)
+    options = {} if method == "practise" else {"widths": widths}
+    asked = replace(settings, method=method, steps=2, keep_macs=0.7, options=options)
+    made = compressed(method, teacher, asked, oe=True)
     assert made.pruned.macs_kept < 1
     assert made.pruned.model(torch.randn(2, 3, 16, 16)).isfinite().all()
 
 
-def test_a_clock_is_asked_for_by_the_method_that_needs_one(
+def test_latency_is_asked_for_by_the_cuts_that_say_so(
     teacher_for: Callable[[str], nn.Module], settings: CompressSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed: list[int] = []
@@ -294,4 +306,125 @@ def test_a_clock_is_asked_for_by_the_method_that_needs_one(
     monkeypatch.setattr(Workbench, "latency_ms", noting)
     for method in sorted(METHODS):
         compressed(method, teacher_for(method), replace(settings, steps=2), oe=False)
-    assert timed == [3], "the teacher, and without each of two kinds of blocks"
+        assert bool(timed) == load_cut(method).measures_latency
+        timed.clear()
+
+
+# Cuts and recoveries
+
+
+def unique(load: Callable[[str], Any]) -> list[Any]:
+    """(method, part) for each part that methods have, once."""
+    parts = {load(method): method for method in METHODS}
+    return [pytest.param(method, id=part.__name__) for part, method in parts.items()]
+
+
+every_cut = pytest.mark.parametrize("method", unique(load_cut))
+every_recovery = pytest.mark.parametrize("method", unique(load_recovery))
+
+
+@every_method
+def test_a_row_says_what_its_parts_take(method: str) -> None:
+    pair = load_method(method)
+    options = [part.Options for part in (load_cut(method), load_recovery(method)) if part.Options is not None]
+    assert list(pair.options) == options
+    names = [one.name for kind in options for one in dataclasses.fields(kind)]
+    assert len(set(names)) == len(names), "no option is of both"
+    assert pair.about.does
+    assert pair.about.needs
+
+
+@every_cut
+def test_a_cut_is_a_smaller_copy_on_the_cpu(
+    method: str, teacher_for: Callable[[str], nn.Module], settings: CompressSettings
+) -> None:
+    teacher, asked = teacher_for(method), replace(settings, method=method, **SUITABLE.get(method, {}))
+    before = copy.deepcopy(teacher.state_dict())
+    pruned = load_cut(method)(asked).prune(teacher, bench_for(teacher, asked))
+    assert pruned.macs == count_macs(teacher, PREPROCESS.shape)
+    assert pruned.macs_kept == count_macs(pruned.model, PREPROCESS.shape) / pruned.macs
+    assert pruned.params_kept == count_params(pruned.model) / count_params(teacher)
+    assert (pruned.macs_kept < 1) == bool(pruned.removed or pruned.dropped)
+    assert not any(module.training for module in pruned.model.modules())
+    assert {tensor.device.type for tensor in pruned.model.state_dict().values()} == {"cpu"}
+    assert not {t.data_ptr() for t in teacher.parameters()} & {t.data_ptr() for t in pruned.model.parameters()}
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+
+
+class BlocksThenChannels:
+    """Drops the first block and narrows the others: a cut of both kinds, as a third party may write it."""
+
+    Options = None
+    measures_latency = False
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        structure = read_structure(teacher, bench.shape)
+        dropped = drop_blocks(teacher, [structure.blocks[0].name], shape=bench.shape)
+        groups = find_groups(dropped.model, bench, self.settings, protect=structure.head)
+        return dropped.then(prune_channels(dropped.model, shape=bench.shape, keep=0.8, groups=groups))
+
+
+class ChannelsThenBlocks:
+    """The same in the other order."""
+
+    Options = None
+    measures_latency = False
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        structure = read_structure(teacher, bench.shape)
+        groups = find_groups(teacher, bench, self.settings, protect=structure.head)
+        narrowed = prune_channels(teacher, shape=bench.shape, keep=0.8, groups=groups)
+        return narrowed.then(drop_blocks(narrowed.model, [structure.blocks[0].name], shape=bench.shape))
+
+
+@every_recovery
+@pytest.mark.parametrize("cut", [ChannelsBeforeFeatures, BlocksThenChannels, ChannelsThenBlocks])
+def test_a_recovery_takes_what_any_cut_has_left(
+    cut: type[Cut], method: str, network: Network, settings: CompressSettings
+) -> None:
+    """The student is rebuilt from its plan and weights, computes, and is no further from its teacher than it was."""
+    teacher = network("stages")
+    asked = replace(settings, method=method, keep_macs=None, steps=3)
+    bench = bench_for(teacher, asked)
+    pruned = cut(replace(asked, method="mir", keep_macs=0.7)).prune(teacher, bench)
+    assert pruned.removed
+    assert bool(pruned.dropped) == (cut is not ChannelsBeforeFeatures)
+    assert pruned.macs_kept == pytest.approx(count_macs(pruned.model, PREPROCESS.shape) / pruned.macs)
+    assert pruned.params_kept == pytest.approx(count_params(pruned.model) / count_params(teacher))
+    before = copy.deepcopy(pruned.model)
+    fit = load_recovery(method)(asked).recover(teacher, pruned, bench)
+    assert isinstance(fit, Fit)
+    assert differ(before, pruned.model) == (load_recovery(method).__name__ != "Nothing")
+    rebuilt = copy.deepcopy(teacher)
+    apply_plan(rebuilt, plan_between(teacher, pruned.model))
+    rebuilt.load_state_dict(pruned.model.state_dict())
+    x = torch.randn(4, *PREPROCESS.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rebuilt(x), pruned.model(x))
+    assert rebuilt(x).isfinite().all()
+    assert not any(module.training for module in pruned.model.modules())
+    for name in pruned.dropped:
+        assert isinstance(rebuilt.get_submodule(name), nn.Identity)
+
+
+@pytest.mark.parametrize("cut", [BlocksThenChannels, ChannelsThenBlocks])
+def test_least_squares_bring_a_student_without_a_block_nearer_to_its_teacher(
+    cut: type[Cut], network: Network, settings: CompressSettings
+) -> None:
+    teacher, asked = network("stages"), replace(settings, method="fskd", oe=False)
+    bench = bench_for(teacher, asked)
+    pruned = cut(asked).prune(teacher, bench)
+    x, _ = bench.rows()[0]
+
+    def error() -> float:
+        features = read_structure(teacher, PREPROCESS.shape).features
+        return float((capture(pruned.model, x, features)[0] - capture(teacher, x, features)[0]).square().mean())
+
+    before = error()
+    load_recovery("fskd")(asked).recover(teacher, pruned, bench)
+    assert error() < before

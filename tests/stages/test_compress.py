@@ -23,6 +23,7 @@ from edgeoe.pipeline import compress, export
 from edgeoe.pruning.prune import count_macs
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings, PreprocessSettings
 from edgeoe.stages import latency_probe
 from edgeoe.stages.teacher import teacher_predictions
@@ -42,16 +43,15 @@ def asked(
     monkeypatch.setattr(latency_probe, "_SECONDS", 0.0)
     save_model(network("stages"), str(tmp_path / "stages.safetensors"))
     weights = tmp_path / "stages.safetensors"
-    return replace(
-        settings, teacher=f"{teacher_file}:stages", weights=weights, keep_macs=0.6, recovery_steps=1, steps=2
-    )
+    return replace(settings, teacher=f"{teacher_file}:stages", weights=weights, keep_macs=0.6, steps=2)
 
 
 @pytest.mark.parametrize("method", ["fskd", "mir", "practise"])
 def test_a_run_holds_the_student_and_what_became_of_the_teacher(
     method: str, asked: CompressSettings, network: Callable[[str], nn.Module], tmp_path: Path
 ) -> None:
-    run = compress(replace(asked, method=method), out=tmp_path / "run")
+    options = {"recovery_steps": 1} if method == "practise" else {}
+    run = compress(replace(asked, method=method, options=options), out=tmp_path / "run")
     assert run is not None
     record = run.read(layout.COMPRESS)
     student, shape = load_student(run), (3, 16, 16)
@@ -139,7 +139,7 @@ def test_a_teacher_that_can_not_be_cut_is_known_before_any_image_is_read(
 def test_a_pool_that_is_not_there_is_known_before_the_teacher_is_looked_at(
     asked: CompressSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeoe.methods.mir.read_structure", None)
+    monkeypatch.setattr("edgeoe.methods.cuts.channels.read_structure", None)
     with pytest.raises(DataError, match=r"nowhere: no such folder\."):
         compress(replace(asked, ood=tmp_path / "nowhere"), out=tmp_path / "run")
 
@@ -155,6 +155,7 @@ def test_a_run_says_whether_its_teacher_never_learned(fresh: bool, asked: Compre
     if not fresh:
         assert record.teacher_agreement is not None
         assert record.teacher_agreement.of_per_class == (12, 5, 1)
+    assert run_settings(run) == given.resolved()
 
 
 def test_without_any_labelled_sample_the_classes_are_enough(asked: CompressSettings, tmp_path: Path) -> None:

@@ -46,15 +46,15 @@ def assert_same_student(one: Path, other: Path) -> None:
 
 def test_cuda_is_refused_where_there_is_none(settings: CompressSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"--device cuda: no CUDA device here\. Use --device cpu"):
-        new_fabric(replace(settings, device="cuda"))
+    with pytest.raises(ConfigError, match=r"--accelerator cuda: no CUDA device here\. Use --accelerator cpu"):
+        new_fabric(replace(settings, accelerator="cuda"))
 
 
 def test_more_devices_than_there_are_is_refused(settings: CompressSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=r"--devices 2: this machine has 1 CUDA device\(s\)"):
-        new_fabric(replace(settings, device="cuda", devices=2))
+    with pytest.raises(ConfigError, match=r"--processes 2: this machine has 1 CUDA device\(s\)"):
+        new_fabric(replace(settings, accelerator="cuda", processes=2))
 
 
 def test_fp16_is_refused_on_the_cpu(settings: CompressSettings) -> None:
@@ -66,7 +66,7 @@ def test_bf16_is_refused_where_it_would_be_emulated(
     settings: CompressSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgeoe.training.fabric.automatic_precision", lambda accelerator: "fp32")
-    with pytest.raises(ConfigError, match="--precision bf16: this device computes no bf16"):
+    with pytest.raises(ConfigError, match="--precision bf16: this accelerator computes no bf16"):
         new_fabric(replace(settings, precision="bf16"))
 
 
@@ -82,7 +82,7 @@ def test_a_batch_that_processes_cant_share_is_refused(
     changes: dict[str, object], message: str, settings: CompressSettings
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        new_fabric(replace(settings, devices=2, **changes))
+        new_fabric(replace(settings, processes=2, **changes))
 
 
 def test_several_nodes_need_torchrun(settings: CompressSettings) -> None:
@@ -208,14 +208,15 @@ def test_several_processes_share_batch_statistics_in_one_way(
 
 
 def test_two_processes_make_the_student_that_one_makes(settings: CompressSettings, tmp_path: Path) -> None:
-    for devices in (1, 2):
-        assert compress(replace(settings, lr=LR, devices=devices), out=tmp_path / str(devices)) is not None
+    for processes in (1, 2):
+        asked = replace(settings, options={"lr": LR}, processes=processes)
+        assert compress(asked, out=tmp_path / str(processes)) is not None
     assert_same_student(tmp_path / "1", tmp_path / "2")
 
 
 def test_an_error_crosses_from_process_to_process_whole(settings: CompressSettings, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"--weights gone\.safetensors: no such file\."):
-        compress(replace(settings, devices=2, weights=Path("gone.safetensors")), out=tmp_path / "run")
+        compress(replace(settings, processes=2, weights=Path("gone.safetensors")), out=tmp_path / "run")
     assert not list(tmp_path.iterdir()), "nothing half-written is left"
 
 
@@ -228,7 +229,7 @@ def test_torchrun_makes_one_run(settings: CompressSettings, tmp_path: Path) -> N
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
             *("-m", "edgeoe", "compress", "--teacher", settings.teacher, "--weights", str(settings.weights)),
             *("--samples", str(settings.samples), "--no-oe", "--steps", "6", "--batch", "8", "--lr", str(LR)),
-            *("--device", "cpu", "--precision", "fp32", "--channel-multiple", "1", "--out", "run"),
+            *("--accelerator", "cpu", "--precision", "fp32", "--channel-multiple", "1", "--out", "run"),
         ],
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "200"},
@@ -239,5 +240,5 @@ def test_torchrun_makes_one_run(settings: CompressSettings, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if "next:" in line] == ["next: edgeoe export run"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edgeoe.toml", "run"]
-    assert compress(replace(settings, oe=False, lr=LR), out=tmp_path / "alone") is not None
+    assert compress(replace(settings, oe=False, options={"lr": LR}), out=tmp_path / "alone") is not None
     assert_same_student(tmp_path / "alone", tmp_path / "run")

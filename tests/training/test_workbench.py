@@ -25,11 +25,12 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
 from edgeoe.errors import ConfigError, DataError, TrainingError
 from edgeoe.methods import TrainingTask, View
-from edgeoe.methods.kd import distillation
+from edgeoe.methods.recoveries.distillation import distillation
 from edgeoe.models.observation import HookPoint
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.settings import OESettings
-from edgeoe.training.workbench import Batch, Workbench
+from edgeoe.training.batches import Batch, Batches
+from edgeoe.training.workbench import Workbench
 
 PREPROCESS = Preprocess(size=(16, 16), mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.1))
 PLAN = OESettings(holdout=0.0)
@@ -62,13 +63,14 @@ def bench(teacher: nn.Module, samples: Samples, pool: Pool, fabric: Fabric) -> A
     """`bench(plan, **changes)`: a workbench with these parts."""
 
     def make(plan: OESettings | None, *, samples: Samples = samples, pool: Pool = pool, **changes: Any) -> Workbench:
-        return Workbench(teacher, samples, pool, plan=plan, **{"fabric": fabric, "batch": 8, "padding": 2, **changes})
+        usual = {"shape": PREPROCESS.shape, "fabric": fabric, "batch": 8, "padding": 2}
+        return Workbench(teacher, lambda: (samples, pool), plan=plan, **{**usual, **changes})
 
     return make
 
 
 def batches(bench: Workbench, steps: int) -> list[Batch]:
-    return list(bench._batches(steps))
+    return list(bench.batches.draw(steps))
 
 
 def apart(student: View, teacher: View) -> Tensor:
@@ -127,7 +129,7 @@ def test_without_augmentation_rows_are_the_normalised_images(bench: Any, samples
 def test_a_crop_is_a_shifted_picture_on_black(bench: Any) -> None:
     black = PREPROCESS.normalise(np.zeros((1, 3, 16, 16), np.uint8))[0]
     made, plain = (batches(bench(None, flip=False, padding=padding), 1)[0].x.numpy() for padding in (2, 0))
-    offsets = bench(None, flip=False, padding=2)._sampler.draw(0).offsets.tolist()
+    offsets = bench(None, flip=False, padding=2).batches._sampler.draw(0).offsets.tolist()
     assert len(set(map(tuple, offsets))) > 3
     for cropped, whole, (top, left) in zip(made, plain, offsets, strict=True):
         canvas = np.pad(whole, ((0, 0), (2, 2), (2, 2)), constant_values=np.nan)
@@ -202,7 +204,9 @@ def test_without_complementary_labels_every_class_is_drawn_alike(bench: Any) -> 
     times = torch.bincount(torch.cat([batch.y[batch.samples :] for batch in batches(made, 3)]), minlength=3)
     assert int(times.sum()) == 600
     assert (times - 200).abs().max() < 60  # 5 standard deviations
-    assert torch.equal(made._class_weights, bench(PLAN)._class_weights), "the weights of classes are another matter"
+    assert torch.equal(made.batches.class_weights, bench(PLAN).batches.class_weights), (
+        "the weights of classes are another matter"
+    )
 
 
 def test_ood_images_may_be_left_out_of_fine_tuning(bench: Any, teacher: nn.Module) -> None:
@@ -291,7 +295,7 @@ def test_an_ood_image_weighs_what_the_teacher_sees_of_rare_classes_in_it(bench: 
     teacher[8].weight.mul_(20)  # it is of two minds about random pictures otherwise
     made = bench(PLAN)
     x, weights = joined(made)
-    guidance = teacher_guidance(teacher(x[18:]), made._class_weights)
+    guidance = teacher_guidance(teacher(x[18:]), made.batches.class_weights)
     assert float(guidance.max()) > 1.05 * float(guidance.min())
     torch.testing.assert_close(weights[18:] / weights[18:].sum(), guidance / guidance.sum(), rtol=1e-3, atol=1e-5)
 
@@ -300,7 +304,7 @@ def test_no_more_ood_images_than_asked_and_none_held_out(bench: Any, pool: Pool)
     made = bench(replace(WATCHED, compression_images=7))
     x, weights = joined(made)
     assert len(x) == len(weights) == 18 + 7
-    held = torch.from_numpy(PREPROCESS.normalise(pool.images.rows(made._holdout.numpy())))
+    held = torch.from_numpy(PREPROCESS.normalise(pool.images.rows(made.batches._holdout.numpy())))
     assert not any(torch.allclose(own, other, atol=1e-5) for own in x[18:] for other in held)
 
 
@@ -313,7 +317,7 @@ def test_ood_images_may_be_left_out_of_solving(bench: Any, changes: dict[str, An
 
 def test_rows_come_in_parts_that_memory_holds(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = joined(bench(PLAN))
-    monkeypatch.setattr(Workbench, "_evaluated", 10)
+    monkeypatch.setattr(Batches, "evaluated", 10)
     made = bench(PLAN)
     assert [len(x) for x, _ in made.rows()] == [10, 8, *[10] * 6]
     for part, expected in zip(joined(made), whole, strict=True):
@@ -373,12 +377,12 @@ def test_the_teacher_sees_8_images_for_each_that_ranges_come_from(bench: Any) ->
 
 
 def test_latency_is_the_clocks(bench: Any, teacher: nn.Module) -> None:
-    made = bench(None, clock=lambda models: [float(len(list(model.modules()))) for model in models])
+    made = bench(None, latency_ms=lambda models: [float(len(list(model.modules()))) for model in models])
     assert made.latency_ms([teacher, nn.Identity()]) == [float(len(list(teacher.modules()))), 1.0]
 
 
 def test_without_a_clock_latency_is_refused(bench: Any, teacher: nn.Module) -> None:
-    with pytest.raises(ConfigError, match="ranks by measured latency, and the workbench was given no clock"):
+    with pytest.raises(ConfigError, match="ranks by measured latency, and the workbench has no target"):
         bench(None).latency_ms([teacher])
 
 
@@ -387,7 +391,7 @@ def test_without_a_clock_latency_is_refused(bench: Any, teacher: nn.Module) -> N
 
 def test_teach_answers_without_a_gradient(bench: Any, teacher: nn.Module) -> None:
     x = torch.randn(4, 3, 16, 16, requires_grad=True)
-    logits = bench(None)._teach(x)
+    logits = bench(None)._teacher_logits(x)
     assert not logits.requires_grad
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, teacher(x).detach(), rtol=1e-4, atol=1e-5)
@@ -395,9 +399,25 @@ def test_teach_answers_without_a_gradient(bench: Any, teacher: nn.Module) -> Non
 
 def test_the_workbench_keeps_a_teacher_of_its_own(bench: Any, teacher: nn.Module) -> None:
     made = bench(None)
-    before = made._teach(torch.ones(1, 3, 16, 16))
+    before = made._teacher_logits(torch.ones(1, 3, 16, 16))
     nn.init.zeros_(teacher[8].weight)
-    assert torch.equal(made._teach(torch.ones(1, 3, 16, 16)), before)
+    assert torch.equal(made._teacher_logits(torch.ones(1, 3, 16, 16)), before)
+
+
+def test_images_are_loaded_when_they_are_first_asked_for(
+    teacher: nn.Module, samples: Samples, pool: Pool, fabric: Fabric
+) -> None:
+    loads = []
+
+    def load() -> tuple[Samples, Pool]:
+        loads.append(1)
+        return samples, pool
+
+    made = Workbench(teacher, load, shape=PREPROCESS.shape, plan=PLAN, fabric=fabric, batch=8)
+    assert (made.shape, made.device.type, loads) == (PREPROCESS.shape, "cpu", [])
+    made.rows()
+    made.fit(copy.deepcopy(teacher), task(1))
+    assert loads == [1]
 
 
 # Holding out
@@ -406,10 +426,10 @@ def test_the_workbench_keeps_a_teacher_of_its_own(bench: Any, teacher: nn.Module
 def test_a_pool_that_is_too_small_is_not_split(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         made = bench(OESettings(holdout=0.1))  # 6 of 60
+        assert len(made.batches._sampler.pool_indices) == 60
     assert "the OOD pool of 60 images is too small to hold any out: no early stopping" in caplog.text
     fit = made.fit(copy.deepcopy(made._teacher), task(3))
     assert (fit.steps, fit.best_step, fit.agreement) == (3, 3, None)
-    assert len(made._sampler.pool_indices) == 60
 
 
 @pytest.mark.parametrize(("images", "held"), [(38, 0), (40, 20), (6000, 500)])
@@ -420,13 +440,13 @@ def test_20_to_500_images_are_held_out(images: int, held: int, bench: Any, pool:
 
 
 def test_a_user_who_wants_no_holdout_is_not_warned(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
-    bench(OESettings(holdout=0.0))
+    assert bench(OESettings(holdout=0.0)).batches.held_out() is None
     assert not caplog.records
 
 
 def test_images_held_out_are_never_drawn(bench: Any) -> None:
     made = bench(WATCHED)
-    held, drawn = set(made._holdout.tolist()), set(made._sampler.pool_indices.tolist())
+    held, drawn = set(made.batches._holdout.tolist()), set(made.batches._sampler.pool_indices.tolist())
     assert len(held) == 30
     assert not held & drawn
     assert held | drawn == set(range(60))
@@ -460,7 +480,7 @@ def test_fitting_brings_a_student_nearer_to_its_teacher(bench: Any, teacher_file
     torch.manual_seed(1)
     student, made = TeacherSource.parse(f"{teacher_file}:chain").build(3).eval(), bench(PLAN, flip=False, padding=0)
     x = batches(made, 1)[0].x
-    expected = made._teach(x)
+    expected = made._teacher_logits(x)
 
     def distance() -> float:
         with torch.no_grad():
@@ -635,15 +655,15 @@ def test_the_distance_sees_what_passes_the_points_in_their_order(bench: Any, tea
 
     def noting(student: View, taught: View) -> Tensor:
         assert torch.is_grad_enabled()
-        assert student.seen[0].requires_grad
-        assert not taught.seen[0].requires_grad
+        assert student.activations[0].requires_grad
+        assert not taught.activations[0].requires_grad
         assert student.logits.dtype == taught.logits.dtype == torch.float32
         for view in (student, taught):
-            pooled, features, logits = view.seen
+            pooled, features, logits = view.activations
             torch.testing.assert_close(features.mean((2, 3)), pooled, rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(logits.float(), view.logits)
             shapes.append(tuple(features.shape))
-        return (student.seen[1] - taught.seen[1]).square().flatten(1).mean(1)
+        return (student.activations[1] - taught.activations[1]).square().flatten(1).mean(1)
 
     watch = (HookPoint("8", "input"), HookPoint("5"), HookPoint("8"))
     student = copy.deepcopy(teacher)
@@ -731,7 +751,9 @@ def test_whatever_takes_images_trains(network: type[nn.Module], samples: Samples
     torch.manual_seed(0)
     teacher = network().eval()
     student = copy.deepcopy(teacher)
-    made = Workbench(teacher, samples, pool, plan=WATCHED, fabric=fabric, batch=8, padding=2)
+    made = Workbench(
+        teacher, lambda: (samples, pool), shape=PREPROCESS.shape, plan=WATCHED, fabric=fabric, batch=8, padding=2
+    )
     assert made.fit(student, task(3)).steps == 3
     assert all(x.is_contiguous() for x, _ in made.rows())
     before = dict(teacher.named_parameters())
@@ -747,7 +769,7 @@ from torch import nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import find_samples, load_samples
 from edgeoe.methods import TrainingTask
-from edgeoe.methods.kd import distillation
+from edgeoe.methods.recoveries.distillation import distillation
 from edgeoe.pruning.prune import prune_channels
 from edgeoe.training.workbench import Workbench
 
@@ -766,7 +788,8 @@ class Projecting(nn.Module):
 preprocess = Preprocess(size=(16, 16), mean=(0.4,) * 3, std=(0.3,) * 3)
 samples = load_samples(find_samples(Path(sys.argv[1])), preprocess)
 teacher = Projecting().eval().requires_grad_(False)
-bench = Workbench(teacher, samples, None, plan=None, fabric=Fabric(accelerator="cpu", devices=1), batch=16)
+fabric = Fabric(accelerator="cpu", devices=1)
+bench = Workbench(teacher, lambda: (samples, None), shape=preprocess.shape, plan=None, fabric=fabric, batch=16)
 def apart(student, teacher):
     return distillation(student.logits, teacher.logits, temperature=4.0)
 task = TrainingTask(name="test", distance=apart, lr=0.02, max_steps=5)

@@ -1,4 +1,4 @@
-"""cd: layer by layer, channels are chosen by proximal gradient on the cross-distillation loss."""
+"""Channels are chosen layer by layer, by proximal gradient on the cross-distillation loss."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from edgeoe.methods import About, Bench, Compressed, TrainingTask, View
-from edgeoe.methods.cutting import find_groups, prune
-from edgeoe.methods.kd import distillation
+from edgeoe.methods import Bench
+from edgeoe.methods.cuts.channels import find_groups, prune_groups
+from edgeoe.methods.options import ChannelOptions
 from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.groups import Group
-from edgeoe.pruning.prune import drop_channels
+from edgeoe.pruning.prune import Pruned, drop_channels
 from edgeoe.settings import CompressSettings
 
-__all__ = ["MU", "CrossDistillation", "choose_channels", "cross_moments"]
+__all__ = ["MU", "CrossedChannels", "choose_channels", "cross_moments"]
 
 MU = 0.9  # of the paper's ResNet-56; 0.6 for its VGG-16
 ITERATIONS = 1000  # of proximal gradient: the third of the paper's 3,000 in which channels go
 LEARNING_RATE = 1e-3  # of Adam, as the paper's ResNet-56
-FINE_TUNING_LR, FINE_TUNING_STEPS = 1e-5, 100  # the former as in the paper; it moves little but batch statistics
 
 
 def cross_moments(teacher: Tensor, student: Tensor, *, mu: float) -> Tensor:
     """(D, D) G such that the cross-distillation loss of weights W is tr((W - W_T) G (W - W_T)^T).
 
     teacher, student: (D, D) second moments of the layer's inputs in either network. The correction term feeds
-    the teacher's inputs to both layers and weighs `mu`, the imitation term the student's and weighs 1 - mu.
+    the teacher's inputs to both layers and weighs `mu`, the distillation term the student's and weighs 1 - mu.
     Source: Bai, Wu, King and Lyu, "Few Shot Network Compression via Cross Distillation", AAAI 2020, the convex
     combination of both losses; as they are quadratic in W, the moments say all about them.
     """
@@ -46,9 +45,12 @@ def choose_channels(
 ) -> tuple[int, ...]:
     """The `keep` channels that stay, in ascending order.
 
-    problems: for each layer that reads the channels its cross moments G (D, D), its weights W_T (O, D) and the
-    columns of each channel. Adam descends the loss, and after each step the channels with the least norm are set
-    to zero for good (the proximal map of the number of channels), their number growing evenly.
+    Adam descends the loss, and after each step the channels with the least norm are set to zero for good (the proximal
+    map of the number of channels), their number growing evenly.
+    problems: for each layer that reads the channels its cross moments G (D, D), its weights W_T (O, D) and the columns
+        of each channel.
+    keep: channels.
+    iterations, lr: of Adam.
     """
     channels = len(problems[0][2])
     alive = torch.ones(channels, dtype=torch.bool)
@@ -59,15 +61,15 @@ def choose_channels(
         for parameter, (g, w, _) in zip(parameters, problems, strict=True):
             parameter.grad = 2 / len(w) * (parameter - w) @ g
         optimizer.step()
-        left = keep + int((channels - keep) * (1 - (step + 1) / iterations))
+        remaining = keep + int((channels - keep) * (1 - (step + 1) / iterations))
         norms = torch.zeros(channels)
         for parameter, owner in zip(parameters, owners, strict=True):
             squares = parameter.square().sum(0).cpu()
             norms += torch.zeros(channels + 1).index_add_(0, owner.cpu(), squares)[:channels]
         norms[~alive] = -1
-        if left < int(alive.sum()):
+        if remaining < int(alive.sum()):
             alive[:] = False
-            alive[norms.topk(left).indices] = True
+            alive[norms.topk(remaining).indices] = True
         for parameter, owner in zip(parameters, owners, strict=True):
             parameter *= torch.cat([alive, torch.tensor([True])]).to(parameter.device)[owner]
     return tuple(alive.nonzero()[:, 0].tolist())
@@ -81,65 +83,45 @@ def _owner(spread: Sequence[Tensor], width: int) -> Tensor:
     return owner
 
 
-class CrossDistillation:
-    """Cross Distillation (Bai et al., AAAI 2020).
+class CrossedChannels:
+    """The cut of Cross Distillation (Bai et al., AAAI 2020), which solves for the student's weights as well.
 
     Groups of channels are taken in the order of the layers that read them. Their number is given; which of them
     stay is chosen by `choose_channels`, and the readers' weights are then the exact minimum of the same loss over
-    the channels left, which is where the paper's further iterations lead. The loss is zero at the teacher's
-    weights, so layers that lose no inputs stay as they are. A short fine-tuning follows, at a learning rate so
-    small that little but the batch norms' statistics moves.
+    the remaining channels, which is where the paper's further iterations lead. The loss is zero at the teacher's
+    weights, so layers that lose no inputs stay as they are.
     """
 
-    about = About(
-        does="chooses channels layer by layer by proximal gradient, teacher and student crossed; a short fine-tuning",
-        needs="prunable channels, labels",
-        reference="Bai et al., AAAI 2020, arXiv 1911.09450",
-    )
+    Options = ChannelOptions
+    measures_latency = False
 
     def __init__(self, settings: CompressSettings) -> None:
         self.settings = settings
 
     @torch.no_grad()
-    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        shape, settings = workbench.shape, self.settings
-        groups = find_groups(teacher, workbench, settings)
-        planned = prune(teacher, workbench, settings, groups)
-        counts = planned.removed
-        structure = read_structure(teacher, shape)
-        taught, student = (copy.deepcopy(teacher).to(workbench.device) for _ in range(2))
-        rows = workbench.rows()
-        readers = {group.name: _readers(taught, group, structure) for group in groups if group.name in counts}
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        groups = find_groups(teacher, bench, self.settings)
+        planned = prune_groups(teacher, bench, self.settings, groups)
+        structure = read_structure(teacher, bench.shape)
+        reference, student = (copy.deepcopy(teacher).to(bench.device) for _ in range(2))
+        rows = bench.rows()
+        readers = {g.name: _readers(reference, g, structure) for g in groups if g.name in planned.removed}
         narrowed = sorted(
             (group for group in groups if readers.get(group.name)),
             key=lambda group: min(map(structure.layers.index, readers[group.name])),
         )
-        everything = {name: taught.get_submodule(name) for group in narrowed for name in readers[group.name]}
-        expected = input_moments(taught, everything, rows, progress=workbench.progress)
-        removed = dict(counts)
-        with workbench.progress("Choosing channels", len(narrowed)) as advance:
+        layers = {name: reference.get_submodule(name) for group in narrowed for name in readers[group.name]}
+        expected = input_moments(reference, layers, rows, progress=bench.progress)
+        removed = dict(planned.removed)
+        with bench.progress("Choosing channels", len(narrowed)) as advance:
             for group in narrowed:
                 layers = {name: student.get_submodule(name) for name in readers[group.name]}
-                own = input_moments(student, layers, rows)
-                moments = {name: cross_moments(expected[name], own[name], mu=MU) for name in layers}
-                removed[group.name] = _narrow(group, layers, moments, len(counts[group.name]))
+                moments = input_moments(student, layers, rows)
+                crossed = {name: cross_moments(expected[name], moments[name], mu=MU) for name in layers}
+                removed[group.name] = _narrow(group, layers, crossed, len(planned.removed[group.name]))
                 advance()
-        pruned = drop_channels(teacher, groups, removed, shape=shape, start=student.to("cpu"))
-        pruned = replace(pruned, note=planned.note)
-        with torch.enable_grad():
-            return Compressed(pruned, workbench.fit(pruned.model, self._fine_tuning()))
-
-    def _fine_tuning(self) -> TrainingTask:
-        def distance(student: View, taught: View) -> Tensor:
-            return distillation(student.logits, taught.logits, temperature=self.settings.temperature)
-
-        return TrainingTask(
-            name="Fine-tuning",
-            distance=distance,
-            lr=FINE_TUNING_LR,
-            max_steps=min(FINE_TUNING_STEPS, self.settings.steps),
-            label_weight=1.0,
-        )
+        pruned = drop_channels(teacher, groups, removed, shape=bench.shape, start=student.to("cpu"))
+        return replace(pruned, note=planned.note)
 
 
 def _readers(model: nn.Module, group: Group, structure: Structure) -> list[str]:
@@ -154,21 +136,24 @@ def _readers(model: nn.Module, group: Group, structure: Structure) -> list[str]:
 
 
 def _narrow(
-    group: Group, readers: Mapping[str, nn.Module], moments: Mapping[str, Tensor], gone: int
+    group: Group, readers: Mapping[str, nn.Module], moments: Mapping[str, Tensor], count: int
 ) -> tuple[int, ...]:
-    """Zero the weights that read the channels that go, solve for the others, and say which went."""
+    """Choose the `count` channels that are pruned, zero the weights that read them, and solve for the others.
+
+    Returns those channels.
+    """
     spreads = {name: columns(layer, group.consumers[name]) for name, layer in readers.items()}
     problems = [(moments[name], matrix(layer), spreads[name]) for name, layer in readers.items()]
-    stays = choose_channels(problems, keep=len(group.order) - gone)
-    leaves = tuple(sorted(set(range(len(group.order))) - set(stays)))
+    stays = choose_channels(problems, keep=len(group.order) - count)
+    pruned = tuple(sorted(set(range(len(group.order))) - set(stays)))
     for name, layer in readers.items():
         g, old = moments[name], matrix(layer)
-        lost = torch.cat([spreads[name][channel] for channel in leaves])
-        left = torch.ones(old.shape[1], dtype=torch.bool)
-        left[lost] = False
-        kept = left.nonzero()[:, 0].to(old.device)
+        lost = torch.cat([spreads[name][channel] for channel in pruned])
+        remains = torch.ones(old.shape[1], dtype=torch.bool)
+        remains[lost] = False
+        kept = remains.nonzero()[:, 0].to(old.device)
         new = torch.zeros_like(old)
         new[:, kept] = ridge(g[kept][:, kept], g[kept] @ old.T, prior=old[:, kept])
         weight: Tensor = layer.weight  # type: ignore[assignment]
         weight.copy_(new.view_as(weight))
-    return leaves
+    return pruned

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeoe.methods.cutting import cut_channels
-from edgeoe.methods.fskd import FSKD, kept_outputs, solve_layer
+from edgeoe.methods import compress_with
+from edgeoe.methods.cuts.channels import Channels
+from edgeoe.methods.recoveries.least_squares import kept_outputs, solve_layer
 from edgeoe.models.observation import HookPoint, capture, capture_sum
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.prune import Pruned, drop_channels
@@ -163,8 +164,8 @@ def test_the_student_comes_nearer_to_its_teacher_than_the_bare_cut(
     name: str, network: Network, still: Any, settings: CompressSettings
 ) -> None:
     teacher, bench, asked = network(name), still(), replace(settings, method="fskd", keep_macs=0.6)
-    plain = cut_channels(teacher, bench, asked)
-    made = FSKD(asked).compress(teacher, bench)
+    plain = Channels(asked).prune(teacher, bench)
+    made = compress_with(asked, teacher, bench)
     assert made.pruned.removed == plain.removed
     assert (made.fit.steps, made.fit.agreement) == (0, None)
     assert not bench.fitted, "no gradient"
@@ -178,7 +179,7 @@ def test_the_student_comes_nearer_to_its_teacher_than_the_bare_cut(
 
 def test_layers_that_lost_no_inputs_are_the_teachers(network: Network, still: Any, settings: CompressSettings) -> None:
     teacher = network("stages")
-    made = FSKD(replace(settings, method="fskd", keep_macs=0.97)).compress(teacher, still())
+    made = compress_with(replace(settings, method="fskd", keep_macs=0.97), teacher, still())
     narrowed = {name for group in made.pruned.groups if group.name in made.pruned.removed for name in group.consumers}
     same = [
         name

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgeoe.methods import cross_distillation
-from edgeoe.methods.cross_distillation import CrossDistillation, choose_channels, cross_moments
-from edgeoe.methods.cutting import cut_channels
+from edgeoe.methods import compress_with
+from edgeoe.methods.cuts import crossed_channels
+from edgeoe.methods.cuts.channels import Channels
+from edgeoe.methods.cuts.crossed_channels import CrossedChannels, choose_channels, cross_moments
 from edgeoe.models.observation import HookPoint, capture
 from edgeoe.models.reconstruction import columns, input_moments, matrix
 from edgeoe.pruning.prune import drop_channels
@@ -31,7 +32,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 @pytest.fixture
 def quick_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where any choice will do, 30 steps of descent choose too."""
-    monkeypatch.setattr(cross_distillation, "choose_channels", partial(choose_channels, iterations=30))
+    monkeypatch.setattr(crossed_channels, "choose_channels", partial(choose_channels, iterations=30))
 
 
 @pytest.fixture
@@ -45,12 +46,12 @@ def asked(settings: CompressSettings) -> CompressSettings:
 @given(st.floats(0, 1), SEED)
 def test_the_moments_say_what_the_loss_says(mu: float, seed: int) -> None:
     """mu |W h_T - W_T h_T|^2 + (1 - mu) |W h_S - W_T h_S|^2, the layer's inputs h in teacher and student."""
-    taught, own, w, target = (numbers(*s, seed=seed + n) for n, s in enumerate([(9, 4), (9, 4), (3, 4), (3, 4)]))
-    correction = (taught @ w.T - taught @ target.T).square().sum() / 9
-    imitation = (own @ w.T - own @ target.T).square().sum() / 9
-    g = cross_moments(taught.T @ taught / 9, own.T @ own / 9, mu=mu)
+    teacher, student, w, target = (numbers(*s, seed=seed + n) for n, s in enumerate([(9, 4), (9, 4), (3, 4), (3, 4)]))
+    correction = (teacher @ w.T - teacher @ target.T).square().sum() / 9
+    distillation = (student @ w.T - student @ target.T).square().sum() / 9
+    g = cross_moments(teacher.T @ teacher / 9, student.T @ student / 9, mu=mu)
     found = torch.trace((w - target) @ g @ (w - target).T)
-    assert float(found) == pytest.approx(float(mu * correction + (1 - mu) * imitation), rel=1e-9, abs=1e-12)
+    assert float(found) == pytest.approx(float(mu * correction + (1 - mu) * distillation), rel=1e-9, abs=1e-12)
 
 
 # Choosing
@@ -124,7 +125,7 @@ def test_columns_of_no_channel_stay_out_of_it() -> None:
 @pytest.mark.usefixtures("quick_choice")
 def test_layers_that_lose_no_inputs_are_the_teachers(network: Network, still: Any, asked: CompressSettings) -> None:
     teacher = network("stages")
-    made = CrossDistillation(replace(asked, keep_macs=0.9)).compress(teacher, still()).pruned
+    made = CrossedChannels(replace(asked, keep_macs=0.9)).prune(teacher, still())
     groups = {group.name: group for group in made.groups}
     narrowed = {layer for name in made.removed for layer in groups[name].consumers}
     gone = {
@@ -147,7 +148,7 @@ def test_layers_that_lose_no_inputs_are_the_teachers(network: Network, still: An
 def test_a_narrowed_layer_is_the_least_of_the_loss(network: Network, still: Any, asked: CompressSettings) -> None:
     """In a chain the student so far is the teacher for the first layer that loses inputs: both moments are one."""
     teacher, bench = network("chain"), still()
-    made = CrossDistillation(replace(asked, include=("*",))).compress(teacher, bench).pruned
+    made = CrossedChannels(replace(asked, include=("*",))).prune(teacher, bench)
     (first,) = (group for group in made.groups if set(group.producers) == {"0.0"})
     lost = made.removed[first.name]
     assert lost
@@ -167,7 +168,7 @@ def test_a_narrowed_layer_is_the_least_of_the_loss(network: Network, still: Any,
 
 def test_solving_beats_leaving_the_weights_as_they_were(network: Network, still: Any, asked: CompressSettings) -> None:
     teacher, bench = network("stages"), still()
-    made = CrossDistillation(asked).compress(teacher, bench).pruned
+    made = CrossedChannels(asked).prune(teacher, bench)
     plain = drop_channels(teacher, made.groups, made.removed, shape=SHAPE)
     with torch.no_grad():
         expected = capture(teacher, bench.x, HookPoint("head"))[0]
@@ -180,8 +181,8 @@ def test_widths_are_those_of_the_plain_cut_and_the_rest_is_fine_tuned(
     network: Network, still: Any, asked: CompressSettings
 ) -> None:
     teacher, bench = network("stages"), still()
-    made = CrossDistillation(asked).compress(teacher, bench)
-    plain = cut_channels(teacher, bench, asked)
+    made = compress_with(asked, teacher, bench)
+    plain = Channels(asked).prune(teacher, bench)
     assert {name: len(channels) for name, channels in made.pruned.removed.items()} == {
         name: len(channels) for name, channels in plain.removed.items()
     }
@@ -196,7 +197,7 @@ def test_fine_tuning_is_short_however_many_steps_are_allowed(
     network: Network, still: Any, asked: CompressSettings
 ) -> None:
     bench = still()
-    CrossDistillation(replace(asked, steps=5000)).compress(network("chain"), bench)
+    compress_with(replace(asked, steps=5000), network("chain"), bench)
     assert bench.fitted[0].max_steps == 100
 
 
@@ -213,8 +214,8 @@ def test_a_reader_that_is_used_twice_stays_as_it_is(still: Any, asked: CompressS
 
     torch.manual_seed(0)
     bench = still()
-    made = CrossDistillation(replace(asked, keep_macs=0.7315, include=("*",))).compress(
+    made = CrossedChannels(replace(asked, keep_macs=0.7315, include=("*",))).prune(
         Twice().eval().requires_grad_(False), bench
     )
-    assert made.pruned.macs_kept == pytest.approx(0.7315, rel=0.02)
-    assert made.pruned.model(bench.x).isfinite().all()
+    assert made.macs_kept == pytest.approx(0.7315, rel=0.02)
+    assert made.model(bench.x).isfinite().all()

@@ -1,9 +1,8 @@
-"""The cut that methods which prune channels share."""
+"""Channels of least L1 norm are pruned, to the share that is asked for."""
 
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +10,8 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
+from edgeoe.methods.cuts.goal import missed_note
+from edgeoe.methods.options import ChannelOptions
 from edgeoe.models.reconstruction import measure_sensitivity
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.allocation import is_met
@@ -18,27 +19,42 @@ from edgeoe.pruning.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, na
 from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.pruning.prune import Pruned, prune_channels
 from edgeoe.pruning.verify import prunable_groups
-from edgeoe.settings import CompressSettings, Goal
+from edgeoe.settings import CompressSettings
 
-__all__ = ["cut_channels", "find_groups", "note_missed", "prune"]
+__all__ = ["Channels", "ChannelsBeforeFeatures", "find_groups", "prune_groups"]
 
-_MEASURED = {"macs": "MACs", "params": "parameters", "blocks": "blocks that can be dropped"}
 _CLASSIFIES = "classifies them, and stays as it is"
-_log = logging.getLogger(__name__)
 
 
-def cut_channels(
-    teacher: nn.Module, workbench: Bench, settings: CompressSettings, *, protect: str | None = None
-) -> Pruned:
-    """A copy of `teacher` without its channels of least L1 norm, to the share that `settings` ask for.
+class Channels:
+    """Prunes the channels of least L1 norm (Li et al., ICLR 2017)."""
 
-    protect: a layer whose inputs all stay. How many channels each group loses follows `settings.widths`.
-    """
-    return prune(teacher, workbench, settings, find_groups(teacher, workbench, settings, protect=protect))
+    Options = ChannelOptions
+    measures_latency = False
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        return prune_groups(teacher, bench, self.settings, find_groups(teacher, bench, self.settings))
 
 
-def prune(teacher: nn.Module, workbench: Bench, settings: CompressSettings, groups: tuple[Group, ...]) -> Pruned:
-    """`teacher` without the channels of `groups` that are pruned first, to the share that `settings` ask for.
+class ChannelsBeforeFeatures:
+    """Prunes the channels of least L1 norm, but none that the head reads: features keep their number."""
+
+    Options = ChannelOptions
+    measures_latency = False
+
+    def __init__(self, settings: CompressSettings) -> None:
+        self.settings = settings
+
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        head = read_structure(teacher, bench.shape).head
+        return prune_groups(teacher, bench, self.settings, find_groups(teacher, bench, self.settings, protect=head))
+
+
+def prune_groups(teacher: nn.Module, bench: Bench, settings: CompressSettings, groups: tuple[Group, ...]) -> Pruned:
+    """`teacher` without the first channels of `groups`, to the share that `settings` ask for.
 
     Widths stay at multiples of what the targets compute fast, or of what `settings` name. Where the share can't be met
     within 2 %, the nearest student has a note of that, and of what would come nearer.
@@ -47,18 +63,19 @@ def prune(teacher: nn.Module, workbench: Bench, settings: CompressSettings, grou
     goal, of = settings.goal, settings.goal.of
     if of == "blocks":
         raise PruningError(f"--keep-blocks needs a method that drops blocks: practise. Got --method {settings.method}.")
-    multiple = settings.channel_multiple or workbench.channel_multiple
+    multiple = settings.channel_multiple or bench.channel_multiple
     below = settings.channel_multiple is None
+    compete = settings.options_for(ChannelOptions).widths == "global"
 
     def cut(groups: tuple[Group, ...], multiple: int, below: bool = False, keep: float = goal.share) -> Pruned:
         return prune_channels(
             teacher,
-            shape=workbench.shape,
+            shape=bench.shape,
             keep=keep,
             of=of,
             channel_multiple=multiple,
             below_multiple=below,
-            compete=settings.widths == "global",
+            compete=compete,
             groups=groups,
         )
 
@@ -81,7 +98,7 @@ def prune(teacher: nn.Module, workbench: Bench, settings: CompressSettings, grou
         advice = f"Every group keeps a sixteenth of its channels{stays}."
     else:
         advice = "No step that can be pruned comes nearer."
-    return replace(pruned, note=note_missed(goal, kept, advice))
+    return replace(pruned, note=missed_note(goal, kept, advice))
 
 
 def _halves(multiple: int) -> Iterator[int]:
@@ -103,26 +120,28 @@ def _freed(groups: tuple[Group, ...]) -> Iterator[tuple[str, tuple[Group, ...]]]
             yield option, freed
 
 
-def note_missed(goal: Goal, kept: float, advice: str) -> str:
-    """The note that `goal` is missed by more than 2 %; it is logged too, as hours of training may follow."""
-    note = f"{goal} can't be met within 2 %: the nearest student keeps {kept:.3g} of the {_MEASURED[goal.of]}. {advice}"
-    _log.warning("%s", note)
-    return note
-
-
 def find_groups(
-    teacher: nn.Module, workbench: Bench, settings: CompressSettings, *, protect: str | None = None
+    teacher: nn.Module, bench: Bench, settings: CompressSettings, *, protect: str | None = None
 ) -> tuple[Group, ...]:
-    """The groups that may be pruned, ranked; those that make what layer `protect` reads are refused."""
-    found = prunable_groups(teacher, shape=workbench.shape, progress=workbench.progress)
+    """The groups that may be pruned, ranked.
+
+    protect: a layer whose inputs all stay: the groups that make them are refused.
+    """
+    every = prunable_groups(teacher, shape=bench.shape, progress=bench.progress)
     groups = tuple(
         replace(group, refused=f"{protect} {_CLASSIFIES}")
         if protect in group.consumers and not group.refused
         else group
-        for group in narrow_groups(found, include=settings.include, exclude=settings.exclude)
+        for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)
     )
-    if settings.widths != "measured" or all(group.refused for group in groups):
+    measured = settings.options_for(ChannelOptions).widths == "measured"
+    if not measured or all(group.refused for group in groups):
         return groups
-    eyes = copy.deepcopy(teacher).to(workbench.device)
-    structure = read_structure(eyes, workbench.shape)
-    return tuple(measure_sensitivity(eyes, groups, structure, workbench.rows(), progress=workbench.progress))
+    probe = copy.deepcopy(teacher).to(bench.device)
+    structure = read_structure(probe, bench.shape)
+    return tuple(measure_sensitivity(probe, groups, structure, bench.rows(), progress=bench.progress))
+
+
+def _refused(group: Group, reason: str) -> Group:
+    """`group` with that reason, unless it is refused for another one."""
+    return group if group.refused else replace(group, refused=reason)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from edgeoe.methods.kd import distillation
+from edgeoe.methods.recoveries.distillation import distillation
 
 SEED = st.integers(0, 10_000)
 TEMPERATURE = st.floats(0.5, 20)

@@ -1,4 +1,4 @@
-"""practise: whole residual blocks go, those first that are easily made up for and save most latency."""
+"""Whole residual blocks are dropped: those first that are most recoverable for the latency that they save."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgeoe.errors import ConfigError, PruningError, TrainingError
-from edgeoe.methods import About, Bench, Compressed, TrainingTask
-from edgeoe.methods.cutting import note_missed
-from edgeoe.methods.mir import feature_distance, mimicking
+from edgeoe.errors import PruningError, TrainingError
+from edgeoe.methods import Bench, TrainingTask
+from edgeoe.methods.cuts.goal import missed_note
+from edgeoe.methods.options import BlockOptions
+from edgeoe.methods.recoveries.features import feature_distance
 from edgeoe.models.observation import capture
 from edgeoe.models.reconstruction import Rows, sees_all
 from edgeoe.models.structure import Block, Structure, blocks_by_kind, read_structure
@@ -22,7 +23,7 @@ from edgeoe.pruning.allocation import is_met
 from edgeoe.pruning.prune import Pruned, drop_blocks
 from edgeoe.settings import CompressSettings
 
-__all__ = ["Adaptor", "Practise", "add_adaptors"]
+__all__ = ["Adaptor", "Blocks", "add_adaptors", "latency_saved"]
 
 RECOVERY_LR = 0.02  # as in the paper, which takes 2,000 steps of 64 images for each block
 
@@ -59,74 +60,68 @@ def add_adaptors(model: nn.Module, block: Block) -> int:
     return len(names)
 
 
-class Practise:
-    """PRACTISE (Wang and Wu, "Practical Network Acceleration with Tiny Sets", CVPR 2023).
+class Blocks:
+    """The cut of PRACTISE (Wang and Wu, "Practical Network Acceleration with Tiny Sets", CVPR 2023).
 
-    The recoverability of a block is the error that is left in the features when it is gone and 1x1 adaptors
-    around it alone have been trained. Blocks go in the order of recoverability by latency saved, measured on the
-    target, until the MACs asked for are reached as nearly as whole blocks allow. Then the features are mimicked.
+    The recoverability of a block is the error of the features that remains once it is dropped and 1x1 adaptors around
+    it alone have been trained. Blocks are dropped in the order of recoverability by latency saved, measured on the
+    target, until the MACs asked for are reached as nearly as whole blocks allow.
     """
 
-    about = About(
-        does="drops whole residual blocks, ranked by recoverability and measured latency, then mimics features",
-        needs="residual blocks that keep their input's shape; the runtime of --target on this machine",
-        reference="Wang and Wu, CVPR 2023, arXiv 2202.07861",
-    )
+    Options = BlockOptions
+    measures_latency = True
 
     def __init__(self, settings: CompressSettings) -> None:
-        if settings.widths != "uniform":
-            raise ConfigError(f"--widths {settings.widths}: practise drops whole blocks and narrows nothing.")
         self.settings = settings
+        self.recovery_steps = settings.options_for(BlockOptions).recovery_steps
 
-    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        structure = read_structure(teacher, workbench.shape)
+    def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        structure = read_structure(teacher, bench.shape)
         if not structure.blocks:
             raise PruningError(
                 "practise drops residual blocks, and this teacher has none that could hand on what it is given. "
                 "Use a method that prunes channels: kd, fskd, cd, mir."
             )
-        saved_ms = latency_saved(teacher, structure.blocks, workbench)
-        left = self._recoverability(teacher, structure, workbench)
-        ranked = sorted(structure.blocks, key=lambda block: left[block.name] / max(saved_ms[block.name], 1e-9))
-        pruned = self._drop(teacher, ranked, workbench.shape)
-        task = mimicking(structure, lr=self.settings.lr, steps=self.settings.steps)
-        return Compressed(pruned, workbench.fit(pruned.model, task))
+        saved_ms = latency_saved(teacher, structure.blocks, bench)
+        errors = self._errors_without(teacher, structure, bench)
+        ranked = sorted(structure.blocks, key=lambda block: errors[block.name] / max(saved_ms[block.name], 1e-9))
+        return self._drop(teacher, ranked, bench.shape)
 
-    def _recoverability(self, teacher: nn.Module, structure: Structure, workbench: Bench) -> dict[str, float]:
+    def _errors_without(self, teacher: nn.Module, structure: Structure, bench: Bench) -> dict[str, float]:
         """Mean squared error of the features without each block, adaptors trained."""
-        rows = workbench.rows()
-        taught = copy.deepcopy(teacher).to(workbench.device)
-        expected = [_features(taught, x, structure) for x, _ in rows]
-        found = {}
-        with workbench.progress("Trying without each block", len(structure.blocks)) as advance:
+        rows = bench.rows()
+        reference = copy.deepcopy(teacher).to(bench.device)
+        expected = [_features(reference, x, structure) for x, _ in rows]
+        errors = {}
+        with bench.progress("Trying without each block", len(structure.blocks)) as advance:
             for block in structure.blocks:
-                student = drop_blocks(teacher, [block.name], shape=workbench.shape).model
+                student = drop_blocks(teacher, [block.name], shape=bench.shape).model
                 adapted = add_adaptors(student, block)
                 task = TrainingTask(
                     name=f"Recovering {block.name}",
                     distance=feature_distance,
                     watch=(structure.features,),
                     lr=RECOVERY_LR,
-                    max_steps=self.settings.recovery_steps,
+                    max_steps=self.recovery_steps,
                     trains=lambda name: name.endswith((".before", ".after")),
                     batch_statistics=False,
                     early_stop=False,
                 )
                 try:
-                    if adapted and self.settings.recovery_steps:
-                        workbench.fit(student, task)
-                    found[block.name] = _error(student.to(workbench.device), expected, rows, structure)
+                    if adapted and self.recovery_steps:
+                        bench.fit(student, task)
+                    errors[block.name] = _error(student.to(bench.device), expected, rows, structure)
                 except TrainingError:
-                    found[block.name] = math.inf  # what does not recover goes last
+                    errors[block.name] = math.inf  # a block whose loss is not recovered is dropped last
                 advance()
-        return found
+        return errors
 
     def _drop(self, teacher: nn.Module, ranked: Sequence[Block], shape: tuple[int, int, int]) -> Pruned:
         goal = self.settings.goal
         kept = [1.0]
         for count in range(1, len(ranked) + 1):
-            made = drop_blocks(teacher, [block.name for block in ranked[:count]], shape=shape)
-            shares = {"macs": made.macs_kept, "params": made.params_kept, "blocks": 1 - count / len(ranked)}
+            student = drop_blocks(teacher, [block.name for block in ranked[:count]], shape=shape)
+            shares = {"macs": student.macs_kept, "params": student.params_kept, "blocks": 1 - count / len(ranked)}
             kept.append(shares[goal.of])
             if kept[-1] <= goal.share:
                 break
@@ -139,18 +134,18 @@ class Practise:
         advice = f"It drops {nearest} of the {len(ranked)} blocks that can be dropped."
         if goal.of != "blocks":
             advice += " Methods that prune channels take smaller steps: kd, fskd, cd, mir."
-        return replace(pruned, note=note_missed(goal, kept[nearest], advice))
+        return replace(pruned, note=missed_note(goal, kept[nearest], advice))
 
 
-def latency_saved(teacher: nn.Module, blocks: Sequence[Block], workbench: Bench) -> Mapping[str, float]:
+def latency_saved(teacher: nn.Module, blocks: Sequence[Block], bench: Bench) -> Mapping[str, float]:
     """By how many milliseconds the teacher is faster without each of `blocks`.
 
-    Blocks of the same layers and input shape save the same, so all of a kind are dropped at once and the saving
-    is shared: what is measured is far above the noise that one block would drown in.
+    Blocks of the same layers and input shape save the same, so all of a kind are dropped at once and share the
+    saving, which then stands far above the noise.
     """
     kinds = [[block.name for block in alike] for alike in blocks_by_kind(teacher, blocks)]
-    without = [drop_blocks(teacher, names, shape=workbench.shape).model for names in kinds]
-    whole, *less = workbench.latency_ms([teacher, *without])
+    without = [drop_blocks(teacher, names, shape=bench.shape).model for names in kinds]
+    whole, *less = bench.latency_ms([teacher, *without])
     return {name: (whole - ms) / len(names) for names, ms in zip(kinds, less, strict=True) for name in names}
 
 

@@ -1,21 +1,21 @@
-"""fskd: a 1x1 convolution after each pruned layer, solved by least squares and merged into it. No gradient."""
+"""A 1x1 convolution after each pruned layer is solved by least squares and merged into it. No gradient."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from edgeoe.methods import About, Bench, Compressed, Fit
-from edgeoe.methods.cutting import cut_channels
+from edgeoe.methods import Bench, Fit
 from edgeoe.models.observation import HookPoint, capture, capture_sum
 from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.prune import Pruned
 from edgeoe.settings import CompressSettings
 
-__all__ = ["FSKD", "kept_outputs"]
+__all__ = ["LeastSquares", "kept_outputs", "solve_layer"]
 
 
 def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
@@ -31,41 +31,38 @@ def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
     return torch.tensor([index for index in range(outputs) if index not in gone])
 
 
-class FSKD:
+class LeastSquares:
     """Few Sample Knowledge Distillation (Li, Li, Liu and Zhang, CVPR 2020).
 
     Layers whose inputs were pruned are taken in order. Q and a shift minimise the squared error of Q z + q
     against what the teacher has there, z being the layer's output in the student as solved so far; then Q goes
     into the layer's weights and q into its bias or the batch norm behind it. Where the output goes straight into
     a residual sum, the target is the teacher's sum less the student's other operand, so that what earlier layers
-    got wrong is put right.
+    got wrong is put right; in a student that lacks blocks, and so sums, each layer's own output is the target.
     """
 
-    about = About(
-        does="prunes channels of least L1 norm, then solves a 1x1 convolution after each pruned layer; no training",
-        needs="prunable channels",
-        reference="Li et al., CVPR 2020, arXiv 1812.01839",
-    )
+    Options = None
 
-    def __init__(self, settings: CompressSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: CompressSettings) -> None: ...
 
     @torch.no_grad()
-    def compress(self, teacher: nn.Module, workbench: Bench) -> Compressed:
-        structure = read_structure(teacher, workbench.shape)
-        pruned = cut_channels(teacher, workbench, self.settings)
-        taught = copy.deepcopy(teacher).to(workbench.device)
-        student = pruned.model.to(workbench.device)
+    def recover(self, teacher: nn.Module, pruned: Pruned, bench: Bench) -> Fit:
+        structure = read_structure(teacher, bench.shape)
+        reference = copy.deepcopy(teacher).to(bench.device)
+        student = pruned.model.to(bench.device)
+        if pruned.dropped:
+            structure = replace(structure, sums={})
+        modules = dict(student.named_modules())
         narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.consumers}
-        layers = [n for n in structure.layers if n in narrowed and sees_all(student.get_submodule(n))]
-        rows = workbench.rows()
-        with workbench.progress("Solving layers", len(layers)) as advance:
+        layers = [n for n in structure.layers if n in narrowed and n in modules and sees_all(modules[n])]
+        rows = bench.rows()
+        with bench.progress("Solving layers", len(layers)) as advance:
             for name in layers:
-                kept = kept_outputs(teacher, pruned, name).to(workbench.device)
-                solve_layer(student, taught, name, kept, structure, rows)
+                kept = kept_outputs(teacher, pruned, name).to(bench.device)
+                solve_layer(student, reference, name, kept, structure, rows)
                 advance()
         student.to("cpu").eval()
-        return Compressed(pruned, Fit())
+        return Fit()
 
 
 def solve_layer(
@@ -114,9 +111,9 @@ def _output_and_target(
     if place is None:
         (y,), (target,) = capture(student, x, HookPoint(name)), capture(teacher, x, HookPoint(name))
         return positions(layer, y), positions(layer, target)[..., kept]
-    y, *own = (positions(layer, t) for t in capture_sum(student, x, name, place))
-    target, *taught = (positions(layer, t)[..., kept] for t in capture_sum(teacher, x, name, place))
-    lacks = taught[1 - place.operand] - own[1 - place.operand]
+    y, *operands = (positions(layer, t) for t in capture_sum(student, x, name, place))
+    target, *expected = (positions(layer, t)[..., kept] for t in capture_sum(teacher, x, name, place))
+    lacks = expected[1 - place.operand] - operands[1 - place.operand]
     gain = norm_gain(student, place.norm, like=y[0, 0])
     usable = gain.abs() > 1e-3 * gain.abs().max()
     return y, target + lacks * torch.where(usable, 1 / torch.where(usable, gain, 1.0), 0.0)

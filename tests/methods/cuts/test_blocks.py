@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgeoe.errors import PruningError
-from edgeoe.methods.practise import Adaptor, Practise, add_adaptors, latency_saved
+from edgeoe.methods import compress_with
+from edgeoe.methods.cuts.blocks import Adaptor, Blocks, add_adaptors, latency_saved
 from edgeoe.models.observation import HookPoint, capture
 from edgeoe.models.structure import Block, read_structure
 from edgeoe.pruning.prune import count_macs, drop_blocks
@@ -25,7 +26,7 @@ Network = Callable[[str], nn.Module]
 
 @pytest.fixture
 def asked(settings: CompressSettings) -> CompressSettings:
-    return replace(settings, method="practise", keep_macs=0.77, recovery_steps=3, lr=0.03, steps=7)
+    return replace(settings, method="practise", keep_macs=0.77, options={"recovery_steps": 3, "lr": 0.03}, steps=7)
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -115,8 +116,8 @@ def nearly_nothing(teacher: nn.Module, *blocks: str) -> nn.Module:
 def test_the_block_that_is_easily_made_up_for_goes(
     easy: str, network: Network, still: Any, asked: CompressSettings
 ) -> None:
-    made = Practise(asked).compress(nearly_nothing(network("stages"), easy), still(latency=lambda model: 1.0))
-    assert made.pruned.dropped == (easy,)
+    made = Blocks(asked).prune(nearly_nothing(network("stages"), easy), still(latency=lambda model: 1.0))
+    assert made.dropped == (easy,)
 
 
 @pytest.mark.parametrize("slow", ["early", "late"])
@@ -128,8 +129,8 @@ def test_of_blocks_as_easily_made_up_for_the_slow_ones_go(
         return 1.0 + sum(1e6 if name.startswith(slow) else 1e-6 for name in here)
 
     teacher = nearly_nothing(network("stages"), *BLOCKS)
-    made = Practise(replace(asked, keep_macs=0.55)).compress(teacher, still(latency=latency))
-    assert set(made.pruned.dropped) == {f"{slow}.0", f"{slow}.1"}
+    made = Blocks(replace(asked, keep_macs=0.55)).prune(teacher, still(latency=latency))
+    assert set(made.dropped) == {f"{slow}.0", f"{slow}.1"}
 
 
 def test_what_recovery_makes_up_for_counts(network: Network, still: Any, asked: CompressSettings) -> None:
@@ -140,8 +141,8 @@ def test_what_recovery_makes_up_for_counts(network: Network, still: Any, asked: 
         if stage.name == "Recovering late.1":
             student.late[1] = copy.deepcopy(teacher.late[1])
 
-    made = Practise(asked).compress(teacher, still(latency=lambda model: 1.0, fitting=fitting))
-    assert made.pruned.dropped == ("late.1",)
+    made = Blocks(asked).prune(teacher, still(latency=lambda model: 1.0, fitting=fitting))
+    assert made.dropped == ("late.1",)
 
 
 # The method
@@ -151,7 +152,7 @@ def test_every_block_is_tried_before_the_features_are_mimicked(
     network: Network, still: Any, asked: CompressSettings
 ) -> None:
     bench = still()
-    Practise(asked).compress(network("stages"), bench)
+    compress_with(asked, network("stages"), bench)
     *tried, last = bench.fitted
     assert [stage.name for stage in tried] == [f"Recovering {name}" for name in BLOCKS]
     for stage in tried:
@@ -166,13 +167,13 @@ def test_every_block_is_tried_before_the_features_are_mimicked(
 
 def test_no_recovery_steps_fit_nothing_but_the_end(network: Network, still: Any, asked: CompressSettings) -> None:
     bench = still()
-    Practise(replace(asked, recovery_steps=0)).compress(network("stages"), bench)
+    compress_with(replace(asked, options={"recovery_steps": 0}), network("stages"), bench)
     assert [stage.name for stage in bench.fitted] == ["Mimicking features"]
 
 
 def test_the_student_is_the_teacher_without_the_blocks(network: Network, still: Any, asked: CompressSettings) -> None:
     teacher = network("stages")
-    made = Practise(asked).compress(teacher, still()).pruned
+    made = Blocks(asked).prune(teacher, still())
     expected = drop_blocks(teacher, made.dropped, shape=SHAPE)
     assert len(made.dropped) == 1
     assert made.macs_kept == expected.macs_kept
@@ -188,7 +189,7 @@ def test_the_macs_are_the_nearest_that_whole_blocks_allow(
     keep: float, gone: int, network: Network, still: Any, asked: CompressSettings
 ) -> None:
     teacher = network("stages")
-    made = Practise(replace(asked, keep_macs=keep, recovery_steps=0)).compress(teacher, still()).pruned
+    made = Blocks(replace(asked, keep_macs=keep, options={"recovery_steps": 0})).prune(teacher, still())
     assert len(made.dropped) == gone
     shares = [count_macs(drop_blocks(teacher, BLOCKS[:n], shape=SHAPE).model, SHAPE) / made.macs for n in range(5)]
     students = [share for share in shares if share < 1 or keep == 1]
@@ -218,12 +219,12 @@ def test_a_share_that_blocks_dont_meet_gives_the_nearest_with_a_note(
     asked: CompressSettings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings = replace(asked, **{"keep_macs": None, "recovery_steps": 0, **goal})
-    made = Practise(settings).compress(network("stages"), still()).pruned
+    settings = replace(asked, **{"keep_macs": None, "options": {"recovery_steps": 0}, **goal})
+    made = Blocks(settings).prune(network("stages"), still())
     assert re.search(said, made.note)
     assert made.note in caplog.text, "which is known before hours of training"
 
 
 def test_a_network_without_blocks_is_refused(network: Network, still: Any, asked: CompressSettings) -> None:
     with pytest.raises(PruningError, match=r"this teacher has none .* Use a method that prunes channels: kd, fskd, cd"):
-        Practise(asked).compress(network("chain"), still())
+        Blocks(asked).prune(network("chain"), still())

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgeoe.methods import View
-from edgeoe.methods.mir import LR, MiR, feature_distance, mimicking
+from edgeoe.errors import PruningError
+from edgeoe.methods import View, compress_with
+from edgeoe.methods.cuts.channels import Channels
+from edgeoe.methods.recoveries.features import FeatureMimicking, feature_distance, mimicking_task
 from edgeoe.models.observation import HookPoint
 from edgeoe.models.structure import read_structure
 from edgeoe.settings import CompressSettings
@@ -20,17 +22,19 @@ Network = Callable[[str], nn.Module]
 
 @pytest.fixture
 def asked(settings: CompressSettings) -> CompressSettings:
-    return replace(settings, method="mir", keep_macs=0.6, lr=0.03, steps=7)
+    return replace(settings, method="mir", keep_macs=0.6, options={"lr": 0.03}, steps=7)
 
 
-def seen(*shape: int, seed: int = 0) -> View:
+def features(*shape: int, seed: int = 0) -> View:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
     return View(torch.zeros(shape[0], 3), (x,))
 
 
 def test_the_distance_is_a_mean_square_of_each_row() -> None:
-    student, teacher = seen(3, 4, 2, 5), seen(3, 4, 2, 5, seed=1)
-    expected = [float((a - b).square().mean()) for a, b in zip(student.seen[0], teacher.seen[0], strict=True)]
+    student, teacher = features(3, 4, 2, 5), features(3, 4, 2, 5, seed=1)
+    expected = [
+        float((a - b).square().mean()) for a, b in zip(student.activations[0], teacher.activations[0], strict=True)
+    ]
     assert feature_distance(student, teacher).tolist() == pytest.approx(expected)
     assert feature_distance(student, student).tolist() == [0.0] * 3
 
@@ -43,7 +47,7 @@ def test_the_distance_is_taken_in_float32() -> None:
 
 def test_everything_but_the_head_learns(network: Network) -> None:
     teacher = network("stages")
-    stage = mimicking(read_structure(teacher, SHAPE), lr=0.02, steps=10)
+    stage = mimicking_task(read_structure(teacher, SHAPE), lr=0.02, steps=10)
     assert stage.trains is not None
     learns = [name for name, _ in teacher.named_parameters() if not stage.trains(name)]
     assert learns == ["head.weight", "head.bias"]
@@ -53,7 +57,7 @@ def test_everything_but_the_head_learns(network: Network) -> None:
 
 def test_the_head_reads_as_many_channels_as_before(network: Network, still: Any, asked: CompressSettings) -> None:
     teacher, bench = network("stages"), still()
-    made = MiR(asked).compress(teacher, bench)
+    made = compress_with(asked, teacher, bench)
     refused = {group.name: group.refused for group in made.pruned.groups if group.refused}
     (stream,) = (group for group in made.pruned.groups if "head" in group.consumers)
     assert refused[stream.name] == "head classifies them, and stays as it is"
@@ -65,9 +69,21 @@ def test_the_head_reads_as_many_channels_as_before(network: Network, still: Any,
     assert (stage.lr, stage.max_steps) == (0.03, 7)
 
 
-def test_the_learning_rate_is_the_methods_own_unless_it_is_given(network: Network) -> None:
-    structure = read_structure(network("stages"), SHAPE)
-    assert [mimicking(structure, lr=lr, steps=1).lr for lr in (None, 0.02)] == [LR, 0.02]
+def test_the_learning_rate_is_that_of_the_recovery_unless_it_is_given(
+    network: Network, still: Any, asked: CompressSettings
+) -> None:
+    bench = still()
+    for options in ({}, {"lr": 0.02}):
+        compress_with(replace(asked, options=options), network("stages"), bench)
+    assert [task.lr for task in bench.fitted] == [0.05, 0.02]
+
+
+def test_a_cut_that_leaves_fewer_features_is_refused(network: Network, still: Any, asked: CompressSettings) -> None:
+    teacher, bench = network("chain"), still()
+    pruned = Channels(asked).prune(teacher, bench)
+    with pytest.raises(PruningError, match=r"features of the teacher's shape, .* pair it with a cut that spares what"):
+        FeatureMimicking(asked).recover(teacher, pruned, bench)
+    assert bench.fitted == []
 
 
 def test_features_of_student_and_teacher_have_one_shape(network: Network, still: Any, asked: CompressSettings) -> None:
@@ -81,6 +97,6 @@ def test_features_of_student_and_teacher_have_one_shape(network: Network, still:
             model(bench.x)
 
     bench.fitting = fitting
-    MiR(asked).compress(teacher, bench)
+    compress_with(asked, teacher, bench)
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) == 4, "before pooling"

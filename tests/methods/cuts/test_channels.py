@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from edgeoe.errors import PruningError
-from edgeoe.methods.cutting import cut_channels
+from edgeoe.methods.cuts.channels import Channels, ChannelsBeforeFeatures
 from edgeoe.pruning.prune import Pruned
 from edgeoe.settings import CompressSettings
 
@@ -30,7 +30,7 @@ def test_widths_stay_at_the_multiple_of_the_target_by_default(
     network: Network, still: Any, settings: CompressSettings
 ) -> None:
     fast, any_width = (
-        cut_channels(network("chain"), still(channel_multiple=multiple), replace(settings, keep_macs=0.46))
+        Channels(replace(settings, keep_macs=0.46)).prune(network("chain"), still(channel_multiple=multiple))
         for multiple in (8, 1)
     )
     assert all(width % 8 == 0 for width in widths(fast))
@@ -39,23 +39,23 @@ def test_widths_stay_at_the_multiple_of_the_target_by_default(
 
 def test_a_multiple_that_the_user_names_wins(network: Network, still: Any, settings: CompressSettings) -> None:
     asked = replace(settings, channel_multiple=2)
-    assert all(width % 2 == 0 for width in widths(cut_channels(network("chain"), still(channel_multiple=7), asked)))
+    assert all(width % 2 == 0 for width in widths(Channels(asked).prune(network("chain"), still(channel_multiple=7))))
 
 
 def test_what_the_target_likes_gives_way_to_a_share_and_what_the_user_names_does_not(
     network: Network, still: Any, settings: CompressSettings
 ) -> None:
     """16 channels, of which a multiple of 16 leaves all."""
-    made = cut_channels(network("chain"), still(channel_multiple=16), settings)
+    made = Channels(settings).prune(network("chain"), still(channel_multiple=16))
     assert made.macs_kept < 0.75
     with pytest.raises(PruningError, match="too few channels for --channel-multiple 16"):
-        cut_channels(network("chain"), still(), replace(settings, channel_multiple=16))
+        Channels(replace(settings, channel_multiple=16)).prune(network("chain"), still())
 
 
 def test_a_share_that_is_met_has_no_note(
     network: Network, still: Any, settings: CompressSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert cut_channels(network("residual"), still(), settings).note == ""
+    assert Channels(settings).prune(network("residual"), still()).note == ""
     assert caplog.text == ""
 
 
@@ -80,7 +80,7 @@ def test_a_share_that_is_missed_gives_the_nearest_and_what_really_comes_nearer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     asked = replace(settings, **changes)
-    made = cut_channels(network("chain"), still(), asked)
+    made = Channels(asked).prune(network("chain"), still())
     kept = made.kept("params" if asked.keep_params else "macs")
     assert made.note.startswith(f"{beginning} can't be met within 2 %: the nearest student keeps {kept:.3g} of the ")
     assert option in made.note
@@ -91,10 +91,10 @@ def test_a_share_that_is_missed_gives_the_nearest_and_what_really_comes_nearer(
 def test_what_the_head_of_mir_holds_up_is_named_with_the_method_that_does_not(
     network: Network, still: Any, settings: CompressSettings
 ) -> None:
-    made = cut_channels(network("chain"), still(), replace(settings, keep_macs=0.02), protect="8")
+    made = ChannelsBeforeFeatures(replace(settings, keep_macs=0.02)).prune(network("chain"), still())
     assert "--method kd (" in made.note
 
 
 def test_where_nothing_comes_nearer_the_note_says_why(network: Network, still: Any, settings: CompressSettings) -> None:
-    made = cut_channels(network("chain"), still(), replace(settings, keep_macs=0.001, include=("*",)))
+    made = Channels(replace(settings, keep_macs=0.001, include=("*",))).prune(network("chain"), still())
     assert made.note.endswith("Every group keeps a sixteenth of its channels; 8: they are the network's outputs.")

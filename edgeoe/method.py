@@ -1,0 +1,148 @@
+"""A method as tables, settings and the command line know it: its cut, its recovery and its options, by name.
+
+Nothing that a row of METHODS leads to imports torch, so that `edgeoe compress -h` is quick and needs no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_type_hints
+
+from edgeoe.errors import ConfigError
+from edgeoe.registry import METHODS
+
+__all__ = ["About", "Method", "MethodOption", "load_method", "method_options", "not_used", "option", "option_records"]
+
+
+def option(help: str, default: Any = dataclasses.MISSING) -> Any:  # noqa: A002 - as Typer calls it
+    """A dataclass field that is also a command-line option with this help."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What `edgeoe methods` says of a method."""
+
+    does: str
+    needs: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A named pair: what is pruned, and what the student then imitates.
+
+    cut, recovery: "module:Class" of an `edgeoe.methods.Cut` and of an `edgeoe.methods.Recovery`.
+    options: the classes whose fields the cut and the recovery take as options, each once. A field is a number, a text,
+        a Literal or a boolean, with a default and a help text: see `option`.
+    keeps: the share of the MACs that is kept where the user names none.
+    """
+
+    about: About
+    cut: str
+    recovery: str
+    options: tuple[type, ...] = ()
+    keeps: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MethodOption:
+    """An option that some methods take.
+
+    kind: its type, with bounds.
+    defaults: by method.
+    """
+
+    name: str
+    kind: Any
+    about: str
+    defaults: Mapping[str, Any]
+
+    @property
+    def help(self) -> str:
+        """What it is, for which methods, and its default there."""
+        by_default: dict[Any, list[str]] = {}
+        for method, default in self.defaults.items():
+            by_default.setdefault(default, []).append(method)
+        parts = [f"{', '.join(methods)} (default: {default})" for default, methods in by_default.items()]
+        return f"{self.about} For {'; '.join(parts)}."
+
+
+def load_method(name: str) -> Method:
+    """The method called `name`. Raises ConfigError if there is none, or its distribution is broken."""
+    method = METHODS.load(name)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            f"method {name!r} of {METHODS.distribution(name)}: {METHODS[name]} is no edgeoe.method.Method."
+        )
+    return method
+
+
+def method_options(names: Iterable[str] | None = None) -> dict[str, MethodOption]:
+    """Every option that a method takes, by name.
+
+    names: methods; None is all that can be loaded.
+    Raises ConfigError for an option that two methods declare with different types.
+    """
+    options: dict[str, MethodOption] = {}
+    for method, owner in _owners(METHODS if names is None else names):
+        hints = get_type_hints(owner, include_extras=True)
+        for one in dataclasses.fields(owner):
+            kind = hints[one.name]
+            known = options.get(one.name)
+            if known is not None and known.kind != kind:
+                others = ", ".join(known.defaults)
+                raise ConfigError(f"option {one.name!r} of method {method!r} has another type than that of {others}.")
+            options[one.name] = MethodOption(
+                name=one.name,
+                kind=kind,
+                about=known.about if known else one.metadata["help"],
+                defaults={**(known.defaults if known else {}), method: one.default},
+            )
+    return options
+
+
+def _owners(names: Iterable[str]) -> Iterator[tuple[str, type]]:
+    """(method, a class of its options); a method of a broken distribution is an error only where it is asked for."""
+    for name in names:
+        try:
+            kinds = load_method(name).options
+        except ConfigError:
+            continue
+        yield from ((name, kind) for kind in kinds)
+
+
+def option_records(method: str, given: Mapping[str, Any] | Iterable[object]) -> tuple[object, ...]:
+    """The options `given` to `method`, as records, those that hold nothing but defaults left out.
+
+    given: by name, or records.
+    Raises ConfigError for an option that `method` does not take.
+    """
+    kinds = load_method(method).options
+    values = given if isinstance(given, Mapping) else dict(_changed(given))
+    fields = {one.name for kind in kinds for one in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise ConfigError(not_used(name, method))
+    records = (
+        kind(**{one.name: values[one.name] for one in dataclasses.fields(kind) if one.name in values}) for kind in kinds
+    )
+    return tuple(record for record in records if record != type(record)())
+
+
+def _changed(records: Iterable[object]) -> Iterator[tuple[str, Any]]:
+    """(option, value) of what is not the default in option records."""
+    for record in records:
+        for one in dataclasses.fields(record):  # type: ignore[arg-type]
+            if getattr(record, one.name) != one.default:
+                yield one.name, getattr(record, one.name)
+
+
+def not_used(name: str, method: str) -> str:
+    """The message that option `name` was given and `method` does not take it."""
+    shown, options = "--" + name.replace("_", "-"), method_options()
+    if name not in options:
+        return f"{shown} is an option of no method."
+    return f"{shown} is for {', '.join(options[name].defaults)}; --method {method} does not use it."

@@ -1,0 +1,1 @@
+"""Cuts: which units of a teacher are pruned."""

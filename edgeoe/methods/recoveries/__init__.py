@@ -1,0 +1,1 @@
+"""Recoveries: what a pruned student imitates, and how."""
