@@ -71,47 +71,55 @@ class MethodOption:
 
 
 def load_method(name: str) -> Method:
-    """The method called `name`. Raises ConfigError if there is none, or its distribution is broken."""
+    """The method called `name`.
+
+    Raises ConfigError if there is none, its distribution is broken, or an option of it is of another type than the same
+    option of a method of edgeoe.
+    """
     method = METHODS.load(name)
     if not isinstance(method, Method):
         raise ConfigError(
             f"method {name!r} of {METHODS.distribution(name)}: {METHODS[name]} is no edgeoe.method.Method."
         )
+    if name not in METHODS.built_in:
+        known = method_options(METHODS.built_in)
+        for option, kind in _kinds(method):
+            if option in known and known[option].kind != kind:
+                raise ConfigError(
+                    f"method {name!r} of {METHODS.distribution(name)}: its option {option!r} is of another type than "
+                    f"that of {', '.join(known[option].defaults)}."
+                )
     return method
 
 
 def method_options(names: Iterable[str] | None = None) -> dict[str, MethodOption]:
     """Every option that a method takes, by name.
 
-    names: methods; None is all that can be loaded.
-    Raises ConfigError for an option that two methods declare with different types.
+    names: methods; None is all. One that can't be loaded is left out: it is an error only where it is asked for.
     """
     options: dict[str, MethodOption] = {}
-    for method, owner in _owners(METHODS if names is None else names):
-        hints = get_type_hints(owner, include_extras=True)
-        for one in dataclasses.fields(owner):
-            kind = hints[one.name]
+    for name in METHODS if names is None else names:
+        try:
+            method = load_method(name)
+        except ConfigError:
+            continue
+        kinds = dict(_kinds(method))
+        for one in (one for record in method.options for one in dataclasses.fields(record)):
             known = options.get(one.name)
-            if known is not None and known.kind != kind:
-                others = ", ".join(known.defaults)
-                raise ConfigError(f"option {one.name!r} of method {method!r} has another type than that of {others}.")
             options[one.name] = MethodOption(
                 name=one.name,
-                kind=kind,
+                kind=known.kind if known else kinds[one.name],
                 about=known.about if known else one.metadata["help"],
-                defaults={**(known.defaults if known else {}), method: one.default},
+                defaults={**(known.defaults if known else {}), name: one.default},
             )
     return options
 
 
-def _owners(names: Iterable[str]) -> Iterator[tuple[str, type]]:
-    """(method, a class of its options); a method of a broken distribution is an error only where it is asked for."""
-    for name in names:
-        try:
-            kinds = load_method(name).options
-        except ConfigError:
-            continue
-        yield from ((name, kind) for kind in kinds)
+def _kinds(method: Method) -> Iterator[tuple[str, Any]]:
+    """(option, type) of each option of `method`."""
+    for record in method.options:
+        hints = get_type_hints(record, include_extras=True)
+        yield from ((one.name, hints[one.name]) for one in dataclasses.fields(record))
 
 
 def option_records(method: str, given: Mapping[str, Any] | Iterable[object]) -> tuple[object, ...]:

@@ -49,8 +49,9 @@ def weights_from_text(text: str) -> Weights:
 class PreprocessSettings:
     """`[preprocess]`: what differs from the teacher's own preprocessing; None keeps the teacher's.
 
-    size: (height, width) in pixels. mean, std: per channel, of images scaled to 0..1; one value for a
-    greyscale network, three for RGB. crop_fraction: the part of the resized image that the central crop keeps.
+    size: (height, width) in pixels.
+    mean, std: per channel, of images scaled to 0..1; one value for a greyscale network, three for RGB.
+    crop_fraction: the part of the resized image that the central crop keeps.
     """
 
     size: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
@@ -88,7 +89,7 @@ class OESettings:
     ood_weight: lambda, the weight of distillation on OOD rows; 0 turns it off.
     in_compression, in_fine_tuning: whether OOD images take part in ranking and solving, and in training.
     regulariser: eta, the weight of the class-dependent regulariser on OOD rows; 0 turns it off.
-    ood_batch: OOD rows in a batch; None is as many as few samples.
+    ood_batch: OOD images per batch; None is as many as labelled samples.
     compression_images: OOD images that ranking and solving use at most.
     separate_statistics: pass samples and OOD rows through the student one after the other, so that batch norm
         never mixes them; for OOD images from quite another world than the samples.
@@ -333,14 +334,14 @@ class Config:
 
         Not the target of inspect: to that, a target is where latencies are measured, and it may go without.
         """
-        own = self._table(command)
+        given = self._table(command)
         if command not in ("deploy", "inspect"):
-            return own
+            return given
         settings = {*setting_names(), *method_options()}
         if command == "inspect":
             settings.remove("target")
         shared = {key: value for key, value in self._table("compress").items() if key in settings}
-        return {key: value for key, value in shared.items() if key not in superseded(own, shared)} | own
+        return {key: value for key, value in shared.items() if key not in superseded(given, shared)} | given
 
     def _table(self, command: str) -> dict[str, Any]:
         if self._document is None or self.path is None:

@@ -1,4 +1,4 @@
-"""Whether training diverges: a loss that is no number any more, or outputs that are of no use."""
+"""Whether training diverges: a loss that is not finite, or outputs far beyond the teacher's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _USUAL_LR = 0.05  # what methods begin with at most: a tenth of a wild rate woul
 class Divergence:
     """Watches one stage of training, called `name`, over all processes, which raise together.
 
-    lr: its highest learning rate. max_steps: how many steps it has.
+    lr: its highest learning rate.
+    max_steps: training steps at most.
     """
 
     def __init__(self, fabric: Fabric, *, name: str, lr: float, max_steps: int) -> None:

@@ -14,7 +14,9 @@ __all__ = ["RowWeights", "joint_loss", "teacher_guidance"]
 class RowWeights:
     """The scalars of the joint loss.
 
-    labels: a, of cross-entropy on the few samples. ood: lambda, of imitation on OOD rows. regulariser: eta.
+    labels: a, of the cross-entropy on the few samples.
+    ood: lambda, of the distillation term on OOD rows.
+    regulariser: eta.
     class_weights: (K,) omega; OOD rows weigh by the teacher's view of rare classes, ones turn that off.
     """
 
@@ -30,7 +32,7 @@ def teacher_guidance(teacher_logits: Tensor, class_weights: Tensor) -> Tensor:
 
 
 def joint_loss(
-    imitation: Tensor,
+    distillation: Tensor,
     student_logits: Tensor,
     teacher_logits: Tensor,
     *,
@@ -40,17 +42,19 @@ def joint_loss(
 ) -> Tensor:
     """The scalar that a step descends: L_JD + L_reg, after Wu et al.
 
-    imitation: (N,) how far each row's student is from its teacher; the first `samples` rows are few samples,
-    the others OOD. student_logits, teacher_logits: (N, K). labels: (N,), true for samples and drawn from the
-    complementary prior for OOD rows.
-        mean over samples of  imitation + a CE(s, y)
-      + mean over OOD rows of lambda w(x) imitation + eta omega_y CE(s, y)
+        mean over samples of  D + a CE(s, y)
+      + mean over OOD rows of lambda w(x) D + eta omega_y CE(s, y)
+
+    distillation: (N,) D, how far the student is from its teacher on each row; the first `samples` rows are labelled
+        samples, the others OOD.
+    student_logits, teacher_logits: (N, K).
+    labels: (N,), true for samples and drawn from the complementary prior for OOD rows.
     """
     cross_entropy = F.cross_entropy(student_logits, labels, reduction="none")
-    own = imitation[:samples] + weights.labels * cross_entropy[:samples]
-    total = own.mean() if samples else own.sum()
+    labelled = distillation[:samples] + weights.labels * cross_entropy[:samples]
+    total = labelled.mean() if samples else labelled.sum()
     if samples == len(labels):
         return total
-    ood = weights.ood * imitation[samples:] * teacher_guidance(teacher_logits[samples:], weights.class_weights)
+    ood = weights.ood * distillation[samples:] * teacher_guidance(teacher_logits[samples:], weights.class_weights)
     regulariser = weights.class_weights[labels[samples:]] * cross_entropy[samples:]
     return total + (ood + weights.regulariser * regulariser).mean()

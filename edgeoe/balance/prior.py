@@ -15,8 +15,9 @@ __all__ = ["class_weights", "complementary_prior"]
 def complementary_prior(counts: Tensor, *, alpha: float | None = None) -> Tensor:
     """Label distribution that offsets the imbalance of `counts`.
 
-    counts: (K,) samples per class, >= 0, not all zero. alpha: >= the largest share beta_j; None is
-    max(beta) + min(beta). Returns (K,) probabilities (alpha - beta_j) / (K alpha - 1) that sum to 1, the
+    counts: (K,) samples per class, >= 0, not all zero.
+    alpha: >= the largest share beta_j; None is max(beta) + min(beta).
+    Returns (K,) probabilities (alpha - beta_j) / (K alpha - 1) that sum to 1, the
     rarest class highest; a balanced set gives the uniform distribution.
     Raises DataError if every count is zero, ConfigError for an alpha that is too small or not finite.
     Source: Wei et al., "Open-sampling", ICML 2022, the complementary distribution.

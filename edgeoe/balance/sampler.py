@@ -15,8 +15,11 @@ __all__ = ["Draw", "Sampler"]
 class Draw:
     """The rows of one batch: few samples first, then OOD rows.
 
-    samples: (B,) and pool: (B_o,) indices. ood_labels: (B_o,) labels drawn anew from the complementary prior.
-    offsets: (B + B_o, 2) top and left of the random crop. flips: (B + B_o,) bool.
+    samples: (B,) indices of few samples.
+    pool: (B_o,) indices of pool images.
+    ood_labels: (B_o,) labels drawn for this batch from the complementary prior.
+    offsets: (B + B_o, 2) top and left of the random crop.
+    flips: (B + B_o,) bool.
     """
 
     samples: Tensor
@@ -27,13 +30,13 @@ class Draw:
 
     def share(self, rank: int, world_size: int) -> Draw:
         """The rows of process `rank`; every process has the same number of either kind."""
-        own, pool = slice(rank, None, world_size), len(self.samples)
+        rows, pool = slice(rank, None, world_size), len(self.samples)
         return Draw(
-            self.samples[own],
-            self.pool[own],
-            self.ood_labels[own],
-            torch.cat([self.offsets[:pool][own], self.offsets[pool:][own]]),
-            torch.cat([self.flips[:pool][own], self.flips[pool:][own]]),
+            self.samples[rows],
+            self.pool[rows],
+            self.ood_labels[rows],
+            torch.cat([self.offsets[:pool][rows], self.offsets[pool:][rows]]),
+            torch.cat([self.flips[:pool][rows], self.flips[pool:][rows]]),
         )
 
     def augment(self, pixels: Tensor, *, padding: int) -> Tensor:
@@ -53,9 +56,14 @@ class Draw:
 class Sampler:
     """Draws batches.
 
-    labels: (N,) of the few samples. batch, ood_batch: rows of either kind. pool_indices: (P,) pool images
-    that may be drawn. prior: (K,) that OOD labels come from. balanced: draw the samples class by class.
-    padding: pixels on each side that a crop may be off by. flip: mirror half of the rows.
+    labels: (N,) of the few samples.
+    batch: labelled samples per batch.
+    pool_indices: (P,) pool images that may be drawn.
+    ood_batch: OOD images per batch.
+    prior: (K,) that OOD labels come from.
+    balanced: draw the samples class by class.
+    padding: pixels on each side that a crop may be off by.
+    flip: mirror half of the rows.
     """
 
     labels: Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
@@ -13,7 +13,6 @@ from typer.core import TyperCommand
 
 from edgeoe.cli.completion import complete_method, complete_target
 from edgeoe.cli.options import share, typed
-from edgeoe.errors import ConfigError
 from edgeoe.method import MethodOption, method_options
 from edgeoe.registry import METHODS
 from edgeoe.settings import CompressSettings, setting_names, superseded, weights_from_text
@@ -32,17 +31,17 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
 
     The options of methods that other distributions add come with `SettingsCommand`.
     """
-    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
-    parameters = sorted([*_settings(), *own], key=lambda p: p.default is not inspect.Parameter.empty)
+    others = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    parameters = sorted([*_settings(), *others], key=lambda p: p.default is not inspect.Parameter.empty)
 
     def with_settings(**values: Any) -> int:
         context = values["context"]
         given = {name: context.params[name] for name in typed(context)}
+        values = {**_of_methods(context.params), **values}
         values |= dict.fromkeys(superseded(given, context.default_map or {}))  # what the file says of them gives way
         if values["weights"] is not None:
             values["weights"] = weights_from_text(values["weights"])
-        known = {*setting_names(), *(p.name for p in own)}
-        options = {name: values.pop(name) for name in [*values] if name not in known}
+        options = {name: values.pop(name) for name in _of_methods(values)}
         settings = CompressSettings(
             **{name: values.pop(name) for name in setting_names()},
             options={name: value for name, value in options.items() if value is not None},
@@ -64,15 +63,21 @@ class SettingsCommand(TyperCommand):
         *params, help_option = super().get_params(ctx)
         return [*params, *_added(frozenset(param.name for param in params)), help_option]
 
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command with its own parameters; the others are in the context's."""
+        names = {param.name for param in self.params}
+        return ctx.invoke(self.callback, **{name: value for name, value in ctx.params.items() if name in names})
+
+
+def _of_methods(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values`, parameters by name, that are options of methods."""
+    names = method_options()
+    return {name: value for name, value in values.items() if name in names}
+
 
 def _added(taken: frozenset[str]) -> list[Any]:
     """The options of other distributions' methods; one whose name is `taken` is left out with a warning."""
-    try:
-        options = method_options()
-    except ConfigError as reason:
-        _log.warning("%s", reason)
-        return []
-    added = {name: one for name, one in options.items() if name not in _BUILT_IN}
+    added = {name: one for name, one in method_options().items() if name not in _BUILT_IN}
     for name in added.keys() & taken:
         methods = ", ".join(added[name].defaults)
         _log.warning("option %r of method %s is not offered: every command has another of that name", name, methods)

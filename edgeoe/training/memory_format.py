@@ -74,8 +74,10 @@ def _each(value: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
 def to_faster_format(model: nn.Module, shape: tuple[int, int, int], *, trains: bool = False) -> nn.Module:
     """`model`, in place, with the weights of its convolutions in channels last if that is faster and safe.
 
-    Convolutions then compute in channels last, whatever the layout of its images. shape: (C, H, W) of those. trains:
-    whether gradients are needed, too. A trial on copies shows whether the forward, and the backward, do the same.
+    Convolutions then compute in channels last, whatever the layout of its images. A trial on copies shows whether the
+    forward, and the backward, do the same.
+    shape: (C, H, W) of its images.
+    trains: whether gradients are needed, too.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if not _is_faster(device) or not any(isinstance(module, nn.Conv2d) for module in model.modules()):

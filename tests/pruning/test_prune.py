@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeoe.errors import PruningError
 from edgeoe.pruning.groups import narrow_groups
-from edgeoe.pruning.prune import count_macs, count_params, drop_blocks, drop_channels, prune_channels
+from edgeoe.pruning.prune import Pruned, count_macs, count_params, drop_blocks, drop_channels, prune_channels
 from edgeoe.pruning.verify import prunable_groups
 
 
@@ -381,3 +381,24 @@ def test_dropped_blocks_hand_on_what_they_are_given(network: Network) -> None:
 def test_dropping_no_blocks_keeps_everything(network: Network) -> None:
     made = drop_blocks(network("stages"), [], shape=SHAPE)
     assert (made.macs_kept, made.params_kept, made.dropped) == (1.0, 1.0, ())
+
+
+@pytest.mark.parametrize("blocks_first", [True, False])
+def test_two_cuts_in_a_row_are_one_of_the_same_teacher(network: Network, blocks_first: bool) -> None:
+    teacher = network("stages")
+
+    def narrow(model: nn.Module) -> Pruned:
+        return prune_channels(model, shape=SHAPE, keep=0.8)
+
+    def drop(model: nn.Module) -> Pruned:
+        return drop_blocks(model, ["early.1"], shape=SHAPE)
+
+    one, other = (drop, narrow) if blocks_first else (narrow, drop)
+    first = one(teacher)
+    both = first.then(other(first.model))
+    assert (both.dropped, bool(both.removed), bool(both.groups)) == (("early.1",), True, True)
+    assert both.macs == count_macs(teacher, SHAPE)
+    assert both.macs_kept == pytest.approx(count_macs(both.model, SHAPE) / both.macs)
+    assert both.params_kept == pytest.approx(count_params(both.model) / count_params(teacher))
+    with pytest.raises(ValueError, match="can't both remove channels"):
+        both.then(narrow(both.model))

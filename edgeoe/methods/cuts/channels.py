@@ -129,9 +129,7 @@ def find_groups(
     """
     every = prunable_groups(teacher, shape=bench.shape, progress=bench.progress)
     groups = tuple(
-        replace(group, refused=f"{protect} {_CLASSIFIES}")
-        if protect in group.consumers and not group.refused
-        else group
+        _refused(group, f"{protect} {_CLASSIFIES}") if protect in group.consumers else group
         for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)
     )
     measured = settings.options_for(ChannelOptions).widths == "measured"

@@ -45,7 +45,7 @@ class FeatureMimicking:
     """Mimics the features before pooling, without labels; the teacher's own head classifies them (Wang et al., CVPR
     2022).
 
-    Raises PruningError if the cut has left fewer features than the teacher has.
+    Raises PruningError if the student has fewer features than the teacher.
     """
 
     Options = FeatureOptions
@@ -64,9 +64,10 @@ class FeatureMimicking:
 def _require_features(
     teacher: nn.Module, student: nn.Module, structure: Structure, shape: tuple[int, int, int]
 ) -> None:
-    wanted, left = (capture(model, torch.zeros(1, *shape), structure.features)[0].shape for model in (teacher, student))
-    if wanted != left:
+    x = torch.zeros(1, *shape)
+    wanted, got = (tuple(capture(model, x, structure.features)[0].shape[1:]) for model in (teacher, student))
+    if wanted != got:
         raise PruningError(
-            f"mimicking needs features of the teacher's shape, {tuple(wanted[1:])}, and the cut has left "
-            f"{tuple(left[1:])}: pair it with a cut that spares what layer {structure.head} reads."
+            f"mimicking needs features of the teacher's shape, {wanted}, and those of the student are {got}: pair it "
+            f"with a cut that spares what layer {structure.head} reads."
         )

@@ -81,7 +81,7 @@ def test_the_learning_rate_is_that_of_the_recovery_unless_it_is_given(
 def test_a_cut_that_leaves_fewer_features_is_refused(network: Network, still: Any, asked: CompressSettings) -> None:
     teacher, bench = network("chain"), still()
     pruned = Channels(asked).prune(teacher, bench)
-    with pytest.raises(PruningError, match=r"features of the teacher's shape, .* pair it with a cut that spares what"):
+    with pytest.raises(PruningError, match=r"features of the teacher's shape, .*: pair it with a cut that spares what"):
         FeatureMimicking(asked).recover(teacher, pruned, bench)
     assert bench.fitted == []
 
