@@ -11,7 +11,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgeoe.errors import ConfigError, first_line
+from edgeoe.errors import ConfigError, first_line, pass_on_out_of_memory
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -84,6 +84,7 @@ class Table(Mapping[str, str]):
         try:
             return getattr(import_module(module), attribute)
         except Exception as reason:
+            pass_on_out_of_memory(reason)
             if name in self.built_in:
                 raise
             what = f"{type(reason).__name__}: {first_line(reason)}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from edgeoe.methods import Bench, Fit
-from edgeoe.models.observation import HookPoint, capture, capture_sum
+from edgeoe.models.observation import HookPoint, ResidualSum, capture, capture_sum
 from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.prune import Pruned
@@ -38,7 +38,7 @@ class LeastSquares:
     against what the teacher has there, z being the layer's output in the student as solved so far; then Q goes
     into the layer's weights and q into its bias or the batch norm behind it. Where the output goes straight into
     a residual sum, the target is the teacher's sum less the student's other operand, so that what earlier layers
-    got wrong is put right; in a student that lacks blocks, and so sums, each layer's own output is the target.
+    got wrong is put right.
     """
 
     Options = None
@@ -50,37 +50,48 @@ class LeastSquares:
         structure = read_structure(teacher, bench.shape)
         reference = copy.deepcopy(teacher).to(bench.device)
         student = pruned.model.to(bench.device)
-        if pruned.dropped:
-            structure = replace(structure, sums={})
-        modules = dict(student.named_modules())
+        sums = structure.sums
+        if pruned.dropped:  # fewer layers and sums than the teacher has
+            structure = read_structure(student, bench.shape)
         narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.consumers}
-        layers = [n for n in structure.layers if n in narrowed and n in modules and sees_all(modules[n])]
+        layers = [n for n in structure.layers if n in narrowed and sees_all(student.get_submodule(n))]
         rows = bench.rows()
         with bench.progress("Solving layers", len(layers)) as advance:
             for name in layers:
                 kept = kept_outputs(teacher, pruned, name).to(bench.device)
-                solve_layer(student, reference, name, kept, structure, rows)
+                solve_layer(student, reference, name, kept, structure, rows, sums=sums)
                 advance()
         student.to("cpu").eval()
         return Fit()
 
 
 def solve_layer(
-    student: nn.Module, teacher: nn.Module, name: str, kept: Tensor, structure: Structure, rows: Rows
+    student: nn.Module,
+    teacher: nn.Module,
+    name: str,
+    kept: Tensor,
+    structure: Structure,
+    rows: Rows,
+    *,
+    sums: Mapping[str, ResidualSum] | None = None,
 ) -> None:
     """Put the best 1x1 convolution after layer `name` of `student`, in place.
 
     kept: the teacher's outputs of that layer that the student has.
+    structure: of the student.
+    rows: images to solve with, and their weights.
+    sums: the teacher's residual sums by layer; None where they are those of the student.
     """
     layer = student.get_submodule(name)
     norm = structure.norms.get(name)
+    residual = structure.sums.get(name), (structure.sums if sums is None else sums).get(name)
     bias: Tensor | None = layer.bias  # type: ignore[assignment]
     shifts = bias is not None or norm is not None
     generator = torch.Generator().manual_seed(0)
     total, mass = sum(len(x) for x, _ in rows), sum(float(weight.sum()) for _, weight in rows)
     moments = cross = torch.zeros(())
     for x, weight in rows:
-        z, target = _output_and_target(student, teacher, name, kept, structure, x)
+        z, target = _output_and_target(student, teacher, name, kept, residual, x)
         places = draw_places(z, total=total, generator=generator)
         z, target = take(z, places), take(target, places)
         share = (weight / (mass * z.shape[1])).sqrt().repeat_interleave(z.shape[1])[:, None]
@@ -103,17 +114,25 @@ def solve_layer(
 
 
 def _output_and_target(
-    student: nn.Module, teacher: nn.Module, name: str, kept: Tensor, structure: Structure, x: Tensor
+    student: nn.Module,
+    teacher: nn.Module,
+    name: str,
+    kept: Tensor,
+    residual: tuple[ResidualSum | None, ResidualSum | None],
+    x: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """(N, P, O) what layer `name` of the student puts out, and what it should, so that its residual sum, if it
-    goes into one, becomes the teacher's."""
-    layer, place = student.get_submodule(name), structure.sums.get(name)
-    if place is None:
+    goes into one, becomes the teacher's.
+
+    residual: that sum in the student and in the teacher.
+    """
+    layer, (place, teacher_place) = student.get_submodule(name), residual
+    if place is None or teacher_place is None:
         (y,), (target,) = capture(student, x, HookPoint(name)), capture(teacher, x, HookPoint(name))
         return positions(layer, y), positions(layer, target)[..., kept]
     y, *operands = (positions(layer, t) for t in capture_sum(student, x, name, place))
-    target, *expected = (positions(layer, t)[..., kept] for t in capture_sum(teacher, x, name, place))
-    lacks = expected[1 - place.operand] - operands[1 - place.operand]
+    target, *expected = (positions(layer, t)[..., kept] for t in capture_sum(teacher, x, name, teacher_place))
+    lacks = expected[1 - teacher_place.operand] - operands[1 - place.operand]
     gain = norm_gain(student, place.norm, like=y[0, 0])
     usable = gain.abs() > 1e-3 * gain.abs().max()
     return y, target + lacks * torch.where(usable, 1 / torch.where(usable, gain, 1.0), 0.0)
