@@ -12,6 +12,9 @@ EdgeoeError          one clear line: what, what it got, what is allowed, how to 
 ├── BackendError     a runtime is missing, or cannot load or run an artifact
 └── OutOfMemoryError the memory of this machine, or of its GPU, does not suffice
 
+Messages are written for the command line, and read as its options only within `on_command_line`; to everybody else
+`str(error)` speaks of arguments.
+
 Where any exception of another package is renamed, `pass_on_out_of_memory` comes first: that memory ran out is no fault
 of the file, network or graph at hand.
 """
@@ -21,6 +24,9 @@ from __future__ import annotations
 import errno
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgeoe.arguments import as_arguments
 
 __all__ = [
     "BackendError",
@@ -36,13 +42,37 @@ __all__ = [
     "TrainingError",
     "first_line",
     "is_out_of_memory",
+    "on_command_line",
     "pass_on_out_of_memory",
     "quoted",
+    "said",
 ]
+
+
+_command_line = False  # whoever reads messages typed a command
+
+
+@contextmanager
+def on_command_line(there: bool = True) -> Iterator[None]:
+    """A block in which messages speak of options and commands: whoever reads them typed one."""
+    global _command_line
+    before, _command_line = _command_line, there
+    try:
+        yield
+    finally:
+        _command_line = before
+
+
+def said(text: str) -> str:
+    """`text`, which speaks of options and commands, as whoever reads it would type them."""
+    return text if _command_line else as_arguments(text)
 
 
 class EdgeoeError(Exception):
     """Root of the tree; `str(error)` is the line that the user reads."""
+
+    def __str__(self) -> str:
+        return said(super().__str__())
 
 
 class ConfigError(EdgeoeError):

@@ -56,6 +56,15 @@ def write_classes(folder: Path, counts: tuple[int, ...], *, seed: int) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _messages_speak_of_options() -> Iterator[None]:
+    """What a module says is written for the command line; tests of the Python API turn this off."""
+    from edgeoe.errors import on_command_line
+
+    with on_command_line():
+        yield
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ and test/ with a folder per class, and ood/ with 60 mixed pictures. Read only."""

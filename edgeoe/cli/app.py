@@ -30,6 +30,7 @@ from edgeoe.cli.failures import report_failure, said_interrupted
 from edgeoe.cli.logs import begin_logging, end_logging
 from edgeoe.cli.options import everywhere
 from edgeoe.cli.settings import SettingsCommand
+from edgeoe.errors import on_command_line
 from edgeoe.interruption import EXIT_CODE
 from edgeoe.settings import with_home
 
@@ -88,7 +89,11 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name of a file or class may hold anything
-    arguments = [_expanded(word) for word in arguments]
+    with on_command_line():
+        return _run([_expanded(word) for word in arguments])
+
+
+def _run(arguments: list[str]) -> int:
     begin_logging()
     try:
         code = app(args=arguments, standalone_mode=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import from_json, read_json_object
 from edgeoe.data.pixels import normalise
-from edgeoe.errors import BackendError, EdgeoeError, RunError, quoted
+from edgeoe.errors import BackendError, EdgeoeError, RunError, on_command_line, quoted
 from edgeoe.files import file_sha256
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 from edgeoe.machine.environment import environment
@@ -162,7 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
             work_begins()
             result = run_bundle(bundle, out, progress=_lines)
     except (EdgeoeError, OSError) as reason:
-        print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
+        with on_command_line():
+            print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import from_json
-from edgeoe.errors import BackendError, EdgeoeError
+from edgeoe.errors import BackendError, EdgeoeError, on_command_line
 from edgeoe.measure.latency import time_calls, warm_up
 from edgeoe.targets.profile import Target
 
@@ -115,6 +115,6 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
 
 def main() -> None:
     """Serve the parent, with a standard output of its own: what libraries print goes to standard error."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, on_command_line():  # the parent rewords
         os.dup2(2, 1)
         serve(sys.stdin, answers)

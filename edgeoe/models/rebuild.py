@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.codec import from_json
-from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
+from edgeoe.errors import TeacherError, first_line, on_command_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.weights import load_state
@@ -174,7 +174,8 @@ def _hint(reason: Exception) -> str:
 
 def main(folder: Path) -> None:
     """Rebuild what `rebuild` has written into `folder`, and write the answer there."""
-    rebuilt = _answer(folder)
+    with on_command_line():  # the parent rewords
+        rebuilt = _answer(folder)
     if rebuilt.logits is not None:
         save_file({"logits": rebuilt.logits.contiguous()}, folder / "logits.safetensors")
     answer = {"shapes": rebuilt.shapes, "failed": rebuilt.failed, "missing": rebuilt.missing}
