@@ -1,8 +1,10 @@
 """edgeoe: compress a vision classifier with a few class-imbalanced images, and ship it with a verdict.
 
     import edgeoe
-    run = edgeoe.compress(edgeoe.CompressSettings(...), out=Path("runs/a"))
-    edgeoe.export(run); edgeoe.build(run, target); edgeoe.validate(run, target, test=Path("test"))
+    run = edgeoe.compress(teacher=network, samples="few", ood="pictures", out="runs/a")
+    edgeoe.export(run)
+    edgeoe.build(run, "host-cpu")
+    edgeoe.validate(run, "host-cpu", test="test")
 
 The names below are imported when first used, so that `import edgeoe` costs nothing.
 """
@@ -14,16 +16,94 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without typing: what comes next handles Ctrl-C, and must come soon
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import Bundled, Judged, build, bundle, collect, compress, deploy, export, inspect, validate
-    from edgeoe.settings import CompressSettings, OESettings
-    from edgeoe.stages.compare import compare
-    from edgeoe.targets.load import load_target
+    from edgeoe.api import build, bundle, collect, compare, compress, deploy, export, inspect, load_target, validate
+    from edgeoe.errors import (
+        BackendError,
+        ConfigError,
+        DataError,
+        EdgeoeError,
+        ExportError,
+        OutOfMemoryError,
+        PruningError,
+        RunError,
+        TargetError,
+        TeacherError,
+        TrainingError,
+    )
+    from edgeoe.graph.precision import Int8Settings
+    from edgeoe.progress import silent
+    from edgeoe.records.bundle import BundleRecord
+    from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
+    from edgeoe.records.graphs import ExportRecord, GraphRecord, LayerSensitivity, RefusedGraph
+    from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
+    from edgeoe.records.measurement import (
+        Accuracy,
+        Artifact,
+        Check,
+        Estimate,
+        Latency,
+        Measurement,
+        Speed,
+        Validation,
+        Verdict,
+    )
+    from edgeoe.records.result import Predictions, Result, SpeedSamples
+    from edgeoe.run.directory import Run
+    from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings
+    from edgeoe.stages.compare import GateSettings, Side
+    from edgeoe.stages.deployed import Bundled, Judged
+    from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 
 __all__ = [
+    "Accuracy",
+    "AccuracyChange",
+    "Artifact",
+    "BackendError",
+    "BlockShare",
+    "Budget",
+    "BundleRecord",
     "Bundled",
+    "Check",
+    "Comparison",
     "CompressSettings",
+    "ConfigError",
+    "DataError",
+    "DeviceFacts",
+    "EdgeoeError",
+    "EngineSettings",
+    "Estimate",
+    "ExportError",
+    "ExportRecord",
+    "GateSettings",
+    "GraphRecord",
+    "GroupShare",
+    "InspectRecord",
+    "Int8Settings",
     "Judged",
+    "Latency",
+    "LatencyChange",
+    "LayerSensitivity",
+    "MeasureSettings",
+    "Measurement",
     "OESettings",
+    "OutOfMemoryError",
+    "Predictions",
+    "PreprocessSettings",
+    "PruningError",
+    "RefusedGraph",
+    "Result",
+    "Run",
+    "RunError",
+    "RuntimeSettings",
+    "Side",
+    "Speed",
+    "SpeedSamples",
+    "Target",
+    "TargetError",
+    "TeacherError",
+    "TrainingError",
+    "Validation",
+    "Verdict",
     "build",
     "bundle",
     "collect",
@@ -33,15 +113,83 @@ __all__ = [
     "export",
     "inspect",
     "load_target",
+    "silent",
     "validate",
 ]
 
-_HOME = {
-    "CompressSettings": "edgeoe.settings",
-    "OESettings": "edgeoe.settings",
-    "compare": "edgeoe.stages.compare",
-    "load_target": "edgeoe.targets.load",
+_HOMES = {
+    "edgeoe.errors": (
+        "BackendError",
+        "ConfigError",
+        "DataError",
+        "EdgeoeError",
+        "ExportError",
+        "OutOfMemoryError",
+        "PruningError",
+        "RunError",
+        "TargetError",
+        "TeacherError",
+        "TrainingError",
+    ),
+    "edgeoe.graph.precision": ("Int8Settings",),
+    "edgeoe.progress": ("silent",),
+    "edgeoe.records.bundle": ("BundleRecord",),
+    "edgeoe.records.comparison": (
+        "AccuracyChange",
+        "Comparison",
+        "LatencyChange",
+    ),
+    "edgeoe.records.graphs": (
+        "ExportRecord",
+        "GraphRecord",
+        "LayerSensitivity",
+        "RefusedGraph",
+    ),
+    "edgeoe.records.inspection": (
+        "BlockShare",
+        "GroupShare",
+        "InspectRecord",
+    ),
+    "edgeoe.records.measurement": (
+        "Accuracy",
+        "Artifact",
+        "Check",
+        "Estimate",
+        "Latency",
+        "Measurement",
+        "Speed",
+        "Validation",
+        "Verdict",
+    ),
+    "edgeoe.records.result": (
+        "Predictions",
+        "Result",
+        "SpeedSamples",
+    ),
+    "edgeoe.run.directory": ("Run",),
+    "edgeoe.settings": (
+        "CompressSettings",
+        "OESettings",
+        "PreprocessSettings",
+    ),
+    "edgeoe.stages.compare": (
+        "GateSettings",
+        "Side",
+    ),
+    "edgeoe.stages.deployed": (
+        "Bundled",
+        "Judged",
+    ),
+    "edgeoe.targets.profile": (
+        "Budget",
+        "DeviceFacts",
+        "EngineSettings",
+        "MeasureSettings",
+        "RuntimeSettings",
+        "Target",
+    ),
 }
+_HOME = {name: home for home, names in _HOMES.items() for name in names}  # those of edgeoe.api are left out
 
 
 def __getattr__(name: str) -> object:
@@ -49,4 +197,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'edgeoe' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME.get(name, "edgeoe.pipeline")), name)
+    return getattr(import_module(_HOME.get(name, "edgeoe.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,21 +24,22 @@ _FLAGS = frozenset({"overwrite", "sensitivity", "stored"})
 _PROSE = frozenset(  # what follows an option that stands alone
     """
     a alone also and as asked builds can computes does fits for gives has holds in is keeps lets may must names needs
-    of on one or picks says takes tells than that the to unless was were what where which with
+    of on one or out picks says takes tells than that the to unless was were what where which with
     """.split()  # noqa: SIM905 - as above
 )
-_TABLES = {"[preprocess]": "preprocess", "[oe]": "oe_settings"}
+_TABLES = {" in edgeoe.toml": "", "under [": "in [", "[preprocess]": "preprocess", "[oe]": "oe_settings"}
 _WORD = r"""'[^']*'|"[^"]*"|[^\s'"]+"""
-_COMMAND = re.compile(
-    rf"(?<=: )edgeoe (inspect|compress|export|build|validate|bundle|collect|deploy)((?: (?:{_WORD}))+)"
+_FUNCTIONS = frozenset({"inspect", "compress", "export", "build", "validate", "bundle", "collect", "deploy"})
+_TYPED = re.compile(
+    rf"(?<=: )edgeoe (?P<command>[a-z]+)(?P<words>(?: (?:{_WORD}))+)"
+    rf"|(?<![\w-])--(?P<option>[a-z0-9][a-z0-9-]*)(?:(?P<separator>=| )(?P<value>{_WORD}))?"
 )
-_OPTION = re.compile(rf"(?<![\w-])--([a-z0-9][a-z0-9-]*)(?:(=| )({_WORD}))?")
 _POSITIONS = {"build": ("target",), "validate": ("target",), "bundle": ("target",)}  # after the run
 
 
 def as_arguments(text: str) -> str:
     """`text` with options and commands of edgeoe as arguments and calls of its functions."""
-    text = _OPTION.sub(_argument, _COMMAND.sub(_call, text))
+    text = _TYPED.sub(lambda match: _call(match) if match["command"] else _argument(match), text)
     for table, name in _TABLES.items():
         text = text.replace(table, name)
     return text
@@ -46,7 +47,7 @@ def as_arguments(text: str) -> str:
 
 def _argument(match: re.Match[str]) -> str:
     """What stands for one option in prose: with its value an assignment, else its name."""
-    option, separator, value = match[1], match[2] or "", match[3] or ""
+    option, separator, value = match["option"], match["separator"] or "", match["value"] or ""
     if option not in OPTIONS:
         return match[0]
     name, rest = option.removeprefix("no-").replace("-", "_"), separator + value
@@ -55,7 +56,7 @@ def _argument(match: re.Match[str]) -> str:
     if option in _FLAGS:
         return f"{name}=True{rest}" if _is_asked_for(match) else name + rest
     word, end = _parted(value)
-    if not word or word in _PROSE:
+    if not word or (word in _PROSE and end != ":"):
         return name + rest
     return f"{name}={_literal(word)}{end}"
 
@@ -65,17 +66,17 @@ def _is_asked_for(match: re.Match[str]) -> bool:
 
 
 def _call(match: re.Match[str]) -> str:
-    """The call that stands for a command, and what follows it in the same sentence."""
-    command, words, end = match[1], [], ""
-    rest = match[2]
-    for word in re.finditer(_WORD, match[2]):
+    """The call that stands for a command, and what follows it; a command without a function stays as it is."""
+    command, words, end, rest = match["command"], [], "", ""
+    for word in re.finditer(_WORD, match["words"]):
         plain, end = _parted(word[0])
         words.append(plain)
-        rest = match[2][word.end() :]
         if end:
+            rest = match["words"][word.end() :]
             break
     given = [_literal(word) if value is None else f"{word}={value}" for word, value in _arguments(command, words)]
-    return f"edgeoe.{command}({', '.join(given)}){end}{_COMMAND.sub(_call, rest)}"
+    call = f"edgeoe.{command}({', '.join(given)})" if command in _FUNCTIONS else f"edgeoe {command} {' '.join(words)}"
+    return f"{call}{end}{as_arguments(rest)}"
 
 
 def _arguments(command: str, words: list[str]) -> Iterator[tuple[str, str | None]]:
@@ -110,6 +111,10 @@ def _parted(word: str) -> tuple[str, str]:
 
 def _literal(word: str) -> str:
     """`word` as Python would have it: numbers, placeholders in capitals and what is quoted stay as they are."""
-    if word[:1] in ("'", '"') or word == "..." or re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?|[A-Z]+(\.[A-Z]+)?", word):
+    if (
+        word[:1] in ("'", '"')
+        or word == "..."
+        or re.fullmatch(r"-?\d+(\.\d+)?(e-?\d+)?|[A-Z]+(\.[A-Za-z]+)?(:[A-Z]+)?", word)
+    ):
         return word
     return repr(word)

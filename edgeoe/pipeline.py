@@ -12,6 +12,8 @@ from dataclasses import replace
 from math import lcm
 from pathlib import Path
 
+from torch import nn
+
 from edgeoe.data.samples import find_samples, find_test
 from edgeoe.errors import RunError
 from edgeoe.machine.environment import environment
@@ -55,6 +57,7 @@ def deploy(
     out: Path,
     targets: Iterable[Target],
     test: Path,
+    teacher: nn.Module | None = None,
     exporter: ExporterChoice = "auto",
     overwrite: bool = False,
     each: Callable[[Judged | Bundled], object] = lambda _: None,
@@ -65,13 +68,21 @@ def deploy(
     Its widths suit all targets at once, unless the settings name a multiple. What can't work is refused before anything
     is trained.
 
+    teacher: as for `compress`.
     each: is called with the outcome on each target as soon as it is known.
     Returns, for each target, what was judged here, or for a target that is not this machine the bundle to take there;
     nothing in torchrun's other processes.
     """
     outcomes = []
     for outcome in _deploy(
-        settings, out=out, targets=targets, test=test, exporter=exporter, overwrite=overwrite, progress=progress
+        settings,
+        out=out,
+        targets=targets,
+        test=test,
+        teacher=teacher,
+        exporter=exporter,
+        overwrite=overwrite,
+        progress=progress,
     ):
         each(outcome)
         outcomes.append(outcome)
@@ -84,6 +95,7 @@ def _deploy(
     out: Path,
     targets: Iterable[Target],
     test: Path,
+    teacher: nn.Module | None,
     exporter: ExporterChoice,
     overwrite: bool,
     progress: Progress,
@@ -101,7 +113,7 @@ def _deploy(
         settings = replace(settings, target=names)
     run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
     if not _holds_student(Run(out), settings, targets):
-        run = compress(settings, out=out, targets=targets, overwrite=overwrite, progress=progress)
+        run = compress(settings, out=out, teacher=teacher, targets=targets, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
         return
     export(

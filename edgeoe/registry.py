@@ -16,7 +16,18 @@ from edgeoe.errors import ConfigError, first_line, pass_on_out_of_memory
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["BACKENDS", "METHODS", "PRECISIONS", "QUANTITIES", "REPORT_FORMATS", "Plugin", "Table", "nearest", "resolve"]
+__all__ = [
+    "BACKENDS",
+    "METHODS",
+    "PAGES",
+    "PRECISIONS",
+    "QUANTITIES",
+    "REPORT_FORMATS",
+    "Plugin",
+    "Table",
+    "nearest",
+    "resolve",
+]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -189,6 +200,11 @@ REPORT_FORMATS = Table(
         "json": "edgeoe.report.json:Json",
     },
     group="edgeoe.report_formats",
+)
+PAGES = Table(
+    "page",
+    {"run": "edgeoe.report.notebook:page_of_run", "validation": "edgeoe.report.notebook:page_of_validation"},
+    group="edgeoe.pages",
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from edgeoe.bounds import Positive
 from edgeoe.class_names import class_names, names_a_file
+from edgeoe.conversions import path_from_text, record_from, tuple_from_list, with_home
 from edgeoe.errors import ConfigError
 from edgeoe.method import load_method, method_options, option, option_records
 from edgeoe.registry import METHODS, nearest
@@ -30,7 +31,6 @@ __all__ = [
     "setting_names",
     "superseded",
     "weights_from_text",
-    "with_home",
 ]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -59,6 +59,10 @@ class PreprocessSettings:
     std: tuple[Positive, ...] | None = None
     interpolation: Interpolation | None = None
     crop_fraction: Annotated[float, Gt(0), Le(1)] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("size", "mean", "std"):
+            object.__setattr__(self, name, tuple_from_list(getattr(self, name)))
 
     @property
     def channels(self) -> int | None:
@@ -184,6 +188,9 @@ class CompressSettings:
     def __post_init__(self) -> None:
         from pydantic import TypeAdapter, ValidationError
 
+        for name, strict in _STRICT.items():  # given in Python, perhaps, by whoever means no less
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, strict(given))
         for name in ("target", "include", "exclude", "classes"):  # a list, where they come from a file
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
@@ -243,19 +250,10 @@ class CompressSettings:
     def from_toml(cls, tables: Mapping[str, Any]) -> CompressSettings:
         """The settings that `to_toml` has written. Raises ConfigError for tables that are none."""
         try:
-            compress, preprocess = dict(tables["compress"]), dict(tables["preprocess"])
+            compress = dict(tables["compress"])
             options = {name: compress.pop(name) for name in [*compress] if name not in setting_names()}
-            for name, kind in (("samples", Path), ("list", Path), ("ood", Path), ("weights", weights_from_text)):
-                if name in compress:
-                    compress[name] = kind(compress[name])
-            for name in {"size", "mean", "std"} & preprocess.keys():
-                preprocess[name] = tuple(preprocess[name])
-            return cls(
-                **compress,
-                options=options,
-                preprocess=PreprocessSettings(**preprocess),
-                oe_settings=OESettings(**tables["oe"]),
-            )
+            preprocess, oe = PreprocessSettings(**tables["preprocess"]), OESettings(**tables["oe"])
+            return cls(**compress, options=options, preprocess=preprocess, oe_settings=oe)
         except (KeyError, TypeError, ValueError) as reason:
             raise ConfigError(f"not the settings of a run of this edgeoe: {reason}.") from None
 
@@ -267,6 +265,16 @@ class CompressSettings:
 def setting_names() -> tuple[str, ...]:
     """The settings that are options of the command line, those of methods left out."""
     return tuple(f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata)
+
+
+_STRICT: Mapping[str, Callable[[Any], Any]] = {  # what a field holds, of what it may be given as
+    "samples": path_from_text,
+    "list": path_from_text,
+    "ood": path_from_text,
+    "weights": lambda given: weights_from_text(with_home(given)) if isinstance(given, str) else given,
+    "preprocess": lambda given: record_from(PreprocessSettings, given),
+    "oe_settings": lambda given: record_from(OESettings, given),
+}
 
 
 def _as_text(lists: Mapping[str, Any]) -> str:
@@ -284,16 +292,6 @@ def _checked(record: Any) -> Iterator[tuple[str, Any, Any]]:
     table = {PreprocessSettings: "[preprocess] ", OESettings: "[oe] "}.get(type(record))
     for name, kind in get_type_hints(type(record), include_extras=True).items():
         yield table + name if table else "--" + name.replace("_", "-"), kind, getattr(record, name)
-
-
-def with_home(text: str) -> str:
-    """`text` with ~ or ~user at its beginning replaced by that folder, where there is one."""
-    if not text.startswith("~"):
-        return text
-    try:
-        return str(Path(text).expanduser())
-    except RuntimeError:
-        return text
 
 
 class Config:

@@ -26,7 +26,7 @@ from edgeoe.errors import ConfigError, EdgeoeError, on_command_line
         ("pass --classes a,b,c.", "pass classes='a,b,c'."),
         ("a wider --include '*' helps", "a wider include='*' helps"),
         ("--include does not name it", "include does not name it"),
-        ("set size under [preprocess] or [oe] alpha", "set size under preprocess or oe_settings alpha"),
+        ("set size under [preprocess] or [oe] alpha", "set size in preprocess or oe_settings alpha"),
         ("torchrun --nnodes 2 --nproc-per-node 1", "torchrun --nnodes 2 --nproc-per-node 1"),
         ("Make it: edgeoe export runs/a", "Make it: edgeoe.export('runs/a')"),
         ("Build: edgeoe build 'my run' --target pi", "Build: edgeoe.build('my run', 'pi')"),
@@ -45,6 +45,12 @@ from edgeoe.errors import ConfigError, EdgeoeError, on_command_line
             "fp32: edgeoe.export('runs/a', precisions=['int8'], int8={'max_drop': 0.01})",
         ),
         ("Make one: edgeoe compress ... --out runs/a", "Make one: edgeoe.compress(..., out='runs/a')"),
+        (
+            "It is empty. Save one: edgeoe baseline save RUN --name main. Or pass --stored.",
+            "It is empty. Save one: edgeoe baseline save RUN --name main. Or pass stored=True.",
+        ),
+        ("--weights-key a: no 'a'; leave --weights-key out.", "weights_key='a': no 'a'; leave weights_key out."),
+        ("set size under [preprocess] in edgeoe.toml, e.g.", "set size in preprocess, e.g."),
         ("edgeoe doctor says what is missing", "edgeoe doctor says what is missing"),
     ],
 )

@@ -16,7 +16,7 @@ PACKAGE = Path(edgeoe.__file__).parent
 # Neighbours in a row know nothing of each other.
 LAYERS = """
     __init__  __main__
-    cli
+    cli       api
     report    demo      doctor
     pipeline
     stages
@@ -28,7 +28,7 @@ LAYERS = """
     data
     records
     settings  targets
-    toml_document       class_names         method
+    toml_document       class_names         method    conversions
     registry  machine
     errors    progress  files     versions  import_path
     arguments interruption        shares    codec     bounds

@@ -30,9 +30,9 @@ from edgeoe.cli.failures import report_failure, said_interrupted
 from edgeoe.cli.logs import begin_logging, end_logging
 from edgeoe.cli.options import everywhere
 from edgeoe.cli.settings import SettingsCommand
+from edgeoe.conversions import with_home
 from edgeoe.errors import on_command_line
 from edgeoe.interruption import EXIT_CODE
-from edgeoe.settings import with_home
 
 __all__ = ["app", "run"]
 

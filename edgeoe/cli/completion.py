@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from edgeoe.conversions import with_home
 from edgeoe.registry import METHODS
-from edgeoe.settings import with_home
 
 __all__ = ["complete_method", "complete_run", "complete_target"]
 

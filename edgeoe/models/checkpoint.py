@@ -4,7 +4,8 @@ plan.json names the teacher's source and, for every module that pruning changed,
 (`out_channels`, `num_features`, ...) and tensor shapes, or that it hands on what it is given: the difference
 between teacher and student. So a
 student is rebuilt by making the teacher's architecture, applying the difference, and loading the weights.
-A teacher from a user's own file has its code under student/code, as far as it was imported or read.
+A teacher from a user's own file has its code under student/code, as far as it was imported or read. A teacher that was
+in memory has no source: teacher and student are programs, captured by torch.export (`program.py`).
 """
 
 from __future__ import annotations
@@ -17,22 +18,26 @@ from hashlib import sha256
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.files import file_sha256
+from edgeoe.models.program import ProgramModule, capture
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
-from edgeoe.models.teacher import TeacherSource
+from edgeoe.models.teacher import IN_MEMORY, TeacherSource
 from edgeoe.models.weights import load_state
 from edgeoe.pruning.prune import Pruned
+from edgeoe.records.program import Program
 from edgeoe.records.student import LayerChange, StudentPlan
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.layout import File, RecordFile
 
 __all__ = [
     "Architecture",
     "apply_plan",
+    "load_kept_teacher",
     "load_student",
     "plan_between",
     "read_architecture",
@@ -114,9 +119,12 @@ def save_code(
     """Copy the user's files that `teacher` was built from into `run`, and return the copy as a source.
 
     A fresh process rebuilds it from the copy, and must find the outputs that `teacher` has for images of `shape`
-    (C, H, W). A source with a published name has no files, and is returned as it is.
+    (C, H, W). A source with a published name has no files, and is returned as it is; a network in
+    memory is written as a program.
     Raises TeacherError, with what is missing or differs.
     """
+    if source.module is not None:
+        _save_program(run, layout.TEACHER_PROGRAM, layout.TEACHER_WEIGHTS, teacher, shape=shape, source=source)
     if source.code is None:
         return source
     x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
@@ -172,10 +180,16 @@ def save_student(run: Run, pruned: Pruned, source: TeacherSource, *, outputs: in
         logits = student(x)
     _check_logits(logits, x)
     channels = x.shape[1]
-    architecture = source.build(outputs, channels=channels)  # not the teacher: published weights may change it
+    layers: dict[str, LayerChange] = {}
+    if source.module is not None:
+        shape = (channels, x.shape[2], x.shape[3])
+        _save_program(run, layout.STUDENT_PROGRAM, layout.WEIGHTS, student, shape=shape, source=source)
+    else:
+        architecture = source.build(outputs, channels=channels)  # not the teacher: published weights may change it
+        layers = plan_between(architecture, student)
+        run.write(layout.WEIGHTS, lambda path: save_model(student, str(path)))
     source = _copied(run, source)
     code = source.code.only if source.code else None
-    run.write(layout.WEIGHTS, lambda path: save_model(student, str(path)))
     plan = StudentPlan(
         teacher=f"{code.file}:{source.name}" if code else str(source),
         code=code,
@@ -184,7 +198,7 @@ def save_student(run: Run, pruned: Pruned, source: TeacherSource, *, outputs: in
         removed={name: tuple(channels) for name, channels in pruned.removed.items()},
         dropped=tuple(pruned.dropped),
         left_alone={group.name: group.refused for group in pruned.groups if group.refused},
-        layers=plan_between(architecture, student),
+        layers=layers,
     )
     run.save(layout.PLAN, plan)
     with torch.no_grad():
@@ -196,6 +210,48 @@ def save_student(run: Run, pruned: Pruned, source: TeacherSource, *, outputs: in
             f"outputs differ by {difference:.3g}, the largest is {largest:.3g}. Is its forward random, or set up by "
             "more than its factory?"
         )
+
+
+@torch.no_grad()
+def _save_program(
+    run: Run,
+    file: RecordFile[Program],
+    weights: File,
+    model: nn.Module,
+    *,
+    shape: tuple[int, int, int],
+    source: TeacherSource,
+) -> None:
+    """Write `model`, which takes images of `shape` (C, H, W), as a program. Raises TeacherError where that fails."""
+    program, tensors = capture(model, shape, name=str(source))
+    run.save(file, program)
+    run.write(weights, lambda path: save_file(tensors, path))
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    rebuilt = _load_program(run, file, weights)
+    if not all(same_outputs(rebuilt(rows), model(rows)) for rows in (x, x[:1])):
+        raise TeacherError(
+            f"--teacher {source}: as torch.export captures it, it computes something else. Is its forward random, or "
+            "does it depend on the number of images?"
+        )
+
+
+def _load_program(run: Run, file: RecordFile[Program], weights: File) -> nn.Module:
+    """The network that `_save_program` wrote, on the CPU in eval mode. Raises RunError if it is damaged."""
+    program, path = run.read(file), run.file(weights)
+    try:
+        return ProgramModule(program, load_file(path)).eval()
+    except (SafetensorError, ValueError) as reason:
+        raise RunError(f"{run.path / file.name}: not a program of edgeoe: {reason}.") from reason
+
+
+def load_kept_teacher(run: Run) -> nn.Module | None:
+    """The teacher of `run` where it was in memory, on the CPU in eval mode; None where it came from a source.
+
+    Raises RunError for missing or changed files.
+    """
+    if not run.read(layout.PLAN).teacher.startswith(IN_MEMORY):
+        return None
+    return _load_program(run, layout.TEACHER_PROGRAM, layout.TEACHER_WEIGHTS)
 
 
 def _check_logits(logits: Tensor, x: Tensor) -> None:
@@ -233,6 +289,8 @@ def load_student(run: Run) -> nn.Module:
     Raises RunError for missing or changed files, TeacherError if its architecture can't be rebuilt.
     """
     plan = run.read(layout.PLAN)
+    if plan.teacher.startswith(IN_MEMORY):
+        return _load_program(run, layout.STUDENT_PROGRAM, layout.WEIGHTS)
     architecture = _architecture(run, plan)
     student = architecture.source.build(architecture.classes, channels=architecture.channels)
     apply_plan(student, plan.layers)

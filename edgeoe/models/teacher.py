@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import math
@@ -23,7 +24,7 @@ from edgeoe.records.student import CodeFiles
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
-__all__ = ["TeacherSource", "check_outputs", "load_teacher"]
+__all__ = ["IN_MEMORY", "TeacherSource", "check_outputs", "load_teacher"]
 
 _log = logging.getLogger(__name__)
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
@@ -33,16 +34,18 @@ _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 class TeacherSource:
     """Where an architecture comes from.
 
-    kind: "file", "timm" or "torchvision".
-    name: of the factory in the file, or of the published architecture.
+    kind: "file", "timm", "torchvision", or "module" for a network that is in memory.
+    name: of the factory in the file, of the published architecture, or of the network's class.
     file: the user's file; None for other kinds.
     code: the code in that file and its neighbours; None for other kinds.
+    module: the network in memory, weights and all; None for other kinds.
     """
 
     kind: str
     name: str
     file: Path | None = None
     code: TeacherCode | None = field(default=None, compare=False, repr=False)
+    module: nn.Module | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.file is not None and self.code is None:
@@ -56,7 +59,17 @@ class TeacherSource:
             return cls(kind, name)
         if kind.endswith(".py") and name.isidentifier():
             return cls("file", name, Path(kind))
+        if text.startswith(IN_MEMORY):
+            raise TeacherError(
+                f"--teacher {text}: a network that was in the memory of another process. Pass it again, in Python: "
+                "edgeoe.compress(teacher=network, ...)."
+            )
         raise TeacherError(f"--teacher must be {_FORMS}. Got {text!r}.")
+
+    @classmethod
+    def in_memory(cls, module: nn.Module) -> TeacherSource:
+        """The network `module` itself; it stays as it is."""
+        return cls("module", type(module).__name__, module=module)
 
     @classmethod
     def copied(cls, root: Path, only: CodeFiles, name: str) -> TeacherSource:
@@ -85,8 +98,12 @@ class TeacherSource:
 
     def _create(self, classes: int, channels: int | None, pretrained: bool) -> nn.Module:
         """The architecture as its source builds it, in any type and on any device."""
-        make: Callable[[int, int | None, bool], Any]
-        make = {"file": self._from_file, "timm": self._from_timm, "torchvision": self._from_torchvision}[self.kind]
+        make: Callable[[int, int | None, bool], Any] = {
+            "file": self._from_file,
+            "timm": self._from_timm,
+            "torchvision": self._from_torchvision,
+            "module": lambda *_: copy.deepcopy(self.module),
+        }[self.kind]
         try:
             model = make(classes, channels, pretrained)
         except TeacherError:
@@ -105,8 +122,9 @@ class TeacherSource:
             raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
         if any(is_lazy(parameter) for parameter in model.parameters()):
             raise TeacherError(
-                f"--teacher {self}: its lazy modules have no shapes yet. Let {self.name} run the network once on an "
-                "image before it returns it."
+                f"--teacher {self}: its lazy modules have no shapes yet. "
+                + ("Run it once on an image." if self.module else f"Let {self.name} run the network once on an image ")
+                + ("" if self.module else "before it returns it.")
             )
         inner = model._modules.get("_orig_mod")  # of what torch.compile returns
         return model if inner is None else inner
@@ -190,8 +208,8 @@ class TeacherSource:
         return models.get_model(self.name, weights=None, num_classes=classes, **_NO_INIT.get(self.name, {}))
 
     def preprocess(self, model: nn.Module) -> Preprocess | None:
-        """The preprocessing that a published architecture was trained with; None for a user's file."""
-        if self.kind == "timm":
+        """The preprocessing that a published architecture was trained with, as far as `model` says; None if unknown."""
+        if self.kind == "timm" or (self.module is not None and isinstance(_config(model), dict)):
             from timm.data import resolve_data_config  # type: ignore[attr-defined, unused-ignore]
 
             data = resolve_data_config({}, model=model)
@@ -217,6 +235,12 @@ class TeacherSource:
         return None
 
 
+def _config(model: nn.Module) -> object:
+    """What timm notes in its networks of how they were trained; None in others."""
+    return getattr(model, "pretrained_cfg", None)
+
+
+IN_MEMORY = "module:"  # begins the name of a network that is in memory
 _DOWNLOADED = " Published weights are downloaded; name a file with --weights to do without, or try --weights random."
 _TIMM_FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
 _NO_INIT: Mapping[str, Mapping[str, Any]] = {  # their slow weight initialisation is overwritten anyway

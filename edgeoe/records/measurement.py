@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -10,6 +10,7 @@ from annotated_types import Ge
 
 from edgeoe.bounds import Fraction
 from edgeoe.codec import UNBOUNDED
+from edgeoe.registry import PAGES
 from edgeoe.targets.profile import Target
 
 __all__ = [
@@ -174,7 +175,7 @@ class Verdict:
         return worst(check.outcome for check in self.checks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Validation:
     """One artifact on one target: what was measured of it, and the verdict.
 
@@ -191,3 +192,21 @@ class Validation:
     def outcome(self) -> Outcome:
         """The verdict's outcome."""
         return self.verdict.outcome
+
+    def __repr__(self) -> str:
+        return f"Validation({self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Target, outcome and the main figures in a line."""
+        speed, accuracy = self.measurement.speed, self.measurement.accuracy
+        figures = [
+            *([f"p50 {speed.latency.p50.value:.3g} ms"] if speed else []),
+            *([f"top-1 {100 * accuracy.top1.value:.1f} %"] if accuracy else []),
+        ]
+        return f"{self.target.name!r}: {', '.join([self.outcome, *figures])}"
+
+    def _repr_html_(self) -> str | None:
+        """Figures and verdict as a page, for notebooks."""
+        show: Callable[[Validation], str | None] = PAGES.load("validation")
+        return show(self)

@@ -42,7 +42,8 @@ class LayerChange:
 class StudentPlan:
     """Difference between a teacher's architecture and its student's.
 
-    teacher: its source, as `--teacher` names it, or FILE:FACTORY within `code`.
+    teacher: its source, as `--teacher` names it, or FILE:FACTORY within `code`; module:NAME of a network that was in
+        memory, whose student is a program.
     code: the user's files that it is built from; None for a published architecture.
     outputs: number of classes.
     channels: of an image.

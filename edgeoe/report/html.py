@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,12 +16,15 @@ from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import ExportRecord
 from edgeoe.records.measurement import Accuracy, Check, Estimate, Speed, Validation, worst
 from edgeoe.records.result import Result, SpeedSamples
-from edgeoe.report.wording import speed_text
+from edgeoe.report.wording import check_text, speed_text
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
 
-__all__ = ["Axis", "RunReport", "read_report", "report_page", "write_report"]
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["Axis", "RunReport", "read_report", "report_page", "validation_page", "write_report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +68,8 @@ def write_report(run: Run) -> Path:
 
 def report_page(report: RunReport) -> str:
     """The page of a run, as HTML: nothing that depends on when or where it is made."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["figure"] = figure
-    templates.filters["speed_text"] = speed_text
     facts = report.facts
-    return templates.get_template("page.html").render(
+    return _template("page.html").render(
         name=report.name,
         outcome=worst(validation.outcome for validation, _ in report.validated) if report.validated else None,
         made=report.compressed,
@@ -88,6 +81,39 @@ def report_page(report: RunReport) -> str:
         versions=report.versions,
         share=Axis(0.0, 1.0),
     )
+
+
+def validation_page(validation: Validation) -> str:
+    """The page of one validation, as HTML: its main figures and its checks."""
+    measurement = validation.measurement
+    speed, accuracy = measurement.speed, measurement.accuracy
+    figures = [
+        *([("p50", speed.latency.p50, 1.0, "ms"), ("p99", speed.latency.p99, 1.0, "ms")] if speed else []),
+        *([("top-1", accuracy.top1, 100.0, "%")] if accuracy else []),
+    ]
+    tiles = [
+        (name, f"{figure(factor * one.value)} {unit}", f"[{figure(factor * one.low)}, {figure(factor * one.high)}]")
+        for name, one, factor, unit in figures
+    ]
+    random = ["Random weights: the teacher never learned."] if measurement.random_weights else []
+    notes = [*random, *measurement.notes, *filter(None, [measurement.not_measured])]
+    return _template("validation.html").render(
+        validation=validation, notes=notes, tiles=[*tiles, ("size", f"{figure(measurement.size_bytes / 1e6)} MB", "")]
+    )
+
+
+def _template(name: str) -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"figure": figure, "speed_text": speed_text, "check_text": check_text}
+    return templates.get_template(name)
 
 
 @dataclass(frozen=True, slots=True)

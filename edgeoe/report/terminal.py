@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from math import isfinite
 from time import perf_counter
 
@@ -43,6 +44,7 @@ __all__ = [
     "show_left_alone",
     "show_speed",
     "show_validation",
+    "shows_bars",
     "table",
 ]
 
@@ -82,6 +84,11 @@ def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
     text = Text.assemble(*parts)
     _log.debug("%s", text.plain)
     (to or out).print(text, soft_wrap=True)
+
+
+def shows_bars() -> bool:
+    """Whether a progress bar can be seen here: in a terminal, or in a notebook that has ipywidgets to move it."""
+    return find_spec("ipywidgets") is not None if err.is_jupyter else err.is_terminal
 
 
 @contextmanager

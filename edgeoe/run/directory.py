@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from edgeoe.codec import read_record, record_text
-from edgeoe.errors import RunError, first_line, quoted
+from edgeoe.errors import EdgeoeError, RunError, first_line, quoted
 from edgeoe.files import file_sha256, new_parents, write_atomic
 from edgeoe.interruption import shielded, work_begins
+from edgeoe.registry import PAGES
 from edgeoe.run import layout
 from edgeoe.run.layout import File, RecordFile, TargetFiles
 
@@ -58,6 +59,27 @@ class Run:
         if not run.has(layout.COMPRESS):
             raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {quoted(path)}")
         return run
+
+    def __repr__(self) -> str:
+        try:
+            return f"Run({str(self.path)!r}: {self._summary()})"
+        except (EdgeoeError, OSError) as reason:
+            return f"Run({str(self.path)!r}: {first_line(reason)})"
+
+    def _summary(self) -> str:
+        """What is in it, in a line."""
+        if not self.has(layout.COMPRESS):
+            return "no finished run"
+        made = self.read(layout.COMPRESS)
+        oe = "with" if made.oe else "without"
+        student = f"{made.method} {oe} OE, {100 * made.macs_kept:.1f} % of the MACs"
+        verdicts = [f"{files.name} {self.read(files.validation).outcome}" for files in self.validated()]
+        return "; ".join([student, ", ".join(verdicts) or "not validated"])
+
+    def _repr_html_(self) -> str | None:
+        """The report, for notebooks; None where there is none to show."""
+        show: Callable[[Run], str | None] = PAGES.load("run")
+        return show(self)
 
     def has(self, file: File) -> bool:
         """Whether `file` is there, changed or not."""

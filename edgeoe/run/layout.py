@@ -8,7 +8,9 @@ runs/a/
   content.safetensors    hashes of the samples' and OOD images' pixels, to compare test images with
   probe.safetensors      a few real images (uint8) for the parity check
   calibration.safetensors   images for int8 ranges, and others to judge the int8 graphs by
-  student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from
+  student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from;
+                         program.json: the student of a teacher that was in memory
+  teacher/               program.json, weights.safetensors: a teacher that was in memory
   student.onnx           precision fp32; student-fp16.onnx and student-int8-*.onnx beside it
   golden.safetensors     the probe's images as the network takes them, and the student's logits
   targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
@@ -27,6 +29,7 @@ from edgeoe.records.bundle import FORMAT, BundleFacts
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import ExportRecord
 from edgeoe.records.measurement import Artifact, Validation
+from edgeoe.records.program import Program
 from edgeoe.records.result import Predictions, Result
 from edgeoe.records.student import StudentPlan
 from edgeoe.run.facts import RunFacts
@@ -45,6 +48,9 @@ __all__ = [
     "PROBE",
     "REPORT",
     "STUDENT",
+    "STUDENT_PROGRAM",
+    "TEACHER_PROGRAM",
+    "TEACHER_WEIGHTS",
     "WEIGHTS",
     "File",
     "RecordFile",
@@ -92,6 +98,9 @@ STUDENT = "student"
 PLAN = RecordFile(f"{STUDENT}/plan.json", "compress", StudentPlan, format=3)
 WEIGHTS = File(f"{STUDENT}/weights.safetensors", "compress")
 CODE = f"{STUDENT}/code"
+STUDENT_PROGRAM = RecordFile(f"{STUDENT}/program.json", "compress", Program)
+TEACHER_PROGRAM = RecordFile("teacher/program.json", "compress", Program)
+TEACHER_WEIGHTS = File("teacher/weights.safetensors", "compress")
 EXPORT = RecordFile("export.json", "export {run}", ExportRecord)
 GOLDEN = File("golden.safetensors", "export {run}")
 REPORT = File("report.html", "report {run}")

@@ -23,7 +23,7 @@ from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
-from edgeoe.errors import EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
+from edgeoe.errors import ConfigError, EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
 from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
@@ -56,33 +56,48 @@ def compress(
     settings: CompressSettings,
     *,
     out: Path,
+    teacher: nn.Module | None = None,
     targets: Iterable[Target] | None = None,
     overwrite: bool = False,
     progress: Progress = silent,
 ) -> Run | None:
     """Make a student of the teacher and write the run `out`, which appears only when it is whole.
 
+    teacher: the network itself, where `settings` only have its fingerprint; it stays as it is.
     targets: what the student is for; None loads the profiles that `settings` name.
     Returns the run; None in every process but the first where torchrun started several.
     Raises EdgeoeError for anything that the user can put right.
     """
     devices = tuple(map(load_target, settings.target) if targets is None else targets)
+    source = TeacherSource.parse(settings.teacher) if teacher is None else TeacherSource.in_memory(teacher)
     fabric = new_fabric(settings)
+    if teacher is not None and settings.processes > 1:
+        raise ConfigError(
+            f"--processes {settings.processes}: a teacher in memory is compressed by one process, or by those that "
+            "torchrun starts. Name a factory instead: --teacher FILE.py:FACTORY."
+        )
     first = os.environ.get("RANK", "0") == "0"
     with new_run(out, overwrite=overwrite) if first else nullcontext() as run, children_end_here():
-        reason = fabric.launch(partial(_compress, settings=settings, targets=devices, run=run, progress=progress))
+        reason = fabric.launch(
+            partial(_compress, settings=settings, source=source, targets=devices, run=run, progress=progress)
+        )
         if isinstance(reason, EdgeoeError):
             raise reason
     return Run(out) if first else None
 
 
 def _compress(
-    fabric: Fabric, settings: CompressSettings, targets: Sequence[Target], run: Run | None, progress: Progress
+    fabric: Fabric,
+    settings: CompressSettings,
+    source: TeacherSource,
+    targets: Sequence[Target],
+    run: Run | None,
+    progress: Progress,
 ) -> EdgeoeError | None:
     """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
     hear_interrupts()
     try:
-        _compress_into(fabric, settings, targets, run, progress if fabric.is_global_zero else silent)
+        _compress_into(fabric, settings, source, targets, run, progress if fabric.is_global_zero else silent)
     except EdgeoeError as reason:
         return reason
     except Exception as reason:
@@ -93,11 +108,15 @@ def _compress(
 
 
 def _compress_into(
-    fabric: Fabric, settings: CompressSettings, targets: Sequence[Target], run: Run | None, progress: Progress
+    fabric: Fabric,
+    settings: CompressSettings,
+    source: TeacherSource,
+    targets: Sequence[Target],
+    run: Run | None,
+    progress: Progress,
 ) -> None:
     started = perf_counter()
     torch.manual_seed(settings.seed)
-    source = TeacherSource.parse(settings.teacher)
     files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
     teacher = load_teacher(
         source,

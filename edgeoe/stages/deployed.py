@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from edgeoe.records.bundle import BundleRecord
 from edgeoe.records.measurement import Outcome, Validation
+from edgeoe.targets.here import not_measured
 from edgeoe.targets.profile import Target
 
 __all__ = ["Bundled", "Judged"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Judged:
     """A target that is this machine: its artifact was built, measured and judged."""
 
@@ -27,8 +28,15 @@ class Judged:
         """The verdict's outcome."""
         return self.validation.outcome
 
+    def __repr__(self) -> str:
+        return f"Judged({self.validation.summary})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def _repr_html_(self) -> str | None:
+        """Figures and verdict as a page, for notebooks."""
+        return self.validation._repr_html_()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Bundled:
     """A target that is another machine; nothing was judged yet.
 
@@ -43,3 +51,6 @@ class Bundled:
     def outcome(self) -> Outcome:
         """Inconclusive: it was not measured."""
         return "inconclusive"
+
+    def __repr__(self) -> str:
+        return f"Bundled({self.target.name!r}: {not_measured(self.differs)}; take {self.bundle.path} there)"

@@ -31,7 +31,7 @@ _REPEATS = 4  # timings of the whole network, whose range is the noise
 
 
 def inspect(
-    teacher: str,
+    teacher: str | nn.Module,
     *,
     weights: Weights | None = None,
     weights_key: str | None = None,
@@ -45,6 +45,7 @@ def inspect(
 ) -> InspectRecord:
     """What of `teacher` can be pruned and what that saves, without any images.
 
+    teacher: its name, or the network itself.
     classes: outputs of a timm or torchvision architecture; None takes 1000, or those of published weights.
     target: where latencies are measured, on its runtime and on this machine; None measures none. Groups of one kind
         (same shapes, same MACs) are halved together and share the time saved, so that it stands out from the noise.
@@ -53,7 +54,7 @@ def inspect(
     """
     started = perf_counter()
     torch.manual_seed(seed)
-    source = TeacherSource.parse(teacher)
+    source = TeacherSource.parse(teacher) if isinstance(teacher, str) else TeacherSource.in_memory(teacher)
     preprocess = preprocess or PreprocessSettings()
     model = load_teacher(
         source,

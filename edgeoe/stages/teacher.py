@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from edgeoe.data.samples import Samples
 from edgeoe.errors import RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.measure.predictions import predict
-from edgeoe.models.checkpoint import read_architecture
+from edgeoe.models.checkpoint import load_kept_teacher, read_architecture
 from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.result import Predictions
@@ -22,12 +23,26 @@ __all__ = ["teacher_predictions"]
 def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent) -> Predictions:
     """The teacher's classes, from its code in the run and the weights that the run was compressed from.
 
+    A teacher that was in memory was kept in the run.
+
     Raises RunError if the weights are no longer where they were.
     """
+    teacher = load_kept_teacher(run) or _from_source(run)
+
+    @torch.no_grad()
+    def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        x = torch.from_numpy(test.images.preprocess.normalise(pixels))
+        return np.asarray(teacher(x).numpy(), np.float32)
+
+    return predict(infer, test.images.rows, test.labels, progress=progress)
+
+
+def _from_source(run: Run) -> nn.Module:
+    """The teacher from its architecture in the run, and weights that lie elsewhere."""
     settings, architecture = run_settings(run), read_architecture(run)
     torch.manual_seed(settings.seed)  # fresh weights are those that the run began with
     try:
-        teacher = load_teacher(
+        return load_teacher(
             architecture.source,
             settings.weights,
             classes=architecture.classes,
@@ -40,10 +55,3 @@ def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent)
             f"{run.path}: max_drop compares with the teacher, and it can't be loaded: {reason} "
             "Put it back, or leave max_drop out of [budget]."
         ) from None
-
-    @torch.no_grad()
-    def infer(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        x = torch.from_numpy(test.images.preprocess.normalise(pixels))
-        return np.asarray(teacher(x).numpy(), np.float32)
-
-    return predict(infer, test.images.rows, test.labels, progress=progress)
