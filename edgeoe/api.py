@@ -336,6 +336,7 @@ def _settings(
 ) -> tuple[CompressSettings, nn.Module | None]:
     """What is given in whichever way as settings, and the teacher where it is a network."""
     given = {**(settings if isinstance(settings, Mapping) else {}), **given}
+    teacher = given.pop("teacher", None) if teacher is None else teacher
     fields, options = {field.name for field in dataclasses.fields(CompressSettings)}, method_options()
     for name in given:
         if name not in fields and name not in options:
@@ -363,7 +364,7 @@ def _settings(
     return made, module
 
 
-def _by_name(options: Mapping[str, Any] | Iterable[Any]) -> Mapping[str, Any]:
+def _by_name(options: Mapping[str, Any] | tuple[Any, ...]) -> Mapping[str, Any]:
     """Options of a method, given by name or as records, by name."""
     if isinstance(options, Mapping):
         return options

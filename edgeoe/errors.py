@@ -46,6 +46,7 @@ __all__ = [
     "pass_on_out_of_memory",
     "quoted",
     "said",
+    "speaks_of_options",
 ]
 
 
@@ -61,6 +62,11 @@ def on_command_line(there: bool = True) -> Iterator[None]:
         yield
     finally:
         _command_line = before
+
+
+def speaks_of_options() -> bool:
+    """Whether this is within `on_command_line`: for another process, which is to say the same."""
+    return _command_line
 
 
 def said(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgeoe.errors import TeacherError
+from edgeoe.errors import TeacherError, said
 from edgeoe.models.weights_file import Placeholder, pickled_object, read_weights_file
 from edgeoe.registry import nearest
 
@@ -100,7 +100,7 @@ def _is_averaged(names: Iterable[str]) -> bool:
 
 def _log_choice(what: str, chosen: str, others: list[str], *, averaged: bool) -> None:
     average = ", an average over training steps" if averaged else ""
-    _log.warning("%s: %s taken%s; also there: %s. --weights-key picks one.", what, chosen, average, _few(others))
+    _log.warning("%s", said(f"{what}: {chosen} taken{average}; also there: {_few(others)}. --weights-key picks one."))
 
 
 def _no_state(content: Any, paths: list[tuple[str, ...]], path: Path) -> TeacherError:
@@ -200,7 +200,7 @@ def _renamed(state: State, like: Mapping[str, Tensor], prefix: str | None, what:
             names = [option.rstrip(".") or "those without a prefix" for option in covering]
             _log_choice(what, names[0], names[1:], averaged=_is_averaged(prefix.split(".")))
         elif covering and prefix and (rest := [name for name in state if not name.startswith(prefix)]):
-            _log.warning("%s: %s taken; left out: %s.", what, prefix.rstrip("."), _few(_heads(rest)))
+            _log.warning("%s: %s taken; left out: %s.", said(what), prefix.rstrip("."), _few(_heads(rest)))
     renamed = {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
     shared = _shared_prefix(like)
     if (
@@ -262,7 +262,7 @@ def log_conversion(what: str, state: Mapping[str, Tensor]) -> None:
     kinds = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} - {torch.float32}
     if kinds:
         names = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-        _log.warning("%s: %s is converted to float32, in which everything is computed.", what, names)
+        _log.warning("%s: %s is converted to float32, in which everything is computed.", said(what), names)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import SampleFiles, Samples, load_samples
-from edgeoe.errors import TeacherError, quoted
+from edgeoe.errors import TeacherError, quoted, said
 from edgeoe.measure.statistics import mean_of_proportions
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
 from edgeoe.progress import Progress, silent
@@ -87,7 +87,7 @@ def check_agreement(
     if not len(samples.labels):
         if not quiet:
             _log.warning(
-                "without labelled samples nothing tells whether teacher, classes and [preprocess] fit together"
+                said("without labelled samples nothing tells whether teacher, classes and [preprocess] fit together")
             )
         return None
     asked = _Asked.of(teacher, samples, device=device, seed=seed, progress=progress)
@@ -106,7 +106,7 @@ def check_agreement(
     if len(asked.labels) < _ENOUGH:
         note += " (So few labelled images tell little.)"
     if not quiet:
-        _log.warning("%s", note)
+        _log.warning("%s", said(note))
     return replace(agreement, note=note)
 
 

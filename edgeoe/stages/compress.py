@@ -23,7 +23,15 @@ from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, load_samples
-from edgeoe.errors import ConfigError, EdgeoeError, OutOfMemoryError, first_line, is_out_of_memory
+from edgeoe.errors import (
+    ConfigError,
+    EdgeoeError,
+    OutOfMemoryError,
+    first_line,
+    is_out_of_memory,
+    on_command_line,
+    speaks_of_options,
+)
 from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
@@ -69,7 +77,6 @@ def compress(
     Raises EdgeoeError for anything that the user can put right.
     """
     devices = tuple(map(load_target, settings.target) if targets is None else targets)
-    source = TeacherSource.parse(settings.teacher) if teacher is None else TeacherSource.in_memory(teacher)
     fabric = new_fabric(settings)
     if teacher is not None and settings.processes > 1:
         raise ConfigError(
@@ -79,7 +86,15 @@ def compress(
     first = os.environ.get("RANK", "0") == "0"
     with new_run(out, overwrite=overwrite) if first else nullcontext() as run, children_end_here():
         reason = fabric.launch(
-            partial(_compress, settings=settings, source=source, targets=devices, run=run, progress=progress)
+            partial(
+                _compress,
+                settings=settings,
+                module=teacher,
+                targets=devices,
+                run=run,
+                progress=progress,
+                speaks_of_options=speaks_of_options(),
+            )
         )
         if isinstance(reason, EdgeoeError):
             raise reason
@@ -89,15 +104,18 @@ def compress(
 def _compress(
     fabric: Fabric,
     settings: CompressSettings,
-    source: TeacherSource,
+    module: nn.Module | None,
     targets: Sequence[Target],
     run: Run | None,
     progress: Progress,
+    *,
+    speaks_of_options: bool,
 ) -> EdgeoeError | None:
     """`compress` in each process. An error of the user's is returned, to cross from process to process whole."""
     hear_interrupts()
     try:
-        _compress_into(fabric, settings, source, targets, run, progress if fabric.is_global_zero else silent)
+        with on_command_line(speaks_of_options):  # as in the process that started this one
+            _compress_into(fabric, settings, module, targets, run, progress if fabric.is_global_zero else silent)
     except EdgeoeError as reason:
         return reason
     except Exception as reason:
@@ -110,13 +128,14 @@ def _compress(
 def _compress_into(
     fabric: Fabric,
     settings: CompressSettings,
-    source: TeacherSource,
+    module: nn.Module | None,
     targets: Sequence[Target],
     run: Run | None,
     progress: Progress,
 ) -> None:
     started = perf_counter()
     torch.manual_seed(settings.seed)
+    source = TeacherSource.parse(settings.teacher) if module is None else TeacherSource.in_memory(module)
     files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
     teacher = load_teacher(
         source,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgeoe.data.overlap import copies, shared
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
+from edgeoe.errors import said
 from edgeoe.progress import Progress, silent
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
@@ -30,7 +31,7 @@ def report_samples_in_pool(samples: Samples, pool: Pool) -> None:
     if pairs:
         _log.warning(
             "%d OOD image(s) are labelled samples, too (first: %s and %s): what is meant to be of no class has one. "
-            "Remove them from --ood.",
+            + said("Remove them from --ood."),
             len({path for _, path in pairs}),
             *pairs[0],
         )
@@ -66,7 +67,7 @@ def report_test_overlap(run: Run, test: Samples, *, progress: Progress = silent)
 
 def _warn(test: Samples, found: NDArray[np.int64], what: str) -> None:
     _log.warning(
-        "%d of %d test images are %s: accuracy on them says little of others. Remove them from --test.",
+        "%d of %d test images are %s: accuracy on them says little of others. " + said("Remove them from --test."),
         len(found),
         len(test.labels),
         what,

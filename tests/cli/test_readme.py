@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from made_up import QUICK_PROFILE, as_bundled
 
 import edgeoe
 from edgeoe.measure.interleaved import Round
+from edgeoe.models.teacher import TeacherSource
 from edgeoe.run.directory import Run
 from edgeoe.run.result_file import write_result
 
@@ -111,3 +113,22 @@ def test_a_profile_of_your_own_begins_as_readme_says(folder: Path) -> None:
     script = f"{shlex.quote(sys.executable)} -m {line} && {shlex.quote(sys.executable)} -m edgeoe targets check mine"
     shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
     assert (shown.returncode, shown.stdout) == (0, "ok mine\nnext: edgeoe build RUN --target NAME\n"), shown.stderr
+
+
+def test_the_notebook_runs_as_it_stands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = README.partition("## Python\n")[2].partition("\n## ")[0]
+    monkeypatch.setattr("edgeoe.stages.compare.play_round", lambda *_: Round(((1.0,) * 10,) * 4, ((1.0,) * 10,) * 4))
+    quick = {'"ood": "pictures"': '"ood": "pictures", "steps": 2, "batch": 8', '"runs/b"': '"runs/c"'}
+    code = block("python", section)
+    for text, replacement in quick.items():
+        assert text in code
+        code = code.replace(text, replacement)
+    torch.manual_seed(0)
+    network = TeacherSource.parse("model.py:resnet56").build(3)
+    notebook: dict[str, Any] = {"network": network}
+    exec(compile(code, "README.md", "exec"), notebook)  # noqa: S102 - README is ours
+    run, validation = notebook["run"], notebook["validation"]
+    assert repr(run).endswith("; host-cpu passed)")
+    assert validation.target.name == "host-cpu"
+    assert "<iframe" in run._repr_html_()
+    assert {line.name for line in Path("runs/c/targets").iterdir()} == {"host-cpu"}

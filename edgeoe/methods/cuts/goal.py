@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from edgeoe.errors import said
 from edgeoe.settings import Goal
 
 __all__ = ["missed_note"]
@@ -18,5 +19,5 @@ def missed_note(goal: Goal, kept: float, advice: str) -> str:
     kept: the share that the nearest student keeps.
     """
     note = f"{goal} can't be met within 2 %: the nearest student keeps {kept:.3g} of the {_MEASURED[goal.of]}. {advice}"
-    _log.warning("%s", note)
+    _log.warning("%s", said(note))
     return note
