@@ -4,7 +4,7 @@ import copy
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from torch import Tensor, nn
 
 from edgeoe.balance.losses import teacher_guidance
@@ -371,6 +372,61 @@ def test_the_teacher_sees_8_images_for_each_that_ranges_come_from(bench: Any) ->
     made._teach = lambda x: (seen.append(len(x)), teach(x))[1]
     own, judged = made.calibration_images(3)
     assert (sum(seen), len(own), len(judged)) == (24, 3, 3)
+
+
+def looks(pixels: np.ndarray) -> list[bytes]:
+    """Each image's pixels, to tell images apart by."""
+    return [image.tobytes() for image in pixels]
+
+
+@pytest.mark.parametrize("count", [3, 12, 30])
+def test_int8_is_judged_on_images_that_it_was_not_calibrated_with(bench: Any, count: int) -> None:
+    calibration, others = bench(PLAN).calibration_images(count)
+    assert len(calibration) == len(others) == count
+    assert len({*looks(calibration), *looks(others)}) == 2 * count
+
+
+@pytest.fixture
+def coloured(samples: Samples, tmp_path: Path, fabric: Fabric) -> Callable[..., Workbench]:
+    """`coloured(plan)`: three classes that the teacher tells by their colour; a pool of 80 pictures of each, and of
+    60 in grey, so bright that all classes have larger logits there."""
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        pixels = rng.integers(0, 60, (16, 16, 3)).astype(np.uint8)
+        pixels[..., number % 3 if number < 240 else slice(3)] += np.uint8(100 if number < 240 else 190)
+        Image.fromarray(pixels).save(tmp_path / f"{number:03d}.png")
+    scale = nn.BatchNorm2d(3)  # undoes the normalisation
+    scale.weight.data, scale.bias.data = 20 * torch.tensor(PREPROCESS.std), 20 * torch.tensor(PREPROCESS.mean)
+    teacher = nn.Sequential(scale, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    pool = load_pool(tmp_path, PREPROCESS)
+
+    def make(plan: OESettings, *, samples: Samples = samples) -> Workbench:
+        load, shape = (lambda: (samples, pool)), PREPROCESS.shape
+        return Workbench(teacher, load, shape=shape, plan=plan, fabric=fabric, batch=8, seed=3)
+
+    return make
+
+
+def test_a_class_has_its_part_of_the_images_that_calibrate_and_of_those_that_judge(
+    coloured: Callable[..., Workbench], samples: Samples
+) -> None:
+    calibration, others = coloured(PLAN).calibration_images(30)
+    labelled = dict(zip(looks(samples.images.rows(range(18))), samples.labels, strict=True))
+    colours = calibration.mean((2, 3)).argmax(1)
+    of = [labelled.get(look, colour) for look, colour in zip(looks(calibration), colours, strict=True)]
+    assert np.bincount(of, minlength=3).tolist() == [10, 10, 10]
+    assert sum(look in labelled for look in looks(calibration)) == 10 + 5 + 1, "samples come before pool images"
+    assert np.bincount(others.mean((2, 3)).argmax(1), minlength=3).tolist() == [10, 10, 10]
+    assert not {*looks(others)} & {*labelled}
+    from_pool = [image for image in calibration if image.tobytes() not in labelled]
+    dimmest = np.concatenate([others, from_pool]).mean((2, 3)).min(1)
+    assert dimmest.max() < 60, "of grey pictures the teacher is not sure"
+
+
+def test_without_labelled_samples_pool_images_alone_calibrate(coloured: Any, samples: Samples) -> None:
+    none = replace(samples, images=Images([], PREPROCESS), labels=samples.labels[:0])
+    for part in coloured(PLAN, samples=none).calibration_images(9):
+        assert np.bincount(part.mean((2, 3)).argmax(1), minlength=3).tolist() == [3, 3, 3]
 
 
 # The clock
