@@ -13,6 +13,7 @@ from made_up import QUICK
 
 from edgeoe.errors import ExportError, RunError
 from edgeoe.graph import int8
+from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.precision import Int8Settings, Source
 from edgeoe.graph.precisions import FP16
 from edgeoe.graph.recipes import RECIPES, Recipe
@@ -61,6 +62,66 @@ def test_every_precision_is_written_with_how_far_it_is(exported: Path) -> None:
     assert cpu.calibration_images > 0
     saved = run.read(layout.EXPORT)
     assert saved.graphs == record.graphs
+
+
+def give_images(run: Run, *, calibration: int, others: int, seed: int = 0) -> np.ndarray:
+    """Write made-up calibration images, dim ones, and bright ones to judge by; these, as the network takes them."""
+    rng = np.random.default_rng(seed)
+    dim, bright = (
+        rng.integers(0, top, (n, 3, 16, 16)).astype(np.uint8) for n, top in ((calibration, 90), (others, 256))
+    )
+    run.save_tensors(layout.CALIBRATION, pixels=dim, others=bright)
+    return run.read(layout.FACTS).preprocess.normalise(bright)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_graph_is_judged_on_images_that_it_was_not_calibrated_with(exported: Path, precision: str) -> None:
+    """As many of either, so that only what they show can tell which were taken."""
+    run = Run(exported)
+    others = give_images(run, calibration=40, others=40)
+    for record in export(run, precisions=[precision]).graphs:
+        expected, got = (run_graph(run.path / name, others) for name in ("student.onnx", record.path))
+        assert record.images == 40
+        assert record.agreement == float((got.argmax(1) == expected.argmax(1)).mean())
+        error = float(np.abs(got - expected).max() / np.abs(expected).max())
+        assert record.max_rel_error == pytest.approx(error, rel=0.05)
+
+
+def test_images_to_judge_by_leave_the_ranges_alone(exported: Path) -> None:
+    run, made = Run(exported), []
+    for calibration, others in ((24, 30), (24, 50), (25, 30)):
+        give_images(run, calibration=calibration, others=others)
+        (record,) = export(run, precisions=["int8"], variants=["int8-cpu"]).graphs
+        assert (record.calibration_images, record.images) == (calibration, others)
+        made.append(record.sha256)
+    assert made[0] == made[1] != made[2]
+
+
+def test_the_sensitivity_of_layers_is_measured_on_images_to_judge_by(exported: Path) -> None:
+    run, layers = Run(exported), []
+    pixels = np.random.default_rng(5).integers(0, 90, (24, 3, 16, 16)).astype(np.uint8)
+    for top in (90, 90, 256):
+        others = np.random.default_rng(6).integers(0, top, (24, 3, 16, 16)).astype(np.uint8)
+        run.save_tensors(layout.CALIBRATION, pixels=pixels, others=others)
+        int8 = Int8Settings(sensitivity=True)
+        (record,) = export(run, precisions=["int8"], variants=["int8-cpu"], int8=int8).graphs
+        layers.append(record.layers)
+    assert layers[0] == layers[1] != layers[2]
+    assert max(one.error for one in layers[2]) > max(one.error for one in layers[0]), "beyond the ranges"
+
+
+def test_layers_stay_fp32_until_the_drop_is_met_on_images_to_judge_by(exported: Path) -> None:
+    """Those of which the student is least sure; of the noise that int8 is calibrated with it is."""
+    run, rng = Run(exported), np.random.default_rng(0)
+    colours = np.broadcast_to(rng.integers(0, 256, (1500, 3, 1, 1)), (1500, 3, 16, 16)).astype(np.uint8)
+    logits = np.sort(run_graph(run.path / "student.onnx", run.read(layout.FACTS).preprocess.normalise(colours)), 1)
+    unsure = colours[np.argsort(logits[:, -1] - logits[:, -2])[:40]]
+    noise = rng.integers(0, 256, (24, 3, 16, 16)).astype(np.uint8)
+    run.save_tensors(layout.CALIBRATION, pixels=noise, others=unsure)
+    allowed = Int8Settings(max_drop=0.0)
+    (record,) = export(run, precisions=["int8"], variants=["int8-trt"], int8=allowed).graphs
+    assert len(record.kept_fp32) > 0
+    assert record.agreement == 1
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
