@@ -174,3 +174,21 @@ def test_a_product_that_nothing_is_added_to_stays() -> None:
     product = helper.make_node("MatMul", ["images", "weight"], ["logits"], name="layer")
     graph = model([product], (4,), 2, weight=normal(4, 3))
     assert correct_biases(graph, {"layer": np.ones(3, np.float32)}) == graph
+
+
+def test_nodes_of_one_input_are_passed_over() -> None:
+    conv = helper.make_node("Conv", ["images", "weight"], ["between"], name="layer")
+    relu = helper.make_node("Relu", ["between"], ["rectified"], name="relu")
+    pool = helper.make_node("GlobalMaxPool", ["rectified"], ["logits"], name="pool")
+    graph, x = model([conv, relu, pool], (3, 4, 4), 4, weight=normal(5, 3, 1, 1)), normal(8, 3, 4, 4)
+    seen = look(graph, x)
+    quantised = quantise(graph, "int8-trt", seen, method="minmax")
+    assert any(len(node.input) == 1 for node in quantised.graph.node)
+    assert {*mean_errors(graph, quantised, seen)} == {"layer"}
+
+
+def test_a_bias_that_is_computed_stays() -> None:
+    conv = helper.make_node("Conv", ["images", "weight", "made"], ["logits"], name="layer")
+    negated = helper.make_node("Neg", ["bias"], ["made"], name="made")
+    graph = model([negated, conv], (3, 4, 4), 4, weight=normal(5, 3, 1, 1), bias=normal(5))
+    assert correct_biases(graph, {"layer": np.ones(5, np.float32)}) == graph

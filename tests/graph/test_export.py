@@ -182,3 +182,44 @@ def test_a_failing_exporter_says_why_in_one_line(module: nn.Module, exporter: Ex
         onnx_from_student(module, preprocess=PREPROCESS, metadata={}, exporter=exporter)
     assert "\n" not in str(refused.value)
     assert "\x1b" not in str(refused.value), "the exporters colour their advice"
+
+
+class Shifted(nn.Module):
+    """Logits that are the mean colour times `scale`, the first of them `shift` beside it."""
+
+    def __init__(self, scale: float, shift: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x.mean((2, 3)) + torch.tensor([self.shift, 0.0, 0.0])
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    """A graph of `Shifted` by its scale."""
+    folder, made = tmp_path_factory.mktemp("graphs"), {}
+    for scale in (0.0, 1e-3, 1.0, 1e3):
+        made[scale] = folder / f"{scale}.onnx"
+        model = onnx_from_student(Shifted(scale).eval(), preprocess=PREPROCESS, metadata={}, exporter="legacy")
+        onnx.save(model, made[scale])
+    return made
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_errors_are_shares_of_the_greatest_logit(scale: float, graphs: dict[float, Path], images: np.ndarray) -> None:
+    """However large the logits are: a shift of 0.05 % of the greatest passes, one of 0.2 % does not."""
+    images = images + np.float32([2, -3, 1])[:, None, None]  # the greatest logit is a negative one
+    greatest = float(np.abs(scale * images.mean((2, 3))).max())
+    parity, _ = check_parity(graphs[scale], Shifted(scale, 5e-4 * greatest), images, precision="fp32")
+    assert parity.max_rel_error == pytest.approx(5e-4, rel=0.02)
+    assert parity.agreement == 1
+    with pytest.raises(ExportError, match=r"max relative error 0\.002 over 6 images, allowed 0\.001\."):
+        check_parity(graphs[scale], Shifted(scale, 2e-3 * greatest), images, precision="fp32")
+
+
+def test_a_student_whose_logits_are_all_0_has_an_error_too(graphs: dict[float, Path], images: np.ndarray) -> None:
+    parity, _ = check_parity(graphs[0.0], Shifted(0.0), images, precision="fp32")
+    assert parity.max_rel_error == 0
+    with pytest.raises(ExportError, match="max relative error"):
+        check_parity(graphs[1.0], Shifted(0.0), images, precision="fp32")

@@ -79,6 +79,17 @@ def test_weights_of_images_count(graph: onnx.ModelProto) -> None:
     np.testing.assert_allclose(heavy.mean, alone.mean, atol=1e-6)
 
 
+def test_weights_count_in_histograms_and_over_batches(graph: onnx.ModelProto) -> None:
+    x, weights = pictures(70), np.random.default_rng(1).uniform(0, 3, 70)
+    x[weights > 1.5] += 1  # so that the weights matter
+    tensor = observe(graph, ["images"], x, weights)["images"]
+    np.testing.assert_allclose(tensor.mean, np.average(x, axis=0, weights=weights), atol=1e-5)
+    expected, _ = np.histogram(
+        x, bins=2048, range=(tensor.low, tensor.high), weights=np.broadcast_to(weights[:, None, None, None], x.shape)
+    )
+    np.testing.assert_allclose(np.cumsum(tensor.histogram), np.cumsum(expected) / expected.sum(), atol=1e-4)
+
+
 @pytest.mark.parametrize(("images", "shape"), [(5, (-1, 6)), (5, (1, -1)), (70, (4, -1, 5))])
 def test_rows_that_are_not_one_an_image_are_seen_too(images: int, shape: tuple[int, ...]) -> None:
     """Windows of an image each in a row, all images in one row, and (with batches of 64 and 6) a mix."""
@@ -125,6 +136,49 @@ def test_an_outlier_is_cut_off_by_all_rules_but_minmax() -> None:
     tops = {method: choose_range(tensor, method, symmetric=True)[1] for method in CALIBRATION_METHODS}
     assert tops["minmax"] == pytest.approx(60, rel=1e-3)
     assert all(3 < top < 25 for method, top in tops.items() if method != "minmax"), tops
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_percentile_cuts_one_value_in_100_000_off_each_end(symmetric: bool) -> None:
+    values = np.random.default_rng(2).normal(size=1_000_000) * np.where(np.arange(1_000_000) % 2, 1.0, 3.0)
+    tensor = constant([*values])
+    low, high = choose_range(tensor, "percentile", symmetric=symmetric)
+    bin_width = (tensor.high - tensor.low) / 2048
+    if symmetric:
+        assert low == -high
+        low = -high if (values < -high + bin_width).sum() > (values > high - bin_width).sum() else tensor.low
+    for beyond, nearer in (
+        ((values > high + 1e-9).sum(), (values > high - bin_width).sum()),
+        ((values < low - 1e-9).sum(), (values < low + bin_width).sum()),
+    ):
+        if beyond or nearer > 1:
+            assert beyond <= 10 < nearer + 1
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("tail", [4.0, 8.0, 60.0])
+def test_mse_leaves_the_least_squared_error(tail: float, symmetric: bool) -> None:
+    """Against rounding and clipping of the values themselves, over every share of the whole range."""
+    rng = np.random.default_rng(3)
+    values = np.concatenate([rng.normal(size=20_000), [tail, -0.6 * tail]])
+    tensor = constant([*values])
+
+    def error(low: float, high: float) -> float:
+        step = (high - low) / (254 if symmetric else 255)
+        return float(np.square(np.clip(np.round(values / step) * step, low, high) - values).mean())
+
+    found = error(*choose_range(tensor, "mse", symmetric=symmetric))
+    ends = (-tail, tail) if symmetric else (tensor.low, tensor.high)
+    others = [error(part * ends[0], part * ends[1]) for part in np.linspace(0.2, 1, 33)]
+    assert found < 1.02 * min(others)
+    assert min(others) < 0.99 * max(others), "the choice matters"
+
+
+@pytest.mark.parametrize("kind", ["normal", "exponential"])
+def test_entropy_counts_what_it_cuts_off_where_it_is_cut_to(kind: str) -> None:
+    """Without outliers hardly anything is cut off: what is would pile up at the end of the range."""
+    tensor = constant([*getattr(np.random.default_rng(0), kind)(size=200_000)])
+    assert choose_range(tensor, "entropy", symmetric=False)[1] > 0.9 * tensor.high
 
 
 def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
