@@ -98,3 +98,15 @@ def test_what_the_head_of_mir_holds_up_is_named_with_the_method_that_does_not(
 def test_where_nothing_comes_nearer_the_note_says_why(network: Network, still: Any, settings: CompressSettings) -> None:
     made = Channels(replace(settings, keep_macs=0.001, include=("*",))).prune(network("chain"), still())
     assert made.note.endswith("Every group keeps a sixteenth of its channels; 8: they are the network's outputs.")
+
+
+def test_widths_by_norm_alone_measure_nothing(
+    network: Network, still: Any, settings: CompressSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows() -> None:
+        raise AssertionError("no sensitivity is asked for")
+
+    for widths in ("uniform", "global"):
+        bench = still()
+        monkeypatch.setattr(bench, "rows", rows)
+        assert Channels(replace(settings, options={"widths": widths})).prune(network("chain"), bench).removed

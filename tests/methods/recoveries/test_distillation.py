@@ -1,5 +1,8 @@
 """Distillation of logits."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from edgeoe.methods import View, compress_with
 from edgeoe.methods.recoveries.distillation import distillation
+from edgeoe.settings import CompressSettings
 
 SEED = st.integers(0, 10_000)
 TEMPERATURE = st.floats(0.5, 20)
@@ -63,3 +68,18 @@ def test_the_gradient_leads_to_the_teacher() -> None:
     assert student.grad is not None
     after = distillation(student - 0.1 * student.grad, teacher, temperature=4.0).sum()
     assert after < before
+
+
+@pytest.mark.parametrize(("options", "lr"), [({}, 0.02), ({"lr": 0.3}, 0.3)])
+def test_the_student_is_fitted_to_the_teacher_and_to_the_labels(
+    options: dict[str, float], lr: float, network: Any, still: Any, settings: CompressSettings
+) -> None:
+    asked = replace(settings, method="kd", keep_macs=0.7, steps=9, options={**options, "temperature": 3.0})
+    bench = still()
+    compress_with(asked, network("chain"), bench)
+    (task,) = bench.fitted
+    assert (task.lr, task.max_steps, task.label_weight) == (lr, 9, 1.0)
+    student, teacher = logits(0), logits(1)
+    expected = distillation(student, teacher, temperature=3.0)
+    assert torch.equal(task.distance(View(student, ()), View(teacher, ())), expected)
+    assert not torch.allclose(expected, distillation(teacher, student, temperature=3.0)), "the order matters"

@@ -115,6 +115,63 @@ def test_in_a_residual_sum_it_is_the_sum_that_comes_nearer(network: Network, sti
 
 
 @torch.no_grad()
+def test_no_other_1x1_convolution_brings_the_sum_nearer(network: Network, still: Any) -> None:
+    """The best affine map from the layer's output to what the sum lacks; the norm between them scales each channel."""
+    teacher, bench, name = network("stages"), still(weights=torch.ones(24)), "early.0.two.0"
+    student, structure = cut(teacher, "early.0.one.0", (0, 2, 5)).model, read_structure(teacher, SHAPE)
+    student.get_submodule("stem.1").running_mean.add_(0.1)
+
+    def flat(x: Tensor) -> Tensor:
+        return x.transpose(0, 1).flatten(1).T.double()  # (rows, O)
+
+    def sums(model: nn.Module) -> tuple[Tensor, Tensor]:
+        y, left, right = capture_sum(model, bench.x, name, structure.sums[name])
+        return y, left + right
+
+    z, before = sums(student)
+    shortcut = before - student.get_submodule("early.0.two.1")(z)
+    _, target = sums(teacher)
+    design = F.pad(flat(z), (0, 1), value=1)
+    wanted = flat(target - shortcut)
+    best = (design @ torch.linalg.lstsq(design, wanted).solution - wanted).square().mean(0)
+    solve_layer(student, teacher, name, torch.arange(8), structure, bench.rows())
+    error = flat(sums(student)[1] - target).square().mean(0)
+    assert bool((error < 1.02 * best).all()), "the damping's share"
+    assert float(best.sum()) < 0.5 * float(flat(before - target).square().mean(0).sum())
+
+
+@torch.no_grad()
+def test_a_norm_that_lets_nothing_through_is_not_divided_by(network: Network, still: Any) -> None:
+    """No output of the layer can put the sum right then: its own output is the target."""
+    teacher, bench, name = network("stages"), still(), "early.0.two.0"
+    teacher.get_submodule("early.0.two.1").weight.zero_()
+    structure, solved = read_structure(teacher, SHAPE), []
+    for sums in (structure.sums, {}):
+        student = cut(teacher, "early.0.one.0", (0, 2, 5)).model
+        student.get_submodule("stem.1").running_mean.add_(0.1)
+        solve_layer(student, teacher, name, torch.arange(8), replace(structure, sums=sums), bench.rows())
+        solved.append(student.get_submodule(name).weight)
+    assert solved[0].isfinite().all()
+    torch.testing.assert_close(solved[0], solved[1])
+
+
+@torch.no_grad()
+def test_a_layer_without_bias_or_norm_is_solved_without_a_shift(still: Any) -> None:
+    torch.manual_seed(0)
+    teacher = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, bias=False), nn.ReLU()),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)),
+    ).eval()
+    bench, student = still(weights=torch.ones(24)), cut(teacher, "0", (0, 3)).model
+    z, target = (
+        capture(m, bench.x, HookPoint("2"))[0].transpose(0, 1).flatten(1).T.double() for m in (student, teacher)
+    )
+    exact = torch.linalg.lstsq(z, target).solution.T @ student[2].weight.flatten(1).double()
+    solve_layer(student, teacher, "2", torch.arange(4), read_structure(teacher, SHAPE), bench.rows())
+    assert float((student[2].weight.flatten(1) - exact).norm() / exact.norm()) < 0.02
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["2.0", "4.0", "8"])
 def test_with_nothing_wrong_nothing_changes(name: str, network: Network, still: Any) -> None:
     teacher = network("chain")
@@ -191,3 +248,13 @@ def test_layers_that_lost_no_inputs_are_the_teachers(network: Network, still: An
         kept = kept_outputs(teacher, made.pruned, name)
         own, weight = made.pruned.model.get_submodule(name).weight, teacher.get_submodule(name).weight
         assert torch.equal(own, weight[kept]), name
+
+
+def test_depthwise_layers_are_not_solved(network: Network, still: Any, settings: CompressSettings) -> None:
+    """A 1x1 convolution after one would make it a full convolution."""
+    teacher = network("residual")
+    made = compress_with(replace(settings, method="fskd", keep_macs=0.6), teacher, still())
+    kept = kept_outputs(teacher, made.pruned, "depthwise.0")
+    assert len(kept) < 16
+    own, weight = (model.get_submodule("depthwise.0").weight for model in (made.pruned.model, teacher))
+    assert torch.equal(own, weight[kept])
