@@ -226,3 +226,29 @@ def test_a_teacher_that_ends_in_a_softmax_is_refused() -> None:
 @pytest.mark.parametrize("last", [nn.Identity(), nn.LogSoftmax(1), nn.ReLU(), nn.Sigmoid()])
 def test_other_outputs_are_no_probabilities(last: nn.Module) -> None:
     require_logits(nn.Sequential(TEACHER, last), RGB)
+
+
+def test_agreement_far_from_decent_yet_surely_more_than_chance_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Two of five labels: answers shuffled among 600 images never come to that."""
+    given = samples(EVEN * 10)
+    rng = np.random.default_rng(4)
+    spoiled = np.where(rng.random(600) < 0.7, rng.integers(0, 6, 600), given.labels)
+    agreement = check_agreement(TEACHER, replace(given, labels=spoiled))
+    assert agreement is not None
+    assert 200 < agreement.right < 280
+    assert "chance" not in agreement.note
+    assert caplog.messages == [agreement.note]
+
+
+@pytest.mark.parametrize("images", [19, 20])
+def test_fewer_than_20_images_refuse_no_teacher(images: int, caplog: pytest.LogCaptureFixture) -> None:
+    given = samples([2] * images)  # which is neither of the classes that they are labelled as
+    labelled = replace(given, labels=np.arange(images) % 2)
+    if images == 20:
+        with pytest.raises(TeacherError, match=r"agrees with 0 of 20 labels, no more than by chance"):
+            check_agreement(TEACHER, labelled)
+        return
+    agreement = check_agreement(TEACHER, labelled)
+    assert agreement is not None
+    assert agreement.note.endswith("(So few labelled images tell little.)")
+    assert caplog.messages == [agreement.note]

@@ -87,3 +87,12 @@ def test_targets_of_one_baseline_lie_side_by_side(tmp_path: Path, own: Result) -
     store.save("main", own, None)
     store.save("main", replace(own, target=replace(own.target, name="t4")), None)
     assert [saved.target for saved in store] == ["host-cpu", "t4"]
+
+
+@pytest.mark.parametrize("with_artifact", [True, False])
+def test_a_store_that_cant_be_written_is_one_line(
+    with_artifact: bool, tmp_path: Path, own: Result, artifact: Path
+) -> None:
+    (tmp_path / "baselines").write_text("a file where a folder should be")
+    with pytest.raises(ConfigError, match=r"--store .*baselines: can't be written: Not a directory\.$"):
+        Store(tmp_path / "baselines").save("main", own, artifact if with_artifact else None)

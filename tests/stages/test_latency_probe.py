@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,13 @@ def test_there_are_as_many_turns_as_asked_for(target: Target) -> None:
     assert [len(of_one) for of_one in turns] == [7, 7]
 
 
+def test_turns_go_on_until_the_time_is_up(target: Target) -> None:
+    start = time.perf_counter()
+    (turns,) = time_in_turns([deep(1)], target, PREPROCESS, min_turns=1, seconds=0.5, calls=1)
+    assert len(turns) > 1
+    assert time.perf_counter() - start >= 0.5
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the processor time of a thread is too coarse")
 def test_one_thread_that_does_all_the_work_is_timed_by_its_processor_time(target: Target) -> None:
     """The time on the wall would count what others do on a busy machine."""
@@ -106,6 +114,21 @@ def test_one_thread_that_does_all_the_work_is_timed_by_its_processor_time(target
     time.sleep(0.05)
     assert alone() - before[0] < 40_000_000
     assert several() - before[1] >= 50_000_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backend": "openvino"},
+        {"backend": "tensorrt"},
+        {"runtime": RuntimeSettings(threads=1, provider="cuda")},
+        {"runtime": RuntimeSettings(threads=1, provider="tensorrt")},
+    ],
+)
+def test_work_that_other_threads_or_processors_do_is_timed_by_the_clock_on_the_wall(
+    changes: dict[str, Any], target: Target
+) -> None:
+    assert latency_probe._now_ns(replace(target, **changes)) is time.perf_counter_ns
 
 
 @pytest.fixture
