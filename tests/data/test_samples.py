@@ -136,6 +136,15 @@ def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
     assert find_samples(tmp_path / "few", classes=("bus", "train", "test")).counts_k.tolist() == [1, 2, 2]
 
 
+def test_a_folder_that_holds_images_beside_folders_of_them_is_a_class(tmp_path: Path) -> None:
+    for image in ("train/x.png", "train/near/a.png", "train/far/b.png", "ship/c.png"):
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / image).touch()
+    found = find_samples(tmp_path)
+    assert found.classes == ("ship", "train")
+    assert found.counts_k.tolist() == [1, 3]
+
+
 def test_what_is_not_used_is_told(folder: Path) -> None:
     for name in ("loose.png", "loose.heic", "readme.txt", "__MACOSX/dog/a.png", "dog/raw.dng", "cat/raw.dng"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
