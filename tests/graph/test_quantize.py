@@ -207,6 +207,9 @@ def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen
     points = [t for t in trt.graph.initializer if t.name.endswith("zero_point")]
     assert all((numpy_helper.to_array(t) == 0).all() for t in points), "TensorRT takes no other"
     assert not [t for t in trt.graph.initializer if t.data_type == onnx.TensorProto.INT32], "its biases stay float"
+    assert [t for t in cpu.graph.initializer if t.data_type == onnx.TensorProto.INT32], "as integer kernels add them"
+    for made in (cpu, trt):
+        assert {t.name for t in made.graph.initializer} <= {name for node in made.graph.node for name in node.input}
 
 
 def test_seven_bits_are_never_exceeded(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
