@@ -96,8 +96,8 @@ def test_without_a_plan_a_batch_has_only_samples(bench: Any) -> None:
 
 def test_no_more_batches_are_read_than_there_are_steps(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, steps = bench(None), []
-    read = made._read
-    monkeypatch.setattr(made, "_read", lambda step: (steps.append(step), read(step))[1])
+    read = made.batches._read
+    monkeypatch.setattr(made.batches, "_read", lambda step: (steps.append(step), read(step))[1])
     assert len(batches(made, 3)) == 3
     assert steps == [0, 1, 2]
 
@@ -175,7 +175,7 @@ def test_which_samples_a_batch_has_follows_from_the_seed_alone(bench: Any) -> No
 def test_which_ood_images_are_held_out_follows_from_the_seed_alone(bench: Any) -> None:
     """Before a batch is drawn, so that the sampler can't stand in for the split of the pool."""
     first, again, other = (bench(WATCHED, seed=seed) for seed in (4, 4, 5))
-    for part in (lambda made: made._holdout, lambda made: made._sampler.pool_indices):
+    for part in (lambda made: made.batches._holdout, lambda made: made.batches._sampler.pool_indices):
         assert torch.equal(part(first), part(again))
         assert set(part(first).tolist()) != set(part(other).tolist())
 
@@ -329,7 +329,9 @@ def test_rows_come_in_parts_that_memory_holds(bench: Any, monkeypatch: pytest.Mo
     ("height", "width", "images"), [(32, 32, 250), (16, 16, 1000), (100, 50, 51), (224, 224, 8), (4000, 3000, 8)]
 )
 def test_as_many_images_are_evaluated_at_a_time_as_their_pixels_allow(height: int, width: int, images: int) -> None:
-    assert Workbench._evaluated.fget(SimpleNamespace(shape=(3, height, width))) == images  # type: ignore[attr-defined]
+    images_of = SimpleNamespace(preprocess=SimpleNamespace(shape=(3, height, width)))
+    shown = SimpleNamespace(samples=SimpleNamespace(images=images_of))
+    assert Batches.evaluated.fget(shown) == images  # type: ignore[attr-defined]
 
 
 # Images for int8 ranges
@@ -361,15 +363,15 @@ def test_no_image_that_ranges_come_from_judges_them(bench: Any, samples: Samples
     assert len(own) == len(set(own)) == len(judged) == len(set(judged)) == 9
     assert not set(own) & set(judged)
     assert {part for part, _ in judged} == {1}, "the samples are too few to judge by"
-    assert not {row for part, row in own + judged if part} & set(made._holdout.tolist())
+    assert not {row for part, row in own + judged if part} & set(made.batches._holdout.tolist())
     labels = [int(samples.labels[row]) for part, row in own if not part]
     assert labels == [0, 0, 0, 1, 1, 1, 2], "a third for each class; its only sample for the rarest"
 
 
 def test_the_teacher_sees_8_images_for_each_that_ranges_come_from(bench: Any) -> None:
     made, seen = bench(PLAN), []
-    teach = made._teach
-    made._teach = lambda x: (seen.append(len(x)), teach(x))[1]
+    teach = made._teacher_logits
+    made._teacher_logits = lambda x: (seen.append(len(x)), teach(x))[1]
     own, judged = made.calibration_images(3)
     assert (sum(seen), len(own), len(judged)) == (24, 3, 3)
 
@@ -491,8 +493,8 @@ def test_a_pool_that_is_too_small_is_not_split(bench: Any, caplog: pytest.LogCap
 @pytest.mark.parametrize(("images", "held"), [(38, 0), (40, 20), (6000, 500)])
 def test_20_to_500_images_are_held_out(images: int, held: int, bench: Any, pool: Pool) -> None:
     made = bench(WATCHED, pool=Pool(Images(pool.images.paths[:1] * images, PREPROCESS, memory_bytes=0)))
-    assert len(made._holdout) == held
-    assert len(made._sampler.pool_indices) == images - held
+    assert len(made.batches._holdout) == held
+    assert len(made.batches._sampler.pool_indices) == images - held
 
 
 def test_a_user_who_wants_no_holdout_is_not_warned(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
