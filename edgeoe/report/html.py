@@ -131,7 +131,7 @@ class Axis:
         """Three to eight round numbers within the scale."""
         third = (self.high - self.low) / 3
         power = 10.0 ** math.floor(math.log10(third))
-        step = next(factor * power for factor in (5, 2, 1) if factor * power <= third)
+        step = next(factor * power for factor in (5, 2, 1) if factor * power <= third * (1 + 1e-9))
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(number * step, 12) for number in range(first, last + 1)]
 
