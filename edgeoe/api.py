@@ -394,8 +394,6 @@ def _texts(given: str | Iterable[str]) -> tuple[str, ...]:
 
 def _shown(progress: Progress | None) -> Progress:
     """`progress`, or what fits where this runs: bars in a terminal or a notebook, nothing elsewhere."""
-    if progress is not None:
-        return progress
     from edgeoe.report.terminal import bar, shows_bars
 
-    return bar if shows_bars() else silent
+    return progress or (bar if shows_bars() else silent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ __all__ = [
     "Weights",
     "setting_names",
     "superseded",
+    "unused_options",
     "weights_from_text",
 ]
 
@@ -37,7 +37,6 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _GREATEST = 1.5  # mean or standard deviation: those of images scaled to 0..1 lie well below
 Weights = Path | Literal["random"]  # a file, or fresh ones, to try things out
 Options = TypeVar("Options")
-_log = logging.getLogger(__name__)
 
 
 def weights_from_text(text: str) -> Weights:
@@ -371,16 +370,18 @@ _GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks"})  # of which a st
 def superseded(given: Mapping[str, Any], further: Mapping[str, Any]) -> set[str]:
     """The options that make way for those `given` nearer to the user.
 
-    Those are another goal, the weights of another teacher, and, with a warning, what another method does not use: a
-    file may serve several methods.
+    Those are another goal, the weights of another teacher, and what another method does not use: a file may serve
+    several methods.
     further: the options that are set further from the user; without a teacher among them, weights there are for any.
     """
     gone = set(_GOALS) if _GOALS & set(given) else set()
     if "teacher" in given and "teacher" in further:
         gone |= {"weights", "weights_key"}
-    if given.get("method") in METHODS:
-        unused = (further.keys() & method_options()) - method_options([given["method"]]).keys() - given.keys()
-        if unused:
-            _log.warning("--method %s does not use %s of the file", given["method"], ", ".join(sorted(unused)))
-        gone |= unused
-    return gone - set(given)
+    return (gone | unused_options(given, further)) - set(given)
+
+
+def unused_options(given: Mapping[str, Any], further: Mapping[str, Any]) -> set[str]:
+    """The options of other methods among `further` that the method among `given` does not use."""
+    if given.get("method") not in METHODS:
+        return set()
+    return (further.keys() & method_options()) - method_options([given["method"]]).keys() - given.keys()

@@ -125,3 +125,11 @@ def test_pruning_is_a_library_that_needs_torch_errors_and_progress_alone() -> No
 )
 def test_the_check_sees_every_way_to_import(part: str, source: str, up: list[str]) -> None:
     assert pointing_up(part, source) == up
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    tools = PACKAGE.parent / "tools"
+    files = [*PACKAGE.rglob("*.py"), *tools.glob("*.py")]
+    assert len(files) > 150
+    lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}

@@ -15,7 +15,7 @@ from edgeoe.cli.completion import complete_method, complete_target
 from edgeoe.cli.options import share, typed
 from edgeoe.method import MethodOption, method_options
 from edgeoe.registry import METHODS
-from edgeoe.settings import CompressSettings, setting_names, superseded, weights_from_text
+from edgeoe.settings import CompressSettings, setting_names, superseded, unused_options, weights_from_text
 from edgeoe.shares import is_share
 
 __all__ = ["SettingsCommand", "takes_settings"]
@@ -48,6 +48,8 @@ def takes_settings(command: Callable[..., int]) -> Callable[..., int]:
             preprocess=context.obj.preprocess,
             oe_settings=context.obj.oe,
         )
+        if unused := unused_options(given, context.default_map or {}):
+            _log.warning("--method %s does not use %s of the file", settings.method, ", ".join(sorted(unused)))
         return command(settings=settings, **values)
 
     with_settings.__doc__ = command.__doc__
