@@ -1,4 +1,4 @@
-"""Types of numbers and words with their bounds, as records and settings use them."""
+"""Bounded number and text types, shared by records and settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes in the order of a teacher's outputs, as a user names them."""
+"""Class names, in the order of a teacher's outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["class_names", "names_a_file", "natural_order"]
 _FORMS = "a file with one class a line, a JSON file, or the names with commas between"
 
 
-def class_names(given: Sequence[str]) -> tuple[str, ...]:
-    """The names that `given` stands for: themselves, or, where it is a single text, a file's or those between commas.
+def class_names(value: Sequence[str]) -> tuple[str, ...]:
+    """Parse the value of --classes into names.
 
+    value: the names themselves, or a single text: the path of a file, or names separated by commas.
     A text file has one name a line; blank lines and lines that start with # are skipped. A JSON file has a list of
-    names, or an object that leads from output to name ({"0": "cat"}) or from name to output ({"cat": 0}).
-    Raises ConfigError for a file that can't be read, fewer than two names, or a name that comes twice.
+    names, or an object that maps output to name ({"0": "cat"}) or name to output ({"cat": 0}).
+    Raises ConfigError for an unreadable file, fewer than two names, or a duplicate name.
     """
-    names, where = tuple(given), "--classes"
+    names, where = tuple(value), "--classes"
     if len(names) == 1 and names_a_file(names[0]):
         where = f"--classes {names[0]}"
         names = _from_file(Path(names[0]), where)
@@ -31,20 +32,20 @@ def class_names(given: Sequence[str]) -> tuple[str, ...]:
         names = tuple(name.strip() for name in names[0].split(","))
     if not all(isinstance(name, str) and name for name in names):
         raise ConfigError(f"{where}: a class has no name. Give {_FORMS}.")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{where}: {', '.join(twice)} stands there more than once. Each class has one output.")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{where}: {', '.join(duplicates)} is listed more than once. Each class has one output.")
     if len(names) == 1:
-        raise ConfigError(f"{where}: names 1 class, and must name at least 2. Give {_FORMS}.")
+        raise ConfigError(f"{where}: must name at least 2 classes. Got 1. Give {_FORMS}.")
     return names
 
 
 def names_a_file(text: str, *, folder: Path | None = None) -> bool:
-    """Whether a single text given for --classes is a file's path, relative to `folder`, and no row of names."""
+    """Whether `text`, a single value of --classes, is a path relative to `folder` rather than a list of names."""
     return "," not in text or (folder or Path()).joinpath(text).is_file()
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
-    """`names` sorted so that numbers in them count: 2 before 10; letters alike in both cases."""
+    """`names` in natural sort order: numbers by value (2 before 10), letters regardless of case."""
 
     def key(name: str) -> list[tuple[int, int, str]]:
         parts = re.split(r"([0-9]+)", name)
@@ -64,14 +65,14 @@ def _from_file(path: Path, where: str) -> tuple[str, ...]:
     except OSError as reason:
         raise ConfigError(f"{where}: can't be read: {reason.strerror}. Give {_FORMS}.") from None
     except ValueError as reason:
-        raise ConfigError(f"{where}: holds no names of classes: {reason}.") from None
+        raise ConfigError(f"{where}: has no class names: {reason}.") from None
     if not names:
-        raise ConfigError(f"{where}: holds no names of classes.")
+        raise ConfigError(f"{where}: has no class names.")
     return names
 
 
 def _from_json(data: Any) -> tuple[str, ...]:
-    """Raises ValueError, saying what is wrong."""
+    """The names in parsed JSON. Raises ValueError that says what is wrong."""
     if isinstance(data, list) and all(isinstance(name, str) for name in data):
         return tuple(data)
     if not isinstance(data, dict):

@@ -1,8 +1,8 @@
 """Records <-> JSON: one encoder, and one decoder that checks every key, type and bound.
 
-A record is a frozen dataclass. Its annotations say what a value may be (`Annotated` bounds, `Literal`, tuples, dicts,
-other records); what depends on several fields is checked in its `__post_init__`, by a ValueError. The standard library
-alone: this runs on devices too.
+A record is a frozen dataclass. Its annotations say which values are valid (`Annotated` bounds, `Literal`, tuples,
+dicts, other records); constraints between fields are checked in its `__post_init__`, which raises ValueError.
+Imports the standard library only, because it also runs on devices.
 """
 
 from __future__ import annotations
@@ -35,40 +35,41 @@ def to_json(record: Any) -> Any:
 
 
 def record_text(record: Any, *, format: int) -> str:  # noqa: A002 - the key in the file
-    """`record` as the text of a file of its own, which begins with its format."""
+    """The text of a file that holds `record`, starting with its format number."""
     return json.dumps({"format": format, **to_json(record)}, indent=1) + "\n"
 
 
 def read_record(kind: type[Record], path: Path, *, format: int) -> Record:  # noqa: A002 - as above
-    """The record of class `kind` that `record_text` wrote into the file `path`.
+    """Read the record of class `kind` that `record_text` wrote to `path`.
 
-    Raises ValueError, which names the place, where it is none or of another format, and OSError if it can't be read.
+    Raises ValueError, naming the invalid field, if the file holds no such record or one of another format, and OSError
+    if it can't be read.
     """
     data = read_json_object(path)
     if data.pop("format", None) != format:
-        raise ValueError(f"it has no key format, or another than {format}")
+        raise ValueError(f"format must be {format}")
     return from_json(kind, data)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ValueError where it holds none, OSError where it can't be read."""
+    """Read the JSON object in a file. Raises ValueError if it holds none, OSError if it can't be read."""
     try:
-        data = json.loads(path.read_bytes())  # bytes, so that what is no text is a ValueError, too
+        data = json.loads(path.read_bytes())  # bytes, so that a file that is not text is a ValueError too
     except RecursionError:
         raise ValueError("too deeply nested") from None
     if not isinstance(data, dict):
-        raise ValueError(f"an object is expected. Got {_kind(data)}")
+        raise ValueError(f"expected an object. Got {_excerpt(data)}")
     return data
 
 
 def from_json(kind: type[Record], data: Any) -> Record:
-    """The record of class `kind` that `to_json` made `data` of. Raises ValueError, which names the place."""
-    made: Record = _decode(kind, data, kind.__name__)
-    return made
+    """Decode `data`, as `to_json` encodes it, to a record of class `kind`. Raises ValueError, naming the field."""
+    record: Record = _decode(kind, data, kind.__name__)
+    return record
 
 
 def _decode(hint: Any, data: Any, where: str) -> Any:
-    """`data` as what the type `hint` says."""
+    """`data` as a value of the type `hint`."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return data
@@ -102,7 +103,7 @@ def _record(kind: Any, data: Any, where: str) -> Any:
         raise ValueError(f"{where}: unknown key {unknown[0]!r}")
     needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
     if missing := sorted(needed - data.keys()):
-        raise ValueError(f"{where}: no {missing[0]!r}")
+        raise ValueError(f"{where}: missing key {missing[0]!r}")
     values = {name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()}
     try:
         return kind(**values)
@@ -149,7 +150,7 @@ def _check_bound(bound: Any, value: Any, where: str) -> None:
     }
     least = getattr(bound, "min_length", None)
     if least and len(value) < least:
-        _refuse(value, "one value at least" if least == 1 else f"{least} values at least", where)
+        _refuse(value, "at least one value" if least == 1 else f"at least {least} values", where)
     for name, holds in tests.items():
         limit = getattr(bound, name, None)
         if limit is not None and not holds(limit):
@@ -158,10 +159,10 @@ def _check_bound(bound: Any, value: Any, where: str) -> None:
 
 
 def _refuse(data: Any, expected: str, where: str) -> Any:
-    raise ValueError(f"{where}: {expected} is expected. Got {_kind(data)}")
+    raise ValueError(f"{where}: expected {expected}. Got {_excerpt(data)}")
 
 
-def _kind(data: Any) -> str:
-    """What `data` is, in few words."""
+def _excerpt(data: Any) -> str:
+    """`data` as JSON, shortened for a message."""
     text = json.dumps(data, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."

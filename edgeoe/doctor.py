@@ -1,4 +1,4 @@
-"""What this machine can run, found by looking and not by guessing."""
+"""What this machine can run, determined by probing it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ __all__ = ["Finding", "examine"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One capability: whether it is here, and what it is or how to get it."""
+    """One capability.
+
+    here: whether this machine has it.
+    detail: what it is, or how to get it.
+    """
 
     what: str
     here: bool
@@ -26,13 +30,12 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Every capability that edgeoe can use."""
+    """Probe this machine for every capability that edgeoe can use."""
     return [*(probe() for probe in (_python, _cpu, _torch, _cuda)), *_backends(), _targets()]
 
 
 def _python() -> Finding:
-    found = versions()
-    return Finding("edgeoe", True, ", ".join(f"{name} {version}" for name, version in found.items()))
+    return Finding("edgeoe", True, ", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
 def _cpu() -> Finding:
@@ -43,9 +46,9 @@ def _cpu() -> Finding:
 
 
 def _torch() -> Finding:
-    found = versions("torch", "torchvision", "timm", "lightning-fabric")
-    detail = ", ".join(f"{name} {version}" for name, version in found.items() if name not in ("python", "edgeoe"))
-    return _tried("compression", lambda: _torch_detail(detail), install="pip install 'edgeoe[compress]'")
+    installed = versions("torch", "torchvision", "timm", "lightning-fabric")
+    detail = ", ".join(f"{name} {version}" for name, version in installed.items() if name not in ("python", "edgeoe"))
+    return _probed("compression", lambda: _torch_detail(detail), install="pip install 'edgeoe[compress]'")
 
 
 def _torch_detail(detail: str) -> str:
@@ -58,7 +61,7 @@ def _cuda() -> Finding:
     try:
         import torch
     except ModuleNotFoundError:
-        return Finding("CUDA", False, "torch, which would tell, is not installed")
+        return Finding("CUDA", False, "unknown: torch is not installed")
     if not torch.cuda.is_available():
         return Finding("CUDA", False, "no CUDA device or driver: compression runs on the CPU, several times slower")
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -72,7 +75,7 @@ def _backends() -> Iterator[Finding]:
         except ConfigError as broken:
             yield Finding(f"{name} targets", False, str(broken))
             continue
-        yield _tried(f"{traits.title} targets", traits.describe, install=traits.install)
+        yield _probed(f"{traits.title} targets", traits.describe, install=traits.install)
 
 
 def _targets() -> Finding:
@@ -86,11 +89,11 @@ def _targets() -> Finding:
                 here.append(name)
         except EdgeoeError as reason:
             bad.append(str(reason))
-    this_machine = f"this machine is the device of {', '.join(here) or 'none'}"
+    this_machine = f"this machine matches {', '.join(here) or 'none'}"
     return Finding("profiles", not bad, "; ".join([", ".join(good), this_machine, *bad]))
 
 
-def _tried(what: str, detail: Callable[[], str], *, install: str) -> Finding:
+def _probed(what: str, detail: Callable[[], str], *, install: str) -> Finding:
     try:
         return Finding(what, True, detail())
     except ModuleNotFoundError as missing:

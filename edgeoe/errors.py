@@ -1,22 +1,22 @@
-"""Every error that edgeoe raises on purpose.
+"""All exceptions that edgeoe raises.
 
-EdgeoeError          one clear line: what, what it got, what is allowed, how to fix it; exit code 2
+EdgeoeError          one line: what, what it got, what is allowed, how to fix it; exit code 2
 ├── ConfigError      edgeoe.toml, or an option of the command line
-├── DataError        few samples, OOD pool, test images
+├── DataError        labelled samples, OOD pool, test images
 ├── TeacherError     the teacher's source, weights or outputs
-├── PruningError     nothing can be pruned, or not to the ratio asked for
+├── PruningError     nothing can be pruned, or not to the requested share
 ├── TrainingError    training diverged
 ├── TargetError      a profile under targets/
-├── RunError         a run directory: a stage missing, a file changed since it was written
+├── RunError         a run directory: a missing stage, a file changed since it was written
 ├── ExportError      the exporter failed, or the graph does not compute what the student does
 ├── BackendError     a runtime is missing, or cannot load or run an artifact
-└── OutOfMemoryError the memory of this machine, or of its GPU, does not suffice
+└── OutOfMemoryError this machine, or its GPU, has too little memory
 
-Messages are written for the command line, and read as its options only within `on_command_line`; to everybody else
-`str(error)` speaks of arguments.
+Messages are written for the command line and name its options only within `on_command_line`; elsewhere `str(error)`
+names arguments of the Python API.
 
-Where any exception of another package is renamed, `pass_on_out_of_memory` comes first: that memory ran out is no fault
-of the file, network or graph at hand.
+Code that converts exceptions of other packages calls `pass_on_out_of_memory` first: running out of memory is not the
+fault of the file, network or graph at hand.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def said(text: str) -> str:
 
 
 class EdgeoeError(Exception):
-    """Root of the tree; `str(error)` is the line that the user reads."""
+    """Base class of all errors; `str(error)` is the line that the user reads."""
 
     def __str__(self) -> str:
         return said(super().__str__())
@@ -94,11 +94,11 @@ class TeacherError(EdgeoeError):
 
 
 class PruningError(EdgeoeError):
-    """The teacher can't be pruned as asked."""
+    """The teacher can't be pruned as requested."""
 
 
 class TrainingError(EdgeoeError):
-    """Training diverged: its loss or the outputs of the student are no use."""
+    """Training diverged: the loss or the student's outputs are not finite."""
 
 
 class TargetError(EdgeoeError):
@@ -106,11 +106,11 @@ class TargetError(EdgeoeError):
 
 
 class RunError(EdgeoeError):
-    """A run directory lacks what a stage needs, or holds what it must not overwrite."""
+    """A run directory lacks a file that a stage needs, or holds one that must not be overwritten."""
 
 
 class ExportError(EdgeoeError):
-    """The student could not be exported to a graph that computes the same."""
+    """The student can't be exported to a graph that computes the same."""
 
 
 class BackendError(EdgeoeError):
@@ -118,10 +118,10 @@ class BackendError(EdgeoeError):
 
 
 class OutOfMemoryError(EdgeoeError):
-    """The work needs more memory than there is. `str(error)` is what the allocator said."""
+    """The work needs more memory than is available. `str(error)` is the allocator's message."""
 
 
-_ALLOCATORS_SAY = (  # where nothing but a RuntimeError or the like is raised, in lower case
+_ALLOCATOR_MESSAGES = (  # parts, in lower case, of messages that come as a RuntimeError or similar
     "can't allocate memory",  # torch's CPU allocator
     "cannot allocate memory",
     "not enough memory",
@@ -136,7 +136,10 @@ _ALLOCATORS_SAY = (  # where nothing but a RuntimeError or the like is raised, i
 
 
 def is_out_of_memory(reason: BaseException) -> bool:
-    """Whether `reason`, or what it was raised from, says that memory ran out: of any package, none is imported."""
+    """Whether `reason`, or an exception in its cause chain, reports that memory ran out.
+
+    Recognises the exceptions of other packages by name and message, without importing them.
+    """
     return any(_says_out_of_memory(one) for one in _causes(reason))
 
 
@@ -145,35 +148,35 @@ def _says_out_of_memory(reason: BaseException) -> bool:
         return True
     if isinstance(reason, OSError):
         return reason.errno == errno.ENOMEM
-    said = str(reason).lower()
+    message = str(reason).lower()
     if isinstance(reason, ImportError):
-        return "failed to map segment" in said  # a library that did not fit in
+        return "failed to map segment" in message  # a library that did not fit
     if isinstance(reason, EdgeoeError | SyntaxError):
-        return False  # words about memory are somebody's name for a thing
-    return any(words in said for words in _ALLOCATORS_SAY)
+        return False  # there, words about memory are part of a name
+    return any(words in message for words in _ALLOCATOR_MESSAGES)
 
 
 def _causes(reason: BaseException) -> Iterator[BaseException]:
-    """`reason` and what it was raised from, each once."""
-    seen: set[int] = set()
+    """`reason` and the exceptions in its cause chain, each once."""
+    visited: set[int] = set()
     one: BaseException | None = reason
-    while one is not None and id(one) not in seen:
-        seen.add(id(one))
+    while one is not None and id(one) not in visited:
+        visited.add(id(one))
         yield one
         one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
 def pass_on_out_of_memory(reason: Exception) -> None:
-    """Raise a OutOfMemoryError if `reason` says that memory ran out: for whoever catches what others may raise."""
+    """Raise OutOfMemoryError if `reason` reports that memory ran out; call it before converting `reason`."""
     if is_out_of_memory(reason):
         raise OutOfMemoryError(first_line(reason)) from reason
 
 
 def first_line(reason: BaseException) -> str:
-    """What somebody else's exception says, for a line of ours; its kind where it says nothing."""
+    """The first line of an exception's message, or its class name if the message is empty."""
     return (str(reason).strip() or type(reason).__name__).splitlines()[0]
 
 
 def quoted(word: object) -> str:
-    """`word`, a path or a name, as a shell takes it: for the commands that messages tell to run."""
+    """`word`, a path or a name, quoted for a shell, for commands in messages."""
     return shlex.quote(str(word))

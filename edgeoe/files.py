@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what tells whether one was changed. The standard library alone."""
+"""Atomic writes, file hashes and text decoding. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename: `path` is whole or untouched.
+    """Call `write` with a temporary path beside `path`, then rename it, so that `path` is complete or unchanged.
 
-    Folders that are missing above it are made; those are removed again if it fails. What is there and no regular file,
-    as /dev/stdout or a pipe, is written to as it is. Raises OSError, which names `path`, where it can't be written.
+    Missing parent folders are created, and removed again on failure. An existing `path` that is not a regular file,
+    such as /dev/stdout or a pipe, is written directly. Raises OSError, naming `path`, if it can't be written.
     """
     work_begins()
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -47,13 +47,13 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def new_parents(path: Path) -> Iterator[None]:
-    """A block for which the folders above `path` are made; those that it leaves empty by an exception are removed."""
+    """Create the parent folders of `path` for a block; if it raises, remove those that are new and empty."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        with shielded(), suppress(OSError):  # the first that is not empty, or not there, ends it
+        with shielded(), suppress(OSError):  # stops at the first that is not empty or does not exist
             for folder in missing:
                 folder.rmdir()
         raise
@@ -61,7 +61,7 @@ def new_parents(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Turn what fails in writing `temporary` into an OSError that names `path`."""
+    """Convert an error in writing `temporary` to an OSError that names `path`."""
     try:
         yield
     except OSError as reason:
@@ -76,9 +76,9 @@ def _naming(path: Path, temporary: Path) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as Windows writes them.
+    """Read a text file in UTF-8, with or without a byte order mark, or in UTF-16 with one, as Windows writes it.
 
-    Raises OSError if it can't be read, and ValueError if it is in neither.
+    Raises OSError if it can't be read, and ValueError if its encoding is neither.
     """
     data = path.read_bytes()
     return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")

@@ -1,7 +1,7 @@
-"""Where modules are imported from, without the folder that a program happens to be started in.
+"""The import path without the working folder.
 
-A `json.py` or `onnxruntime.py` that lies in the working folder is no module of ours. This imports `sys` and `os` alone,
-which Python has loaded before it looks anywhere.
+A `json.py` or `onnxruntime.py` that happens to lie in the working folder must not be imported. This module imports only
+`sys` and `os`, which Python loads before it searches the path.
 """
 
 import os
@@ -13,9 +13,9 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # edgeoe
 
 
 def import_path() -> list[str]:
-    """`sys.path` without the working folder, and without folders that PYTHONPATH names relative to it.
+    """`sys.path` without the working folder and without relative entries of PYTHONPATH.
 
-    The folder that edgeoe lies in stays, whichever it is.
+    The folder that contains edgeoe always stays.
     """
     refused = {os.path.realpath(entry) for entry in _pythonpath() if not os.path.isabs(entry)}
     refused = {os.getcwd(), *refused} - {os.path.realpath(_PACKAGE)}
@@ -24,7 +24,10 @@ def import_path() -> list[str]:
 
 
 def child_environment(**changes: str) -> dict[str, str]:
-    """The environment for another Python: its PYTHONPATH names neither the working folder nor one relative to it."""
+    """Environment variables for a child Python: PYTHONPATH without the working folder and relative entries.
+
+    changes: further variables to set.
+    """
     kept = [entry for entry in _pythonpath() if os.path.isabs(entry) and os.path.realpath(entry) != os.getcwd()]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(kept), **changes}
     return {key: value for key, value in environment.items() if value or key != "PYTHONPATH"}

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and a closed terminal: at any moment one line, one exit code, and nothing half-written.
+"""Handling of Ctrl-C, SIGTERM and a closed terminal: one line, one exit code, and no half-written files.
 
-Handlers must stand before anything large is imported, so this imports what Python has loaded by then, and no more.
+Handlers must be installed before large imports, so this module imports only what Python has already loaded.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ __all__ = ["EXIT_CODE", "INTERRUPTED", "handling_signals", "shielded", "was_inte
 
 EXIT_CODE = 130
 INTERRUPTED = "interrupted: nothing half-written was left."
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # of which a system has some
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # a system may lack some of them
 
 
 class _State:
-    """The process has one: signals know no other place.
+    """Signal state of the process, global because handlers take no state of their own.
 
-    received: a signal asked to stop. begun: there may be something to clean up. shields: blocks that must not be cut
-    short. waiting: a signal came meanwhile.
+    received: a stop signal has arrived.
+    begun: work has begun, so there may be something to clean up.
+    waiting: a stop signal arrived within a shielded block.
+    shields: number of shielded blocks that are active.
     """
 
     received = begun = waiting = False
@@ -32,10 +34,11 @@ class _State:
 
 
 class handling_signals:  # noqa: N801 - a block, as contextlib's own are called
-    """A block in which a signal that asks to stop becomes a KeyboardInterrupt; before `work_begins` the process ends.
+    """Raise KeyboardInterrupt for stop signals within a block; before `work_begins` they end the process at once.
 
-    A signal that is ignored, as under nohup, stays ignored. until_exit: the process ends with the block, and no signal
-    disturbs its end; else the earlier handlers return.
+    A signal that is ignored, as under nohup, stays ignored.
+    until_exit: the process exits after the block, and later signals are ignored; otherwise the earlier handlers are
+        restored.
     """
 
     def __init__(self, *, until_exit: bool) -> None:
@@ -62,17 +65,17 @@ class handling_signals:  # noqa: N801 - a block, as contextlib's own are called
 
 
 def was_interrupted() -> bool:
-    """Whether a signal has asked to stop."""
+    """Whether a stop signal has arrived."""
     return _State.received
 
 
 def work_begins() -> None:
-    """From now on an interruption has something to clean up."""
+    """Declare that from now on an interruption must clean up."""
     _State.begun = True
 
 
 class shielded:  # noqa: N801 - as above
-    """A short block that runs to its end: a signal that comes meanwhile takes effect after it."""
+    """Defer stop signals until the end of a short block."""
 
     def __enter__(self) -> None:
         _State.shields += 1
@@ -81,24 +84,24 @@ class shielded:  # noqa: N801 - as above
         _State.shields -= 1
         if _State.shields:
             return
-        waited, _State.waiting = _State.waiting, False
-        if waited and kind is None:
+        deferred, _State.waiting = _State.waiting, False
+        if deferred and kind is None:
             raise KeyboardInterrupt
 
 
 def _stop(*_: object) -> None:
     _State.received = True
-    if not _State.begun:  # an import that is cut short may raise anything, or print a traceback and go on
+    if not _State.begun:  # an interrupted import may raise anything, or print a traceback and continue
         try:
             os.write(2, f"{INTERRUPTED}\n".encode())
         finally:
             os._exit(EXIT_CODE)
-    sys.unraisablehook = sys.excepthook = _say_nothing
+    sys.unraisablehook = sys.excepthook = _print_nothing
     if _State.shields:
         _State.waiting = True
     else:
         raise KeyboardInterrupt
 
 
-def _say_nothing(*_: object) -> None:
-    """What a callback, a destructor or a second Ctrl-C makes of the KeyboardInterrupt is nobody's news."""
+def _print_nothing(*_: object) -> None:
+    """Exception hook that hides the KeyboardInterrupt of a callback, a destructor or a second Ctrl-C."""

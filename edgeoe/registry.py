@@ -1,4 +1,4 @@
-"""Tables of interchangeable parts: a name and where its part lies, imported only when asked for."""
+"""Tables of interchangeable parts: a name and an import path, imported when the part is requested."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """How to go on from an unknown `name`: its nearest known neighbour, or all of them."""
+    """Suggestion for an unknown `name`: its closest match in `known`, or all of them."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(known)}."
@@ -43,7 +43,7 @@ class Plugin:
 
     name: what users call the part.
     at: "module:attribute".
-    distribution: who adds it, for messages.
+    distribution: name and version of the distribution, for messages.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Plugin:
 
 
 class Table(Mapping[str, str]):
-    """Names of interchangeable parts, and where each lies: "module:attribute".
+    """Mapping from the names of interchangeable parts to their import paths, "module:attribute".
 
-    The rows of edgeoe come first; every installed distribution may add rows by entry points, which are looked up when
-    a name is not among edgeoe's own, or all names are asked for.
+    The rows of edgeoe come first; installed distributions may add rows by entry points, which are read when a name is
+    not built in, or when all names are requested.
     kind: what a part is, for messages.
-    rows: those of edgeoe.
-    group: of the entry points, as they stand in a pyproject.toml: [project.entry-points."edgeoe.methods"].
+    rows: the built-in rows.
+    group: entry point group, as in a pyproject.toml: [project.entry-points."edgeoe.methods"].
     """
 
     def __init__(self, kind: str, rows: Mapping[str, str], *, group: str) -> None:
@@ -76,10 +76,10 @@ class Table(Mapping[str, str]):
         return len(self.built_in) + len(self._usable())
 
     def load(self, name: str) -> Any:
-        """The part called `name`.
+        """Import the part called `name`.
 
-        Raises ConfigError for an unknown name, for a name that two distributions claim, and for a part of another
-        distribution that can't be imported.
+        Raises ConfigError for an unknown name, for a name that two distributions claim, and for a plugin that can't be
+        imported.
         """
         if name not in self.built_in and name not in self._usable():
             clash = next((clash for other, clash in self._clashes() if other == name), "")
@@ -105,11 +105,11 @@ class Table(Mapping[str, str]):
             ) from reason
 
     def problems(self) -> list[str]:
-        """One line for each name that several distributions, or one and edgeoe itself, claim."""
+        """One line for each name that is claimed by more than one distribution, edgeoe included."""
         return [clash for _, clash in self._clashes()]
 
     def distribution(self, name: str) -> str:
-        """The distribution that adds the part `name`; empty for a part of edgeoe."""
+        """The distribution that adds the part `name`; empty for a built-in part."""
         return "" if name in self.built_in else self._usable()[name].distribution
 
     def _plugins(self) -> tuple[Plugin, ...]:
@@ -125,9 +125,9 @@ class Table(Mapping[str, str]):
             claims.setdefault(plugin.name, []).append(plugin.distribution)
         for name, owners in claims.items():
             if len(owners) > 1:
-                means = f" Here it is that of edgeoe: rename or uninstall {' and '.join(owners[1:])}."
-                way_out = means if name in self.built_in else " Uninstall all but one of them."
-                yield name, f"{self.kind} {name!r} is claimed by {' and '.join(owners)}.{way_out}"
+                built_in = f" The one of edgeoe is used: rename or uninstall {' and '.join(owners[1:])}."
+                remedy = built_in if name in self.built_in else " Uninstall all but one of them."
+                yield name, f"{self.kind} {name!r} is claimed by {' and '.join(owners)}.{remedy}"
 
 
 @lru_cache
@@ -135,7 +135,7 @@ def _installed(group: str, path: tuple[str, ...]) -> tuple[Plugin, ...]:  # noqa
     """The entry points of `group` in the distributions on `path`, which is sys.path."""
     from importlib.metadata import entry_points
 
-    plugins = {_plugin(point) for point in entry_points(group=group)}  # each once, though a path is listed twice
+    plugins = {_plugin(point) for point in entry_points(group=group)}  # a set, as a path may be listed twice
     return tuple(sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution)))
 
 

@@ -1,4 +1,4 @@
-"""Shares as people write them: 0.5 or 50%."""
+"""Parsing of shares: 0.5 or 50%."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any, get_args, get_origin
 __all__ = ["is_share", "read_share"]
 
 
-def read_share(given: float | str) -> float:
-    """`given`, a number or text such as 0.5 or 50%, as a fraction. Raises ValueError where it is neither."""
-    text = str(given).strip()
+def read_share(value: float | str) -> float:
+    """Parse a number, or text such as 0.5 or 50%, as a fraction. Raises ValueError if it is neither."""
+    text = str(value).strip()
     try:
         return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Versions of what is installed. The standard library alone."""
+"""Versions of installed packages. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ["version_numbers", "versions"]
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of edgeoe, Python and `packages`; those that are absent are left out."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    """Installed versions of Python, edgeoe and `packages`, without those that are not installed."""
+    installed = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in ("edgeoe", *packages):
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def version_numbers(text: str | None) -> tuple[int, ...] | None:
-    """The numbers of a version; None where it is not known, or is none."""
+    """The numbers of a version; None if it is unknown or not a version."""
     return tuple(map(int, text.split("."))) if text and re.fullmatch(r"\d+\.\d+(\.\d+)*", text) else None

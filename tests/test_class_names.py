@@ -42,7 +42,7 @@ def test_a_text_without_commas_is_a_file() -> None:
     ("given", "complaint"),
     [
         (["away.txt"], r"--classes away\.txt: can't be read: No such file or directory\. Give a file with one class"),
-        (["a,a"], r"--classes: a stands there more than once\."),
+        (["a,a"], r"--classes: a is listed more than once\."),
         (["a,,b"], r"--classes: a class has no name\."),
         (["a", ""], r"--classes: a class has no name\."),
     ],
@@ -55,14 +55,14 @@ def test_what_names_no_classes_is_refused(given: list[str], complaint: str) -> N
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
-        ("a.txt", "# none\n", "holds no names of classes"),
-        ("a.txt", "one\n", "names 1 class, and must name at least 2"),
-        ("a.txt", "a\nb\na\n", "a stands there more than once"),
-        ("a.json", "{", "holds no names of classes: "),
-        ("a.json", "3", r"holds no names of classes: must be a list of names, \{"),
-        ("a.json", '[1, "a"]', r"holds no names of classes: must be a list of names, \{"),
-        ("a.json", '{"a": "b", "c": "d"}', r"holds no names of classes: must be a list of names, \{"),
-        ("a.json", '{"1": "b", "2": "d"}', r"holds no names of classes: outputs must be 0 to 1, each once"),
+        ("a.txt", "# none\n", "has no class names"),
+        ("a.txt", "one\n", r"must name at least 2 classes\. Got 1"),
+        ("a.txt", "a\nb\na\n", "a is listed more than once"),
+        ("a.json", "{", "has no class names: "),
+        ("a.json", "3", r"has no class names: must be a list of names, \{"),
+        ("a.json", '[1, "a"]', r"has no class names: must be a list of names, \{"),
+        ("a.json", '{"a": "b", "c": "d"}', r"has no class names: must be a list of names, \{"),
+        ("a.json", '{"1": "b", "2": "d"}', r"has no class names: outputs must be 0 to 1, each once"),
     ],
 )
 def test_a_file_that_names_no_classes_is_refused(name: str, text: str, complaint: str, tmp_path: Path) -> None:

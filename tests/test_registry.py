@@ -86,7 +86,7 @@ def test_a_name_of_edgeoe_stays_its_own_and_the_other_claim_is_a_problem(install
     assert both.load("plain") is json.loads
     assert list(both) == ["plain", "other"]
     assert both.problems() == [
-        "part 'plain' is claimed by edgeoe and theirs 1.2. Here it is that of edgeoe: rename or uninstall theirs 1.2."
+        "part 'plain' is claimed by edgeoe and theirs 1.2. The one of edgeoe is used: rename or uninstall theirs 1.2."
     ]
 
 

@@ -30,7 +30,7 @@ def read_result(path: Path) -> Result:
                 "is the result.json that run.py wrote on the device, or the one beside the run's validation.json."
             )
         if data.pop("format", None) != FORMAT:
-            raise ValueError(f"it has no key format, or another than {FORMAT}")
+            raise ValueError(f"format must be {FORMAT}")
         return from_json(Result, data)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file.") from None

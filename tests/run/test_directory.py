@@ -107,7 +107,7 @@ def test_records_round_trip(tmp_path: Path) -> None:
 def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.save(B, Note(2))
-    said = r"b\.json: not what this edgeoe writes \(it has no key format, or another than 3\)\. Make it again"
+    said = r"b\.json: not what this edgeoe writes \(format must be 3\)\. Make it again"
     with pytest.raises(RunError, match=said):
         run.read(RecordFile(B.name, B.made_by, Note, format=3))
 
