@@ -109,7 +109,7 @@ HERE = Target(name="mine", backend="onnxruntime")
             "provider = 'openvino': this onnxruntime has",
         ),
         (HERE, "nowhere", DataError, "nowhere: no such folder"),
-        (HERE, "ood", DataError, "no class .deep. among the few samples"),
+        (HERE, "ood", DataError, "no class .deep. among the labelled samples"),
     ],
 )
 def test_what_can_not_work_is_known_before_training(

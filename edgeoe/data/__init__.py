@@ -1,1 +1,1 @@
-"""Images: how they are found, decoded and held."""
+"""Images: listing, decoding and caching."""

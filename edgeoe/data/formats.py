@@ -1,4 +1,4 @@
-"""Which image files can be read here, and how one is opened: its first frame, upright."""
+"""Supported image formats, and how an image is opened: its first frame, upright."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.De
 _ALWAYS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"})
 _HEIC = frozenset({".heic", ".heif", ".hif"})
 _AVIF = frozenset({".avif"})
-_OTHERS = frozenset(  # pictures all the same, whose owner should hear that they are not used
-    (  # noqa: SIM905 - a row of them reads better
+_OTHERS = frozenset(  # images that are not read, but reported as skipped
+    (  # noqa: SIM905 - more readable than a list of strings
         ".jpe .jp2 .j2k .jxl .jxr .pbm .pgm .ppm .pnm .pcx .tga .dds .exr .hdr .ico .icns .psd .xcf .svg .eps .ai "
         ".dng .cr2 .cr3 .nef .arw .orf .raf .rw2 .raw .dcm .nii .fits"
     ).split()
@@ -30,13 +30,13 @@ _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 
 @cache
 def readable_suffixes() -> frozenset[str]:
-    """Suffixes, in lower case, of the image files that this installation reads."""
+    """Suffixes, in lower case, of the image files that this installation can read."""
     avif = "avif" in features.modules and features.check("avif")
     return _ALWAYS | (_HEIC if find_spec("pillow_heif") else frozenset()) | (_AVIF if avif else frozenset())
 
 
 def remedy_for(suffix: str) -> str | None:
-    """How to make use of image files of `suffix`, which is not readable here; None if it is no image's suffix."""
+    """How to make image files of an unreadable `suffix` usable; None if it is readable or not that of an image."""
     if suffix in readable_suffixes():
         return None
     if suffix in _HEIC:
@@ -48,7 +48,7 @@ def remedy_for(suffix: str) -> str | None:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """The image in file `path`, not yet decoded. Raises one of UNREADABLE if it is none."""
+    """Open the image file `path` without decoding it. Raises one of UNREADABLE if it is not an image."""
     if path.suffix.lower() in _HEIC:
         _register_heic()
     with Image.open(path) as image:
@@ -63,24 +63,24 @@ def _register_heic() -> None:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """`image` turned as its EXIF orientation says; itself where that is upright, absent or unreadable."""
+    """`image` rotated according to its EXIF orientation; unchanged if that is upright, absent or unreadable."""
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
-    except Exception as reason:  # a broken EXIF block; the pixels are whole
+        rotated = image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception as reason:  # a damaged EXIF block; the pixels are intact
         pass_on_out_of_memory(reason)
         return image
-    return ImageOps.exif_transpose(image) if turned else image
+    return ImageOps.exif_transpose(image) if rotated else image
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """`image` with 8 bits a channel: 16-bit greyscale is scaled (Pillow alone would clip it to white).
+    """`image` with 8 bits per channel; 16-bit greyscale is scaled, where Pillow would clip it to white.
 
-    Raises ValueError for 32-bit and floating-point images, whose range nobody states.
+    Raises ValueError for 32-bit and floating-point images, whose value range is unknown.
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(f"mode {image.mode} has no stated range; save it with 8 or 16 bits")
+        raise ValueError(f"mode {image.mode} has an unknown value range; save it with 8 or 16 bits")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
     return image

@@ -1,4 +1,4 @@
-"""A list of image files as rows of pixels: all in memory where they fit, else read when asked for."""
+"""A list of image files as pixel arrays: kept in memory if they fit, otherwise decoded on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MEMORY_SHARE = 0.25  # of the free memory, at most, for one list of images
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn whatever Pillow raises over a file into a DataError that names it."""
+    """Convert Pillow's exceptions about a file to a DataError that names it."""
     try:
         yield
     except UNREADABLE as reason:
@@ -40,17 +40,19 @@ def _free_bytes() -> int:
 
 
 def _digest(pixels: NDArray[np.uint8]) -> int:
-    """A hash of contiguous `pixels`, which is not 0."""
+    """A nonzero hash of contiguous `pixels`."""
     return int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), "little") or 1
 
 
 class Images:
     """Images as uint8 rows (C, H, W).
 
-    paths: their files. memory_bytes: keep them decoded if they take no more than this; None is a quarter of
-    the free memory. skip_unreadable: leave out files that are no images (when streamed: that don't open as
-    one) and list them in `skipped`, instead of raising. Raises DataError, naming the file, for an image that
-    can't be decoded.
+    paths: the image files.
+    memory_bytes: keep the decoded images if they take at most this much; None means a quarter of the free memory.
+    skip_unreadable: skip files that can't be decoded (if streamed: that can't be opened) and list them in `skipped`,
+        instead of raising.
+    title: of the progress bar.
+    Raises DataError, naming the file, for an image that can't be decoded.
     """
 
     def __init__(
@@ -70,13 +72,13 @@ class Images:
         need = len(paths) * int(np.prod(preprocess.shape))
         if need <= (_free_bytes() * _MEMORY_SHARE if memory_bytes is None else memory_bytes):
             memory = np.empty((len(paths), *preprocess.shape), np.uint8)
-            whole = self._each(paths, self._decode_into(memory), skip_unreadable, progress, title)
-            self.memory = memory[whole]
+            readable = self._each(paths, self._decode_into(memory), skip_unreadable, progress, title)
+            self.memory = memory[readable]
         else:
-            whole = self._each(paths, self._open, skip_unreadable, progress, title)
-        self._digests = self._digests[whole]
-        self.paths = tuple(path for path, good in zip(paths, whole, strict=True) if good)
-        self.skipped = tuple(path for path, good in zip(paths, whole, strict=True) if not good)
+            readable = self._each(paths, self._open, skip_unreadable, progress, title)
+        self._digests = self._digests[readable]
+        self.paths = tuple(path for path, good in zip(paths, readable, strict=True) if good)
+        self.skipped = tuple(path for path, good in zip(paths, readable, strict=True) if not good)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -88,7 +90,7 @@ class Images:
         return np.stack(list(self._threads.map(self._decode_again, indices)))
 
     def read_all(self, *, progress: Progress = silent, title: str = "Reading images") -> None:
-        """Decode what is streamed and was not read yet, so that all `digests` are known."""
+        """Decode streamed images that have not been read yet, so that all `digests` are known."""
         unread = np.flatnonzero(self._digests == 0)
         if len(unread):
             with progress(title, len(unread)) as advance:
@@ -97,7 +99,7 @@ class Images:
 
     @property
     def digests(self) -> NDArray[np.uint64]:
-        """(N,) a hash of each image's pixels, as the network takes them; 0 for a streamed image that was not read."""
+        """(N,) hashes of the preprocessed pixels; 0 for a streamed image that has not been read yet."""
         return np.array(self._digests)
 
     def _each(
@@ -108,7 +110,7 @@ class Images:
         progress: Progress,
         title: str,
     ) -> NDArray[np.bool_]:
-        """Whether `read(row, path)` could read each path."""
+        """(N,) whether `read(row, path)` succeeded for each path."""
 
         def reads(row: int, path: Path) -> bool:
             try:
@@ -119,12 +121,12 @@ class Images:
                 return False
             return True
 
-        whole = np.zeros(len(paths), np.bool_)
+        readable = np.zeros(len(paths), np.bool_)
         with progress(title, len(paths)) as advance:
             for row, good in enumerate(self._threads.map(reads, range(len(paths)), paths)):
-                whole[row] = good
+                readable[row] = good
                 advance()
-        return whole
+        return readable
 
     def _decode_into(self, memory: NDArray[np.uint8]) -> Callable[[int, Path], None]:
         def read(row: int, path: Path) -> None:
@@ -138,7 +140,7 @@ class Images:
         self._digests[index] = _digest(pixels)
         return pixels
 
-    def _open(self, row: int, path: Path) -> None:  # noqa: ARG002 - the same shape as _decode_into's
+    def _open(self, row: int, path: Path) -> None:  # noqa: ARG002 - same signature as _decode_into's
         with _naming(path), open_image(path):
             pass
 

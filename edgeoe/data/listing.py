@@ -1,4 +1,4 @@
-"""Image files below a folder, and what lies there that is not used."""
+"""Listing of the image files below a folder, and of the entries that are skipped."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from edgeoe.errors import DataError
 
 __all__ = ["Listing", "Skipped", "class_folders", "list_images", "merged"]
 
-_LEFTOVERS = frozenset({"__MACOSX", "@eaDir", ".ipynb_checkpoints", "__pycache__", "lost+found", "$RECYCLE.BIN"})
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", ".ipynb_checkpoints", "__pycache__", "lost+found", "$RECYCLE.BIN"})
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Files or folders of one kind that are not used: what they are, how many, the first, and what to do about it."""
+    """Files or folders of one kind that are not used.
+
+    what: their kind, for messages.
+    count: how many there are.
+    first: path of the first.
+    remedy: what to do about them.
+    """
 
     what: str
     count: int
@@ -30,7 +36,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The image files below a folder, sorted, and what was skipped there."""
+    """The image files below a folder, sorted, and the entries that were skipped."""
 
     folder: Path
     images: tuple[Path, ...]
@@ -38,7 +44,7 @@ class Listing:
 
 
 def merged(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
-    """`skipped` with one entry for each kind, their counts added, in the order of the first of each."""
+    """`skipped` with one entry for each kind, with the counts added, in order of first occurrence."""
     kinds: dict[tuple[str, str], Skipped] = {}
     for each in skipped:
         known = kinds.get((each.what, each.remedy))
@@ -48,10 +54,10 @@ def merged(skipped: Iterable[Skipped]) -> tuple[Skipped, ...]:
 
 
 def list_images(folder: Path) -> Listing:
-    """Every image file below `folder`, and the images there that can't be read here.
+    """List every image file below `folder`, and the image files in formats that can't be read.
 
-    Hidden folders and what systems leave behind (`__MACOSX`, `@eaDir`, ...) are not entered; links to folders are.
-    Raises DataError if `folder` is no folder.
+    Hidden folders and system folders (`__MACOSX`, `@eaDir`, ...) are not entered; links to folders are followed.
+    Raises DataError if `folder` is not a folder.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.")
@@ -59,9 +65,9 @@ def list_images(folder: Path) -> Listing:
     skipped: list[Skipped] = []
     readable = readable_suffixes()
     for entry in _walk(folder, ()):
-        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path each would double the time of a walk
-        if entry.is_dir():  # a leftover of some system
-            skipped.append(_leftover(entry.path))
+        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - building a Path for each doubles the time
+        if entry.is_dir():  # a system folder
+            skipped.append(_system_folder(entry.path))
         elif suffix in readable:
             images.append(Path(entry.path))
         elif remedy := remedy_for(suffix):
@@ -70,7 +76,7 @@ def list_images(folder: Path) -> Listing:
 
 
 def class_folders(folder: Path) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
-    """The folders in `folder`, one per class, by name; and what beside them is not used.
+    """The class folders in `folder` by name, and the entries beside them that are skipped.
 
     Raises DataError if `folder` can't be listed.
     """
@@ -79,8 +85,8 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
     for entry in _entries(folder):
         path = Path(entry.path)
         if entry.is_dir():
-            if entry.name in _LEFTOVERS:
-                skipped.append(_leftover(entry.path))
+            if entry.name in _SYSTEM_FOLDERS:
+                skipped.append(_system_folder(entry.path))
             elif not entry.name.startswith("."):
                 classes[entry.name] = path
         elif path.suffix.lower() in readable_suffixes() or remedy_for(path.suffix.lower()):
@@ -90,14 +96,14 @@ def class_folders(folder: Path) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
     return classes, merged(skipped)
 
 
-def _leftover(path: str) -> Skipped:
+def _system_folder(path: str) -> Skipped:
     return Skipped("system folder(s)", 1, path, "delete them")
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEntry[str]]:
-    """The files below `folder`, in the order of sorted paths; folders only where they are not entered but told.
+    """Yield the files below `folder` in sorted order, and the system folders, which are not entered.
 
-    above: device and inode of the folders that this one lies in, so that a link to one of them is not followed.
+    above: device and inode of the parent folders, so that a link to one of them is not followed.
     """
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
@@ -107,7 +113,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[os.DirEn
         if not entry.is_dir():
             if entry.is_file() and not entry.name.startswith("._"):
                 yield entry
-        elif entry.name in _LEFTOVERS:
+        elif entry.name in _SYSTEM_FOLDERS:
             yield entry
         elif not entry.name.startswith("."):
             yield from _walk(Path(entry.path), (*above, here))

@@ -1,4 +1,4 @@
-"""The OOD pool: any pile of pictures, without labels."""
+"""The OOD pool: unlabelled images of any kind."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class Pool:
 
 
 def load_pool(where: Path | Listing, preprocess: Preprocess, *, progress: Progress = silent) -> Pool:
-    """Every readable image below a folder, which may be listed already; what is skipped is logged as warnings.
+    """Load every readable image below a folder; skipped files are logged as warnings.
 
+    where: the folder, or its listing.
     Raises DataError if the folder is missing or has no readable image.
     """
     listing = where if isinstance(where, Listing) else list_images(where)
@@ -39,7 +40,7 @@ def load_pool(where: Path | Listing, preprocess: Preprocess, *, progress: Progre
     images = Images(listing.images, preprocess, skip_unreadable=True, progress=progress, title="Reading OOD images")
     if not len(images):
         raise DataError(
-            f"{listing.folder}: no readable images for the OOD pool. Give a folder of any pictures: "
+            f"{listing.folder}: no readable images for the OOD pool. Give a folder of images of any kind: "
             f"{', '.join(sorted(readable_suffixes()))}."
         )
     if images.skipped:

@@ -1,4 +1,4 @@
-"""What a network's input is made of: size, interpolation, mean and standard deviation."""
+"""Preprocessing of images to network inputs: size, interpolation, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ __all__ = ["Preprocess"]
 class Preprocess:
     """Resize the shorter side, crop the centre, scale to 0..1, normalise.
 
-    size: (H, W) of the network's input. mean, std: C values each, C = 1 (greyscale) or 3 (RGB).
+    size: (H, W) of the network's input.
+    mean: C values, C = 1 (greyscale) or 3 (RGB).
+    std: C values.
     crop_fraction: the central share of the resized image that is kept, as timm's crop_pct.
     """
 
@@ -42,24 +44,25 @@ class Preprocess:
         return (self.channels, *self.size)
 
     @classmethod
-    def resolve(cls, own: Preprocess | None, settings: PreprocessSettings) -> Preprocess:
-        """The teacher's `own` preprocessing with `settings` laid over it.
+    def resolve(cls, default: Preprocess | None, settings: PreprocessSettings) -> Preprocess:
+        """The preprocessing of a teacher, with `settings` taking precedence.
 
-        Raises ConfigError where neither says what is needed, or they don't fit together.
+        default: what the teacher declares; None if it declares nothing.
+        Raises ConfigError if a value is missing from both, or if they don't fit together.
         """
         settings.require_scaled()
-        given = {key: value for key, value in asdict(settings).items() if value is not None}
-        if own is None:
-            missing = [key for key in ("size", "mean", "std") if key not in given]
+        overrides = {key: value for key, value in asdict(settings).items() if value is not None}
+        if default is None:
+            missing = [key for key in ("size", "mean", "std") if key not in overrides]
             if missing:
                 raise ConfigError(
-                    f"this teacher does not say how its images are prepared: set {', '.join(missing)} under "
+                    f"this teacher does not declare its preprocessing: set {', '.join(missing)} under "
                     "[preprocess] in edgeoe.toml, e.g. size = [32, 32], mean = [0.5, 0.5, 0.5], "
                     "std = [0.5, 0.5, 0.5]."
                 )
-            result = cls(**given)
+            result = cls(**overrides)
         else:
-            result = replace(own, **given)
+            result = replace(default, **overrides)
         if len(result.mean) != len(result.std) or len(result.mean) not in (1, 3):
             raise ConfigError(
                 "[preprocess] mean and std must both have 1 value (greyscale) or 3 (RGB). "
@@ -68,7 +71,7 @@ class Preprocess:
         return result
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """`image` of any size and mode, upright, resized and cropped: (C, H, W) uint8."""
+        """Rotate `image`, of any size and mode, upright, resize and crop it to (C, H, W) uint8."""
         from PIL import Image
 
         from edgeoe.data.formats import eight_bits, upright
@@ -86,5 +89,5 @@ class Preprocess:
         return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, C, H, W) uint8 -> float32, as the network takes it."""
+        """(N, C, H, W) uint8 -> float32 network input."""
         return normalise(pixels, mean=self.mean, std=self.std)

@@ -1,4 +1,4 @@
-"""A look at labelled images before they are used."""
+"""Inspection of labelled images before they are used."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ __all__ = ["SamplesReport", "inspect_samples"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesReport:
-    """counts: readable images per class. duplicates: groups of files whose decoded pixels are the same.
+    """Result of inspecting labelled images.
 
-    skipped: what lies beside them and is not used. teacher_agreement: None unless a teacher was asked.
+    counts: readable images per class.
+    imbalance_ratio: largest count over smallest, among classes that have images; 0 if none has.
+    empty: classes without readable images.
+    unreadable: files that can't be decoded.
+    duplicates: groups of files with the same decoded pixels.
+    skipped: entries that are not used.
+    teacher_agreement: None without a teacher.
     """
 
     classes: tuple[str, ...]
@@ -34,9 +40,9 @@ class SamplesReport:
 
 
 def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> SamplesReport:
-    """Decode every image of `files` once and report what is there."""
+    """Decode every image of `files` once, and count readable, unreadable and duplicate ones."""
     counts = dict.fromkeys(range(len(files.classes)), 0)
-    same: dict[str, list[str]] = {}
+    by_digest: dict[str, list[str]] = {}
     unreadable = []
     with ThreadPoolExecutor() as threads, progress("Reading images", len(files.paths)) as advance:
         for path, label, digest in zip(files.paths, files.labels, threads.map(_pixel_digest, files.paths), strict=True):
@@ -45,7 +51,7 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
                 unreadable.append(str(path))
                 continue
             counts[label] += 1
-            same.setdefault(digest, []).append(str(path))
+            by_digest.setdefault(digest, []).append(str(path))
     present = [count for count in counts.values() if count]
     return SamplesReport(
         classes=files.classes,
@@ -53,7 +59,7 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
         imbalance_ratio=max(present) / min(present) if present else 0.0,
         empty=tuple(name for k, name in enumerate(files.classes) if not counts[k]),
         unreadable=tuple(unreadable),
-        duplicates=tuple(tuple(group) for group in same.values() if len(group) > 1),
+        duplicates=tuple(tuple(group) for group in by_digest.values() if len(group) > 1),
         skipped=files.skipped,
     )
 

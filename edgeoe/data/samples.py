@@ -1,4 +1,4 @@
-"""Labelled images: a folder per class, optionally narrowed by a list of paths."""
+"""Labelled images: one folder per class, optionally restricted by a list of paths."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", 
 
 @dataclass(frozen=True, slots=True)
 class SampleFiles:
-    """Files and labels; labels index `classes`. skipped: what lies beside them and is not used."""
+    """Image files and their labels, which index `classes`.
+
+    skipped: entries of the folders that are not used.
+    """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
@@ -40,7 +43,11 @@ class SampleFiles:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Few-shot or test samples: images, labels (N,) int64, and the names of the K classes."""
+    """Labelled samples or test images.
+
+    labels: (N,) int64, indices into `classes`.
+    classes: names of the K classes.
+    """
 
     images: Images
     labels: NDArray[np.int64]
@@ -60,13 +67,14 @@ def rarest(counts_k: NDArray[np.int64], n: int = 3) -> tuple[int, ...]:
 def find_samples(
     folder: Path, list_file: Path | None = None, *, classes: Sequence[str] = (), none_allowed: bool = False
 ) -> SampleFiles:
-    """The images of a folder per class.
+    """Find the labelled images below `folder`, which has one folder per class.
 
-    list_file: text, one path of an image a line. classes: in the order of the teacher's outputs; one without a folder
-    has no images. Default: the folders' names in alphabetical order. none_allowed: the folders may be empty, so that
-    only the classes' names are known.
-    Raises DataError for a missing folder, fewer than 2 classes, a folder that is none of `classes`, folders that hold
-    the classes' folders in turn, no images, or a line of the list that names no image.
+    list_file: use only the images that this text file lists, one path a line.
+    classes: in the order of the teacher's outputs; a class without a folder has no images. Default: the folder names in
+        alphabetical order.
+    none_allowed: accept folders without images, which still give the class names.
+    Raises DataError for a missing folder, fewer than 2 classes, a folder that is not in `classes`, class folders that
+    are nested one level too deep, no images, or a line of the list that is not an image.
     """
     folders, skipped = _class_folders(folder, classes, "--samples")
     unknown = [name for name in folders if classes and name not in classes]
@@ -83,27 +91,31 @@ def find_samples(
 
 
 def find_test(folder: Path, classes: Sequence[str]) -> SampleFiles:
-    """The test images of a folder per class, labelled by the classes of the few samples.
+    """Find the test images below `folder`, which has one folder per class.
 
-    A class may lack test images. Raises DataError as find_samples does.
+    classes: those of the labelled samples, which labels index; a class may have no test images.
+    Raises DataError as find_samples does.
     """
     folders, skipped = _class_folders(folder, classes, "--test")
     for name in folders:
         if name not in classes:
-            raise DataError(f"{folder / name}: no class {name!r} among the few samples. {nearest(name, classes)}")
+            raise DataError(f"{folder / name}: no class {name!r} among the labelled samples. {nearest(name, classes)}")
     return _in_folders(folder, folders, tuple(classes), skipped, none_allowed=False)
 
 
 def _class_folders(folder: Path, classes: Sequence[str], option: str) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
-    """The folders of classes in `folder` by name, alphabetically. option: that names the folder, for messages."""
+    """The class folders in `folder` by name, in alphabetical order.
+
+    option: the option that names the folder, for messages.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. It must hold one folder of images per class.")
     folders, skipped = class_folders(folder)
     for name, path in folders.items():
         if name not in classes and (len(folders) == 1 or name.lower() in _SPLITS) and (inner := _inner_classes(path)):
             raise DataError(
-                f"{path}: holds folders of images ({', '.join(inner[:3])}{', ...' if inner[3:] else ''}) and is no "
-                f"class itself. Did you mean {option} {path}?"
+                f"{path}: holds folders of images ({', '.join(inner[:3])}{', ...' if inner[3:] else ''}) and is not "
+                f"a class folder itself. Did you mean {option} {path}?"
             )
     if len(folders) < (1 if classes else 2):
         raise DataError(
@@ -113,10 +125,10 @@ def _class_folders(folder: Path, classes: Sequence[str], option: str) -> tuple[d
 
 
 def _inner_classes(folder: Path) -> list[str]:
-    """The folders with images in `folder`, if it holds no image itself and at least two of them."""
-    folders, beside = class_folders(folder)
-    holding = [] if beside else [name for name, path in folders.items() if list_images(path).images]
-    return holding if len(holding) > 1 else []
+    """The folders with images in `folder`, if there are at least two and no image beside them."""
+    folders, skipped = class_folders(folder)
+    classes = [] if skipped else [name for name, path in folders.items() if list_images(path).images]
+    return classes if len(classes) > 1 else []
 
 
 def _in_folders(
@@ -127,19 +139,19 @@ def _in_folders(
     *,
     none_allowed: bool,
 ) -> SampleFiles:
-    """Every image of `folders`, folder by folder."""
+    """All images of `folders`, class by class."""
     listings = {classes.index(name): list_images(path) for name, path in folders.items()}
-    found = [(path, k) for k, listing in listings.items() for path in listing.images]
+    images = [(path, k) for k, listing in listings.items() for path in listing.images]
     skipped = merged([*skipped, *(each for listing in listings.values() for each in listing.skipped)])
-    if not found and not none_allowed:
-        also = "".join(f" Note: {each}" for each in skipped)
-        raise DataError(f"{folder}: no images. Allowed: {', '.join(sorted(readable_suffixes()))}.{also}")
-    return SampleFiles(tuple(p for p, _ in found), tuple(k for _, k in found), classes, skipped)
+    if not images and not none_allowed:
+        notes = "".join(f" Note: {each}" for each in skipped)
+        raise DataError(f"{folder}: no images. Allowed: {', '.join(sorted(readable_suffixes()))}.{notes}")
+    return SampleFiles(tuple(p for p, _ in images), tuple(k for _, k in images), classes, skipped)
 
 
 def load_samples(
     files: SampleFiles, preprocess: Preprocess, *, progress: Progress = silent, title: str = "Reading samples"
 ) -> Samples:
-    """The images behind `files`. Raises DataError, naming the file, for one that can't be decoded."""
+    """Load the images of `files`. Raises DataError, naming the file, for one that can't be decoded."""
     images = Images(files.paths, preprocess, progress=progress, title=title)
     return Samples(images, np.asarray(files.labels, np.int64), files.classes)

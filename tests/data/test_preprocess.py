@@ -178,7 +178,7 @@ def test_settings_alone_are_enough() -> None:
     ],
 )
 def test_what_nobody_says_must_be_set(given: PreprocessSettings, missing: str) -> None:
-    with pytest.raises(ConfigError, match=rf"does not say how its images are prepared: set {missing} under \[prep"):
+    with pytest.raises(ConfigError, match=rf"does not declare its preprocessing: set {missing} under \[prep"):
         Preprocess.resolve(None, given)
 
 
@@ -211,5 +211,5 @@ def test_sixteen_bits_of_grey_are_scaled_and_not_clipped() -> None:
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_images_without_a_stated_range_are_refused(mode: str) -> None:
-    with pytest.raises(ValueError, match="no stated range"):
+    with pytest.raises(ValueError, match="unknown value range"):
         Preprocess(size=(4, 4), mean=(0.5,), std=(0.5,)).pixels(Image.new(mode, (4, 4)))

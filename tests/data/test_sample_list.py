@@ -80,13 +80,13 @@ def listed_images_of(place: Path, line: str, classes: tuple[str, ...]) -> dict[P
         (".", r"no class '\.' in few\. Known: ant, cat, dog\.$"),
         ("/dog/b.png", r"'/dog/b\.png' lies outside few\. Paths are relative to --samples, or lead into it\.$"),
         ("{place}/other/dog/b.png", r"'.*/other/dog/b\.png' lies outside few\."),
-        ("../few/dog/b.png", r"'\.\./few/dog/b\.png' leads out of its class\. Write the path without '\.\.'\.$"),
-        ("dog/../../other/dog/b.png", r"'.*' leads out of its class"),
-        ("dog\\..\\..\\other", r"'.*' leads out of its class"),
-        ("dog/away.png", r"'dog/away\.png' is no file in few\. Paths are relative to --samples, or lead into it\.$"),
-        ("few/dog/away.png", r"'few/dog/away\.png' is no file in few\."),
-        ("ant/notes.txt", r"'ant/notes\.txt' is no image that can be read\. Allowed: \.\w+"),
-        ("dog", r"'dog' is no file in few"),
+        ("../few/dog/b.png", r"'\.\./few/dog/b\.png' leads out of its class folder\. Write the path without '\.\.'\.$"),
+        ("dog/../../other/dog/b.png", r"'.*' leads out of its class folder"),
+        ("dog\\..\\..\\other", r"'.*' leads out of its class folder"),
+        ("dog/away.png", r"'dog/away\.png' is not a file in few\. Paths are relative to --samples, or lead into it\.$"),
+        ("few/dog/away.png", r"'few/dog/away\.png' is not a file in few\."),
+        ("ant/notes.txt", r"'ant/notes\.txt' is not a readable image\. Allowed: \.\w+"),
+        ("dog", r"'dog' is not a file in few"),
     ],
 )
 def test_a_bad_line_is_refused_by_number(place: Path, line: str, complaint: str) -> None:
@@ -96,13 +96,13 @@ def test_a_bad_line_is_refused_by_number(place: Path, line: str, complaint: str)
 
 def test_an_image_that_can_not_be_read_is_refused_with_the_remedy(place: Path) -> None:
     (place / "few/dog/d.cr2").touch()
-    with pytest.raises(DataError, match=r"few\.txt:1: .*no image that can be read\. \.cr2: convert them to PNG"):
+    with pytest.raises(DataError, match=r"few\.txt:1: .*not a readable image\. \.cr2: convert them to PNG"):
         listed("dog/d.cr2")
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "# nothing\n"])
 def test_a_list_of_nothing_is_refused(place: Path, text: str) -> None:
-    with pytest.raises(DataError, match=r"few\.txt: lists no images: .* Write one path a line, or leave --list out\.$"):
+    with pytest.raises(DataError, match=r"few\.txt: lists no images: .* Write one path a line, or omit --list\.$"):
         listed(text)
 
 

@@ -121,7 +121,8 @@ def test_folders_one_level_too_deep_are_refused_with_the_remedy(top: tuple[str, 
         find_samples(tmp_path / "few")
     deeper = tmp_path / "few" / sorted(name for name in top if name != "cat")[0]
     assert str(refused.value) == (
-        f"{deeper}: holds folders of images (cat, dog) and is no class itself. Did you mean --samples {deeper}?"
+        f"{deeper}: holds folders of images (cat, dog) and is not a class folder itself. "
+        f"Did you mean --samples {deeper}?"
     )
     with pytest.raises(DataError, match=rf"Did you mean --test {deeper}\?$"):
         find_test(tmp_path / "few", ("cat", "dog"))
@@ -180,7 +181,7 @@ def test_test_images_take_the_labels_of_the_few_samples(folder: Path) -> None:
 
 
 def test_a_test_folder_of_an_unknown_class_is_refused(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"dog: no class 'dog' among the few samples\. Did you mean 'dogs'\?$"):
+    with pytest.raises(DataError, match=r"dog: no class 'dog' among the labelled samples\. Did you mean 'dogs'\?$"):
         find_test(folder, ("ant", "cat", "dogs"))
 
 
