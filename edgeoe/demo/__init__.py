@@ -1,1 +1,1 @@
-"""The whole line on real data that comes with a dependency, in about a minute."""
+"""The full pipeline on a data set that scikit-learn ships, in about two minutes."""

@@ -1,7 +1,7 @@
-"""The demo's images, as folders of PNG files: digits that people wrote, and printed letters as OOD.
+"""The demo's images, as folders of PNG files: handwritten digits, and printed letters as OOD images.
 
-scikit-learn lists its 1,797 digits sheet by sheet: 14 times somebody copied the same sequence. The last four sheets are
-the test images and the others are for training, so that networks are judged on handwriting that they never saw.
+scikit-learn lists its 1,797 digits sheet by sheet: 14 times a person copied the same sequence. The last four sheets are
+the test images and the others are for training, so that networks are tested on unseen handwriting.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgeoe.progress import Progress, silent
 
 __all__ = ["COUNTS", "TRAINING", "DemoFolders", "Digits", "draw_few", "letters", "load_digits", "write_images"]
 
-COUNTS = (20, 10, 6, 4, 3, 2, 2, 1, 1, 1)  # few samples a class: 5 on average, imbalance 20
+COUNTS = (20, 10, 6, 4, 3, 2, 2, 1, 1, 1)  # labelled samples per class: 5 on average, imbalance 20
 TRAINING = 1287  # digits of the first ten sheets
 _LETTERS = 2000
 _BLACK_OR_WHITE = [255 * (value > 127) for value in range(256)]
@@ -27,7 +27,11 @@ _BLACK_OR_WHITE = [255 * (value > 127) for value in range(256)]
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """pixels: (N, 8, 8) uint8, white on black. labels: (N,) int64."""
+    """Handwritten digits.
+
+    pixels: (N, 8, 8) uint8, white on black.
+    labels: (N,) int64.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -35,7 +39,13 @@ class Digits:
 
 @dataclass(frozen=True, slots=True)
 class DemoFolders:
-    """train and test: a folder per class. few: lists of few samples within train, one per seed. ood: letters."""
+    """Folders and lists of the demo's images.
+
+    train: digits for training, one folder per class.
+    test: digits for testing, one folder per class.
+    few: lists of labelled samples within `train`, one per seed.
+    ood: letters.
+    """
 
     train: Path
     test: Path
@@ -44,7 +54,7 @@ class DemoFolders:
 
 
 def load_digits() -> tuple[Digits, Digits]:
-    """scikit-learn's digits for training and for testing."""
+    """Load scikit-learn's digits: those for training, those for testing."""
     from sklearn import datasets
 
     digits = datasets.load_digits()
@@ -54,18 +64,25 @@ def load_digits() -> tuple[Digits, Digits]:
 
 
 def draw_few(labels: NDArray[np.int64], *, seed: int, counts: Sequence[int] = COUNTS) -> NDArray[np.int64]:
-    """Ascending indices of the few samples among (N,) `labels`; `seed` also decides which class has which count."""
+    """Draw an imbalanced set of labelled samples: their ascending indices.
+
+    labels: (N,) classes to draw from.
+    seed: decides which samples are drawn, and which class gets which count.
+    counts: samples per class; a random permutation assigns them to the classes.
+    """
     rng = np.random.default_rng(seed)
     classes = rng.permutation(len(counts))
-    drawn = [
+    indices = [
         rng.choice(np.flatnonzero(labels == k), count, replace=False) for k, count in zip(classes, counts, strict=True)
     ]
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate(indices))
 
 
 def letters(count: int, *, seed: int) -> Iterator[Image.Image]:
-    """`count` letters of Pillow's own font, thin or bold, slanted and rotated, scanned as the digits were: a bitmap of
-    32x32 whose blocks of 4x4 are counted."""
+    """Yield `count` letters in Pillow's default font with random stroke width, slant and rotation.
+
+    They are scanned as the digits were: an 8x8 image, each pixel the share of white in a 4x4 block of a 32x32 bitmap.
+    """
     rng = np.random.default_rng(seed)
     font = ImageFont.load_default(96)
     for _ in range(count):
@@ -77,9 +94,9 @@ def letters(count: int, *, seed: int) -> Iterator[Image.Image]:
         yield _scanned(slanted.rotate(float(angle)))
 
 
-def _scanned(picture: Image.Image) -> Image.Image:
-    """What is white on `picture`, fitted into 32x32 pixels and brought to 8x8."""
-    glyph = picture.crop(picture.getbbox())
+def _scanned(image: Image.Image) -> Image.Image:
+    """Crop `image` to its white part, fit that into 32x32 pixels and reduce it to 8x8."""
+    glyph = image.crop(image.getbbox())
     scale = 32 / max(glyph.size)
     glyph = glyph.resize((max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale))))
     bitmap = Image.new("L", (32, 32))
@@ -96,7 +113,7 @@ def write_images(
     counts: Sequence[int] = COUNTS,
     progress: Progress = silent,
 ) -> DemoFolders:
-    """Write the digits, the same 2,000 letters each time, and for each of `seeds` a list of few samples."""
+    """Write the digits, the same 2,000 letters each time, and one list of labelled samples per seed."""
     folders = DemoFolders(
         train=folder / "train",
         test=folder / "test",

@@ -1,4 +1,4 @@
-"""What OE brought: the same compression without and with it, for several draws of few samples."""
+"""The effect of OE: the same compression without and with it, for several draws of labelled samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES: Mapping[str, Callable[[Accuracy], float]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One draw of few samples: the accuracy of the teacher and of both students, with the rare classes of this draw."""
+    """Accuracy of the teacher and of both students for one draw of labelled samples, with its rare classes."""
 
     seed: int
     teacher: Accuracy
@@ -32,7 +32,10 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """The means of one figure over draws, as fractions, and the mean difference that OE makes within a draw."""
+    """Means of one figure over draws, as fractions.
+
+    difference: mean of the difference that OE makes within a draw.
+    """
 
     teacher: float
     without_oe: float
@@ -43,7 +46,7 @@ class Gain:
 def gains(draws: Sequence[Draw]) -> dict[str, Gain]:
     """The `Gain` in each of FIGURES, over at least one draw.
 
-    The intervals are over draws of few samples; the teacher and the test images are the same in all of them.
+    The intervals cover the variation between draws; the teacher and the test images are the same in all of them.
     """
     return {name: _gain(draws, figure) for name, figure in FIGURES.items()}
 
@@ -67,12 +70,10 @@ def _rare_recall(accuracy: Accuracy) -> Estimate:
 
 
 def statement(difference: Estimate, *, draws: int) -> str:
-    """What OE brought in top-1, in one sentence: a gain or a loss only if the whole interval is one."""
-    points = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}] over {draws} draws of few samples"
+    """The effect of OE on top-1, in one sentence: a gain or a loss only if the interval excludes zero."""
+    points = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}] over {draws} draws of labelled samples"
     if difference.low > 0:
-        return f"OE brought {100 * difference.value:.1f} points of top-1 {points}."
+        return f"OE gained {100 * difference.value:.1f} points of top-1 {points}."
     if difference.high < 0:
         return f"OE cost {-100 * difference.value:.1f} points of top-1 {points}: here --no-oe is better."
-    return (
-        f"OE made no difference to top-1 that can be told from chance: {100 * difference.value:+.1f} points {points}."
-    )
+    return f"OE made no significant difference to top-1: {100 * difference.value:+.1f} points {points}."

@@ -1,10 +1,11 @@
-"""The demo: one teacher, and for each of several draws of few samples a student without OE and one with.
+"""The demo: one teacher, and for each of several draws of labelled samples a student without OE and one with it.
 
 Method and `[oe]` are the defaults. The rest (50 samples, imbalance 20, letters as OOD images, 30 % of the MACs, 200
-steps of 32) was chosen on the training digits alone, as a setting in which few imbalanced samples do harm:
-`tools/bench_demo.py` trains on some of their sheets and tests on the others, with other seeds than the demo's. There OE
-brought 4.2 points of top-1 [+0.3, +8.0] over six draws; at half of the MACs, where the plain method loses a single
-point, it brought 0.3 [-0.7, +1.3] over three. The test digits were first used when the setting was fixed.
+steps of batch 32) was chosen on the training digits alone, as a setting in which the plain method suffers from few
+imbalanced samples: `tools/bench_demo.py` trains on some of their sheets and tests on the others, with other seeds
+than the demo's. There OE gained 4.2 points of top-1 [+0.3, +8.0] over six draws; at half of the MACs, where the plain
+method loses a single point, it gained 0.3 [-0.7, +1.3] over three. The test digits were first used after that setting
+was final.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _WITHOUT, _WITH = "without-oe", "with-oe"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One deployed network: its run, and what was measured of its artifact."""
+    """One deployed network: its run, and the validation of its artifact."""
 
     name: str
     run: Run
@@ -53,26 +54,31 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """networks: the teacher and both students of the first draw, deployed. draws: all draws that were compared."""
+    """Result of the demo.
+
+    networks: the teacher and both students of the first draw, deployed.
+    draws: accuracies of all draws.
+    """
 
     networks: tuple[Network, ...]
     draws: tuple[Draw, ...]
 
 
 def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, progress: Progress = silent) -> Demo:
-    """Train a teacher on digits, compress it without and with OE for five draws of few samples, and deploy the first.
+    """Train a teacher on digits, compress it without and with OE for five draws of samples, and deploy the first draw.
 
-    out: a folder that does not exist yet, or with `overwrite` an earlier demo; if the demo is cut short, it is removed.
-    seed: of the first draw; the others count up from it. Raises RunError if `out` can't be used.
+    out: a folder that does not exist yet, or with `overwrite` an earlier demo; removed if the demo does not finish.
+    seed: of the first draw; the others count up from it.
+    Raises RunError if `out` can't be used.
     """
     if out.exists():
         if not any((out / "images").glob("few-*.txt")):
-            raise RunError(f"{out}: exists and is no demo. Choose another --out.")
+            raise RunError(f"{out}: exists and is not a demo. Choose another --out.")
         if not overwrite:
             raise RunError(f"{out}: already holds a demo. Choose another --out, or pass --overwrite.")
         shutil.rmtree(out)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # layers are so small that a second thread hardly helps, and stalls where cores are busy
+    torch.set_num_threads(1)  # layers are too small to gain from a second thread, which stalls on busy cores
     try:
         return _demo(out, seeds=range(seed, seed + _DRAWS), progress=progress)
     except BaseException:
@@ -111,7 +117,7 @@ def _demo(out: Path, *, seeds: range, progress: Progress) -> Demo:
 def _deploy(name: str, settings: CompressSettings, out: Path, folders: DemoFolders, progress: Progress) -> Network:
     targets = [load_target("host-cpu")]
     (judged,) = deploy(settings, out=out, targets=targets, test=folders.test, progress=progress)
-    assert isinstance(judged, Judged)  # noqa: S101 - host-cpu is every machine
+    assert isinstance(judged, Judged)  # noqa: S101 - every machine matches host-cpu
     return Network(name, Run(out), judged.validation)
 
 
@@ -127,16 +133,16 @@ def demo_settings(out: Path, folders: DemoFolders) -> CompressSettings:
         list=folders.few[0],
         ood=folders.ood,
         keep_macs=0.3,
-        channel_multiple=8,  # what host-cpu computes fast
+        channel_multiple=8,  # a multiple that host-cpu computes fast
         batch=32,
         steps=200,
-        flip=False,  # a mirrored digit is none
+        flip=False,  # a mirrored digit is not a digit
         preprocess=_PREPROCESS,
     )
 
 
 def read_test(folders: DemoFolders) -> Samples:
-    """The test digits of the demo."""
+    """Load the test digits of the demo."""
     return load_samples(
         find_test(folders.test, find_samples(folders.train).classes), Preprocess.resolve(None, _PREPROCESS)
     )
@@ -150,11 +156,11 @@ def compare(
     test: Samples,
     advance: Callable[[], None] = lambda: None,
 ) -> Draw:
-    """Compress one draw of few samples without OE and with it, into runs below `out`, and test both students."""
+    """Compress one draw of labelled samples without OE and with it, into runs below `out`, and test both students."""
     rare = rarest(find_samples(settings.samples, settings.list).counts_k)
     accuracies = {}
     for name, oe in ((_WITHOUT, False), (_WITH, True)):
-        compress(replace(settings, oe=oe), out=out / name, targets=())  # the deployed ones are timed later
+        compress(replace(settings, oe=oe), out=out / name, targets=())  # deployed students are timed later
         accuracies[name] = _accuracy(load_student(Run(out / name)), test, rare=rare)
         advance()
     return Draw(settings.seed, _accuracy(teacher, test, rare=rare), accuracies[_WITHOUT], accuracies[_WITH])

@@ -1,4 +1,4 @@
-"""A small residual network for 8x8 greyscale digits: a teacher file such as a user would bring.
+"""A small residual network for 8x8 greyscale digits: an example of a user's teacher file.
 
 `digits_net()` maps images (N, 1, 8, 8), normalised with mean 0.3 and std 0.35, to logits (N, 10).
 """

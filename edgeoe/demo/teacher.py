@@ -1,4 +1,4 @@
-"""The demo's teacher."""
+"""Training of the demo's teacher."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _STEPS, _BATCH, _LR = 200, 128, 0.1
 
 
 def train_teacher(settings: CompressSettings, *, progress: Progress = silent) -> nn.Module:
-    """Fit the network to all digits below `settings.samples`, in the loop that the students are fitted in.
+    """Train the teacher on all digits below `settings.samples`, in the training loop of the students.
 
-    Writes network.py and the weights where `settings` look for them.
+    Writes network.py and the weights to the paths in `settings`.
     """
     weights = settings.weights
     assert isinstance(weights, Path)  # noqa: S101 - demo_settings sets it

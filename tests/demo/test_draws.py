@@ -1,4 +1,4 @@
-"""What OE brought, over draws."""
+"""The effect of OE over draws."""
 
 from dataclasses import replace
 
@@ -42,16 +42,15 @@ def test_unlike_draws_make_the_interval_wide() -> None:
     [
         (
             Estimate(0.024, 0.012, 0.036),
-            "OE brought 2.4 points of top-1 [+1.2, +3.6] over 5 draws of few samples.",
+            "OE gained 2.4 points of top-1 [+1.2, +3.6] over 5 draws of labelled samples.",
         ),
         (
             Estimate(-0.012, -0.02, -0.004),
-            "OE cost 1.2 points of top-1 [-2.0, -0.4] over 5 draws of few samples: here --no-oe is better.",
+            "OE cost 1.2 points of top-1 [-2.0, -0.4] over 5 draws of labelled samples: here --no-oe is better.",
         ),
         (
             Estimate(0.003, -0.005, 0.011),
-            "OE made no difference to top-1 that can be told from chance: "
-            "+0.3 points [-0.5, +1.1] over 5 draws of few samples.",
+            "OE made no significant difference to top-1: +0.3 points [-0.5, +1.1] over 5 draws of labelled samples.",
         ),
     ],
 )
@@ -60,4 +59,4 @@ def test_only_an_interval_without_zero_is_a_gain_or_a_loss(difference: Estimate,
 
 
 def test_a_difference_that_ends_at_zero_is_none() -> None:
-    assert statement(Estimate(0.01, 0.0, 0.02), draws=5).startswith("OE made no difference")
+    assert statement(Estimate(0.01, 0.0, 0.02), draws=5).startswith("OE made no significant difference")

@@ -46,7 +46,7 @@ def test_the_method_and_oe_are_the_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["precious.txt", "network.py"])
 def test_a_folder_that_is_no_demo_is_left_as_it_is(tmp_path: Path, name: str, overwrite: bool) -> None:
     (tmp_path / name).write_text("the user's own")
-    with pytest.raises(RunError, match=r": exists and is no demo\. Choose another --out\.$"):
+    with pytest.raises(RunError, match=r": exists and is not a demo\. Choose another --out\.$"):
         run_demo(tmp_path, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "the user's own"
