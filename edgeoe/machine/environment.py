@@ -1,7 +1,7 @@
-"""Facts on the machine that a latency depends on.
+"""Facts about the machine that latency depends on.
 
-Read from /proc, /sys and /etc, and of nvidia-smi and nvpmodel where they are; whatever can't be read is left out. It
-needs the standard library alone, because it runs on the devices too.
+They are read from /proc, /sys and /etc, and from nvidia-smi and nvpmodel where installed; unreadable facts are omitted.
+Imports the standard library only, because it also runs on devices.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _VNNI = frozenset({"avx512_vnni", "avx_vnni"})
 _CORES = "sys/devices/system/cpu"
 _NO_LIMIT = 1 << 60  # bytes; v1 writes "no limit" as 2^63 less a page
 
-# Linux on Arm gives the numbers only. Source: Arm's MIDR_EL1 registers, as lscpu (util-linux) lists them.
+# Linux on Arm lists part numbers only. Source: Arm's MIDR_EL1 registers, as lscpu (util-linux) lists them.
 _ARM_CORES = {
     "0xd03": "Cortex-A53", "0xd04": "Cortex-A35", "0xd05": "Cortex-A55", "0xd07": "Cortex-A57", "0xd08": "Cortex-A72",
     "0xd09": "Cortex-A73", "0xd0a": "Cortex-A75", "0xd0b": "Cortex-A76", "0xd0c": "Neoverse-N1", "0xd0d": "Cortex-A77",
@@ -43,17 +43,27 @@ _ARM_CORES = {
 
 
 def environment(*, root: Path = ROOT) -> dict[str, Any]:
-    """Facts on this machine, as JSON can hold them. A key that is absent is unknown, or there is no such thing here.
+    """Collect facts about this machine, as JSON values.
 
-    cpu, machine, system: names. cpu_flags: those that choose kernels, sorted. int8_saturates: as `int8_saturates` says.
-    cores: that this process may use.
-    governor, energy_preference: of cpufreq, all that these cores have. cpu_max_mhz: the most that they are allowed.
-    turbo: whether it is on. cpu_limit: cores, of the control group's quota. memory_mb, memory_limit_mb: in 10^6 bytes,
-    of the machine and of the control group. container: its kind. board: of the device tree. power_mode: nvpmodel's, by
-    name. jetson_clocks: whether the clocks of a Jetson are fixed. gpu, driver, gpu_max_mhz, gpu_power_limit_w,
-    gpu_persistence: of the GPU that `ask_nvidia_smi` asks. load_1min: processes that ran or waited, on average.
-
-    root: where proc, sys and etc are looked for. Sources: proc(5), the kernel's cpufreq and cgroup documents.
+    root: folder that contains proc, sys and etc.
+    Returns these keys; an absent key is unknown or does not apply:
+    cpu, machine, system: names.
+    cpu_flags: instruction sets that select kernels, sorted.
+    int8_saturates: result of `int8_saturates`.
+    cores: number of cores that this process may use.
+    governor, energy_preference: cpufreq settings of these cores.
+    cpu_max_mhz: highest allowed clock.
+    turbo: whether it is on.
+    cpu_limit: quota of the control group, in cores.
+    memory_mb: memory of the machine, in 10^6 bytes.
+    memory_limit_mb: memory limit of the control group, in 10^6 bytes.
+    container: its kind.
+    board: model in the device tree.
+    power_mode: name of nvpmodel's mode.
+    jetson_clocks: whether the clocks of a Jetson are fixed.
+    gpu, driver, gpu_max_mhz, gpu_power_limit_w, gpu_persistence: of the GPU that `ask_nvidia_smi` queries.
+    load_1min: average number of processes that ran or waited.
+    Sources: proc(5), the kernel's cpufreq and cgroup documentation.
     """
     cores = usable_cores()
     facts: dict[str, Any] = {
@@ -79,7 +89,7 @@ def environment(*, root: Path = ROOT) -> dict[str, Any]:
 
 
 def cpu_model(*, root: Path = ROOT) -> str:
-    """The processor's name; on Arm that of its cores. Source: /proc/cpuinfo."""
+    """Name of the processor, or of its cores on Arm. Source: /proc/cpuinfo."""
     parts = sorted(set(zip(_cpuinfo(root, "CPU implementer"), _cpuinfo(root, "CPU part"), strict=False)))
     arm = [_ARM_CORES.get(part) or f"{maker}:{part}" if maker == "0x41" else f"{maker}:{part}" for maker, part in parts]
     names = _cpuinfo(root, "model name")
@@ -87,18 +97,18 @@ def cpu_model(*, root: Path = ROOT) -> str:
 
 
 def cpu_flags(*, root: Path = ROOT) -> frozenset[str]:
-    """The processor's instruction-set flags; empty where the system does not list them. Source: /proc/cpuinfo."""
-    listed = _cpuinfo(root, "flags") or _cpuinfo(root, "Features")
-    return frozenset(listed[0].split()) if listed else frozenset()
+    """Instruction-set flags of the processor; empty if the system does not list them. Source: /proc/cpuinfo."""
+    flags = _cpuinfo(root, "flags") or _cpuinfo(root, "Features")
+    return frozenset(flags[0].split()) if flags else frozenset()
 
 
 def int8_saturates(*, root: Path = ROOT) -> bool | None:
-    """Whether the processor's fast int8 kernels overflow with weights of 8 bits; None if it is unknown.
+    """Whether the processor's fast int8 kernels overflow with 8-bit weights; None if unknown.
 
-    On x86 they add pairs of products in 16 bits, unless there is VNNI: AVX512-VNNI, or AVX-VNNI of processors without
-    AVX-512. Those of Arm never do.
+    On x86 they add pairs of products in 16 bits, unless the processor has AVX512-VNNI or AVX-VNNI. On Arm they never
+    overflow.
     """
-    if _cpuinfo(root, "flags"):  # as x86 calls them
+    if _cpuinfo(root, "flags"):  # the key on x86
         return cpu_flags(root=root).isdisjoint(_VNNI)
     return False if _cpuinfo(root, "Features") else None
 
@@ -110,7 +120,7 @@ def _cpuinfo(root: Path, key: str) -> list[str]:
 
 
 def _of_cores(root: Path, cores: Sequence[int], name: str) -> str:
-    """The distinct values of a file of cpufreq."""
+    """Distinct values of a cpufreq file over `cores`."""
     return ", ".join(sorted({text for core in cores if (text := read_text(_cpufreq(root, core) / name))}))
 
 
@@ -119,7 +129,7 @@ def _cpufreq(root: Path, core: int) -> Path:
 
 
 def _cpu_max_mhz(root: Path, cores: Sequence[int]) -> int | None:
-    """Of the core that may run fastest: what is allowed now, or else what it could."""
+    """Highest clock of the fastest core: the current limit if known, otherwise the hardware's."""
     for name in ("scaling_max_freq", "cpuinfo_max_freq"):
         khz = max((read_int(_cpufreq(root, core) / name) or 0 for core in cores), default=0)
         if khz > 0:
@@ -138,7 +148,7 @@ def _cpu_limit(root: Path) -> float | None:
     for folder in cgroup_folders(root, "cpu"):
         v2 = read_text(folder / "cpu.max").split()
         v1 = [read_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-        for quota, period in ([parse_int(one) for one in both] for both in (v2, v1) if len(both) == 2):
+        for quota, period in ([parse_int(text) for text in pair] for pair in (v2, v1) if len(pair) == 2):
             if quota and period and quota > 0 and period > 0:  # else "max" or -1
                 limits.append(quota / period)
     return round(min(limits), 3) if limits else None
@@ -155,8 +165,8 @@ def _memory_limit_mb(root: Path) -> int | None:
 
 
 def _memory_mb(root: Path) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d{1,18}) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
-    return round(int(found[1]) * 1024 / 1e6) if found else None
+    total = re.search(r"^MemTotal:\s*(\d{1,18}) kB", read_text(root / "proc/meminfo"), re.MULTILINE)
+    return round(int(total[1]) * 1024 / 1e6) if total else None
 
 
 def _container(root: Path) -> str:
@@ -169,8 +179,8 @@ def _container(root: Path) -> str:
 
 
 def _board(root: Path) -> dict[str, Any]:
-    told = "".join(_cpuinfo(root, "Model")[:1])  # a Raspberry Pi's, in a container that hides the device tree
-    board = read_text(root / "proc/device-tree/model") or read_text(root / "sys/devices/soc0/machine") or told
+    model = "".join(_cpuinfo(root, "Model")[:1])  # a Raspberry Pi's, in a container that hides the device tree
+    board = read_text(root / "proc/device-tree/model") or read_text(root / "sys/devices/soc0/machine") or model
     jetson = (
         "jetson" in board.lower()
         or "nvidia,tegra" in read_text(root / "proc/device-tree/compatible")
@@ -182,53 +192,53 @@ def _board(root: Path) -> dict[str, Any]:
 
 
 def _power_mode(root: Path) -> str:
-    """The name of the mode that is on, or its number if nothing tells the name."""
+    """Name of the active mode, or its number if the name is unknown."""
     modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>", read_text(root / "etc/nvpmodel.conf"))
     names: dict[str, str] = {number.lstrip("0"): name for number, name in modes}
-    on = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
-    number = on[1].lstrip("0") if on else None
+    active = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status"))
+    number = active[1].lstrip("0") if active else None
     if number in names:
         return names[number]
-    told = re.search(r"NV Power Mode:\s*(\S+)", run_program("nvpmodel", "-q"))
-    return told[1] if told else "" if number is None else number or "0"
+    name = re.search(r"NV Power Mode:\s*(\S+)", run_program("nvpmodel", "-q"))
+    return name[1] if name else "" if number is None else number or "0"
 
 
 def _jetson_clocks(root: Path) -> bool | None:
-    """Whether the least clock is also the most, of every core and of the GPU; None if either can't be read."""
+    """Whether minimum and maximum clocks are equal for every core and the GPU; None if unknown for either."""
     cores = [folder / "cpufreq" for folder in (root / _CORES).glob("cpu[0-9]*")]
     fixed = {
         "cpu": [_fixed(folder, "scaling_min_freq", "scaling_max_freq") for folder in cores],
         "gpu": [_fixed(folder, "min_freq", "max_freq") for folder in _gpu_clocks(root)],
     }
-    known = {unit: [one for one in told if one is not None] for unit, told in fixed.items()}
-    if not all(all(told) for told in known.values()):
+    known = {unit: [value for value in values if value is not None] for unit, values in fixed.items()}
+    if not all(all(values) for values in known.values()):
         return False
     return True if all(known.values()) else None
 
 
 def _fixed(folder: Path, low: str, high: str) -> bool | None:
-    least, most = read_int(folder / low), read_int(folder / high)
-    return None if least is None or most is None else least == most
+    minimum, maximum = read_int(folder / low), read_int(folder / high)
+    return None if minimum is None or maximum is None else minimum == maximum
 
 
 def _gpu_clocks(root: Path) -> Iterator[Path]:
-    """devfreq's folders of a Jetson's GPU: 17000000.gpu, before JetPack 6 also .ga10b, .gv11b; gpu-gpc-0 of Thor."""
+    """devfreq folders of a Jetson's GPU: 17000000.gpu, before JetPack 6 also .ga10b, .gv11b; gpu-gpc-0 on Thor."""
     name = re.compile(r"gpu|g[abkmpv]\d+b")
     for folders in ("sys/class/devfreq/*", "sys/devices/*/devfreq/*", "sys/devices/platform/*/devfreq/*"):
-        found = [folder for folder in sorted(root.glob(folders)) if name.search(folder.name)]
-        if found:
-            yield from found
+        clocks = [folder for folder in sorted(root.glob(folders)) if name.search(folder.name)]
+        if clocks:
+            yield from clocks
             return
 
 
 def _gpu(root: Path) -> dict[str, Any]:
     fields = ("name", "driver_version", "clocks.max.sm", "power.limit", "persistence_mode")
-    name, driver, most_mhz, power, persistence = ask_nvidia_smi(*fields) or ("",) * len(fields)
-    loaded = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", read_text(root / "proc/driver/nvidia/version"))
+    name, driver, max_mhz, power, persistence = ask_nvidia_smi(*fields) or ("",) * len(fields)
+    module = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", read_text(root / "proc/driver/nvidia/version"))
     return {
         "gpu": name,
-        "driver": driver or (loaded[0] if loaded else ""),
-        "gpu_max_mhz": parse_int(most_mhz),
+        "driver": driver or (module[0] if module else ""),
+        "gpu_max_mhz": parse_int(max_mhz),
         "gpu_power_limit_w": float(power) if re.fullmatch(r"\d+(\.\d+)?", power) else None,
         "gpu_persistence": {"Enabled": True, "Disabled": False}.get(persistence),
     }

@@ -1,4 +1,4 @@
-"""What must be alike of two machines, for latencies of the one to say anything of the other's."""
+"""Machine facts that must match for latencies of two machines to be comparable."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ FINGERPRINT: tuple[str, ...] = (
     "gpu_max_mhz",
     "gpu_power_limit_w",
 )
-"""Facts that must be equal for two latencies to be comparable, beside the versions of the runtime.
+"""Facts that must be equal for two latencies to be comparable, in addition to the versions of the runtime.
 
-Not `system`: distributions patch their kernels every few weeks, which changes the inference of a network by far less
-than what a gate tolerates, and would void every baseline; that of another system shows in `machine` (x86_64 of Linux is
-AMD64 on Windows). Not `memory_mb`, `memory_limit_mb`: a model that fits runs as fast in more. Not `load_1min`: noise.py
-watches what others do.
+Without `system`: distributions patch their kernels every few weeks, which changes latency by far less than a gate's
+tolerance and would void every baseline; another operating system shows in `machine` (x86_64 on Linux is AMD64 on
+Windows). Without `memory_mb`, `memory_limit_mb`: a model that fits is no faster with more. Without `load_1min`:
+noise.py watches other processes.
 """
 
-# Of `versions`: what makes or starts an artifact, but computes nothing of a call.
+# Packages in `versions` that build or start an artifact, but take no part in inference.
 _NOT_IN_A_CALL = frozenset({"edgeoe", "onnx", "python"})
 
 
 def differing(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(field, base's, new's) of what forbids to compare latencies of two environments; None is unknown.
+    """Differences between two environments that make their latencies incomparable.
 
-    The fields are those of `FINGERPRINT`, then, where both environments have `versions`, all packages and libraries in
-    them that take part in a call: not Python, edgeoe or onnx. What one side knows and the other does not is different.
+    Compares the fields of `FINGERPRINT` and, if both environments have `versions`, all packages and libraries that take
+    part in inference: not Python, edgeoe or onnx. A field that only one side has is a difference.
+    Returns (field, value in base, value in new) for each; None is unknown.
     """
-    found = _unequal(FINGERPRINT, base, new)
-    was, now = base.get("versions"), new.get("versions")
-    if isinstance(was, Mapping) and isinstance(now, Mapping):
-        told = {field for field, _, _ in found}
-        found += _unequal(sorted({*was, *now} - _NOT_IN_A_CALL - told), was, now)
-    return found
+    differences = _unequal(FINGERPRINT, base, new)
+    base_versions, new_versions = base.get("versions"), new.get("versions")
+    if isinstance(base_versions, Mapping) and isinstance(new_versions, Mapping):
+        listed = {field for field, _, _ in differences}
+        packages = sorted({*base_versions, *new_versions} - _NOT_IN_A_CALL - listed)
+        differences += _unequal(packages, base_versions, new_versions)
+    return differences
 
 
 def _unequal(fields: Sequence[str], base: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

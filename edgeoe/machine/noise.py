@@ -1,6 +1,6 @@
-"""What went on beside a measurement: others on its cores, and whatever slowed the machine down meanwhile.
+"""Disturbances of a measurement: other processes on its cores, and throttling of the machine.
 
-It needs the standard library alone, because it runs on the devices too.
+Imports the standard library only, because it also runs on devices.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["NoiseWatch"]
 
 _CORES = "sys/devices/system/cpu"
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-_LEAST_TICKS = 20  # the counters step by ticks: of less time than so many they tell nothing
+_LEAST_TICKS = 20  # the counters advance in ticks: too coarse for shorter times
 
 # NVML's bit masks, see nvmlClocksEventReasons; the counters are in microseconds and came with driver 555.
 _GPU_BITS = {
@@ -46,25 +46,27 @@ _GPU_COUNTERS = {
     "clocks_event_reasons_counters.hw_thermal_slowdown": "hardware thermal slowdown",
     "clocks_event_reasons_counters.hw_power_brake_slowdown": "hardware power brake",
 }
-_GPU_QUESTIONS = (  # of newer drivers first; one that a driver does not know all of is refused
+_GPU_QUERIES = (  # newest drivers first; a driver refuses a query with any field that it does not know
     ("clocks_event_reasons.active", *_GPU_COUNTERS),
     ("clocks_event_reasons.active",),
     ("clocks_throttle_reasons.active",),
 )
-_GPU_SHARE = 0.01  # of the time: slower for less than that, it can't move a p99 far
+_GPU_SHARE = 0.01  # of the time: shorter slowdowns can't move a p99 far
 
-# vcgencmd get_throttled: bits 0 to 3 are now, and 16 further up, since they were last cleared.
+# vcgencmd get_throttled: bits 0 to 3 are the current state; bits 16 to 19 are sticky.
 _PI_BITS = ("under-voltage", "capped frequency", "throttled clock", "soft temperature limit")
 _PI_FILES = ("sys/devices/platform/soc*/*firmware/get_throttled", "sys/devices/platform/*firmware/get_throttled")
-_COOLING = re.compile(r"cpufreq|devfreq|throttle-alert")  # that which lowers clocks, and no fan
+_COOLING = re.compile(r"cpufreq|devfreq|throttle-alert")  # cooling that lowers clocks, not fans
 
 
 class NoiseWatch(AbstractContextManager["NoiseWatch"]):
-    """Watches the machine while its block runs: `with NoiseWatch(cores=(0, 1)) as watch: measure()`.
+    """Watches the machine during a block: `with NoiseWatch(cores=(0, 1)) as watch: measure()`.
 
-    cores: those that are measured on, by the system's numbers; None is all that this process may use. gpu: whether the
-    GPU's clocks matter. root: where proc and sys are looked for; without them, nothing is known. After the block,
-    `facts` and `reasons` tell of it. Processes that the block starts must end in it, or they count as others.
+    After the block, `facts` and `reasons` report on it. Processes that the block starts must also end in it; otherwise
+    their CPU time counts as that of other processes.
+    cores: numbers of the cores that the measurement runs on; None means all that this process may use.
+    gpu: whether to watch the GPU's clocks.
+    root: folder that contains proc and sys.
     """
 
     def __init__(self, *, cores: Iterable[int] | None, gpu: bool = True, root: Path = Path("/")) -> None:
@@ -72,34 +74,35 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
         self._gpu, self._root = gpu, root
 
     def __enter__(self) -> NoiseWatch:
-        self._gpu_before = _ask_gpu(_GPU_QUESTIONS) if self._gpu else {}
-        self._slowed_before = _Slowed.read(self._root, self._cores)
-        self._before = _Used.read(self._root, self._cores)  # last, so that the others' reading is not in it
+        self._gpu_before = _ask_gpu(_GPU_QUERIES) if self._gpu else {}
+        self._throttling_before = _Throttling.read(self._root, self._cores)
+        self._before = _Usage.read(self._root, self._cores)  # last, to exclude the time of the other readings
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._after = _Used.read(self._root, self._cores)
-        self._slowed_after = _Slowed.read(self._root, self._cores)
+        self._after = _Usage.read(self._root, self._cores)
+        self._throttling_after = _Throttling.read(self._root, self._cores)
         self._gpu_after = _ask_gpu([tuple(self._gpu_before)]) if self._gpu_before else {}
 
     def facts(self) -> dict[str, Any]:
-        """What the watch recorded, as JSON can hold it. A key that is absent is unknown.
+        """The recorded facts, as JSON values; an absent key is unknown.
 
-        foreign_load, steal: shares, 0 to 1, of the watched cores' time that other processes used, and that of it which
-        the hypervisor gave to other machines; unknown of less than 20 ticks of the system's clock, which are 0.2 s.
-        throttled: what slowed the machine, in words. load_before, load_after: averages of a minute.
-        cpu_mhz_before, cpu_mhz_after: the watched cores' clock, on average.
-
-        What other processes used is what the cores were busy with (user, nice, system, irq, softirq, steal) less what
-        this process and its ended children used, on whatever core they did. Sources: /proc/stat, times(2), cpufreq.
+        foreign_load: share, 0 to 1, of the watched cores' time that other processes used. It is the busy time of the
+            cores (user, nice, system, irq, softirq, steal) less the CPU time of this process and its ended children.
+        steal: share that the hypervisor gave to other virtual machines. Both shares are unknown for a block shorter
+            than 20 clock ticks (0.2 s).
+        throttled: what throttled the machine, in words.
+        load_before, load_after: load averages over one minute.
+        cpu_mhz_before, cpu_mhz_after: mean clock of the watched cores.
+        Sources: /proc/stat, times(2), cpufreq.
         """
         before, after = self._before, self._after
         facts = {
             "foreign_load": self._share(before.busy, after.busy, less=after.own_seconds - before.own_seconds),
             "steal": self._share(before.steal, after.steal),
-            "throttled": [*(what for group in self._throttled().values() for what in group), *self._cut()],
+            "throttled": [*(what for group in self._throttled().values() for what in group), *self._quota()],
             "load_before": before.load,
             "load_after": after.load,
             "cpu_mhz_before": before.mhz,
@@ -108,7 +111,7 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
         return {key: value for key, value in facts.items() if value is not None}
 
     def reasons(self, max_foreign_load: float) -> tuple[str, ...]:
-        """Why figures of that time can't be judged, a line each; empty if nothing speaks against it.
+        """Why figures measured in the block can't be judged, one line each; empty if they can.
 
         max_foreign_load: the share of the watched cores' time that other processes may use, 0 to 1.
         """
@@ -117,30 +120,30 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
         return (
             *((used,) if foreign > max_foreign_load else ()),
             *(f"{who} throttled ({_shortened(what)})" for who, what in self._throttled().items() if what),
-            *(f"the container's {cut}" for cut in self._cut()),
+            *(f"the container's {text}" for text in self._quota()),
         )
 
     def _share(self, before: Mapping[int, int], after: Mapping[int, int], *, less: float = 0.0) -> float | None:
-        """Of the watched cores' time, the seconds that counters in ticks tell, `less` some."""
+        """Growth of tick counters, minus `less` seconds, as a share of the watched cores' time."""
         cores = before.keys() & after.keys()
         seconds = self._after.seconds - self._before.seconds
         if not cores or seconds * _TICKS_PER_SECOND < _LEAST_TICKS:
             return None
-        counted = sum(max(0, after[core] - before[core]) for core in cores) / _TICKS_PER_SECOND
-        return round(min(1.0, max(0.0, (counted - less) / (seconds * len(cores)))), 3)
+        growth = sum(max(0, after[core] - before[core]) for core in cores) / _TICKS_PER_SECOND
+        return round(min(1.0, max(0.0, (growth - less) / (seconds * len(cores)))), 3)
 
     def _throttled(self) -> dict[str, list[str]]:
-        """What slowed the machine, by who did."""
-        before, after = self._slowed_before, self._slowed_after
+        """What throttled the machine, by component."""
+        before, after = self._throttling_before, self._throttling_after
         return {
-            "the processor": [f"{name} +{more}" for name, more in _grown(before.counters, after.counters)],
+            "the processor": [f"{name} +{more}" for name, more in _increases(before.counters, after.counters)],
             "the board": sorted(before.states | after.states | (after.past_states - before.past_states)),
             "the GPU": list(self._gpu_throttled()),
         }
 
-    def _cut(self) -> list[str]:
-        times_cut = self._slowed_after.quota - self._slowed_before.quota
-        return [f"CPU quota throttled it {times_cut} times"] if times_cut > 0 else []
+    def _quota(self) -> list[str]:
+        periods = self._throttling_after.quota - self._throttling_before.quota
+        return [f"CPU quota throttled it {periods} times"] if periods > 0 else []
 
     def _gpu_throttled(self) -> Iterator[str]:
         microseconds = 1e6 * (self._after.seconds - self._before.seconds)
@@ -151,14 +154,21 @@ class NoiseWatch(AbstractContextManager["NoiseWatch"]):
                 counted.add(name)
                 yield f"{name} for {more / 1e3:.0f} ms"
         bits = next((_number(text) for field, text in self._gpu_after.items() if field.endswith(".active")), 0)
-        if bits & _GPU_IDLE:  # it has nothing to do, so no power is missing
+        if bits & _GPU_IDLE:  # an idle GPU does not lack power
             bits &= ~_GPU_POWER_CAP
         yield from (name for bit, name in _GPU_BITS.items() if bits & bit and name not in counted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Used:
-    """Where time went until `seconds` of the clock. busy, steal: ticks, by core."""
+class _Usage:
+    """CPU usage up to now.
+
+    seconds: monotonic clock.
+    own_seconds: CPU time of this process and its ended children.
+    busy, steal: ticks, by core.
+    load: load average over one minute.
+    mhz: mean clock of the cores.
+    """
 
     seconds: float
     own_seconds: float
@@ -168,16 +178,16 @@ class _Used:
     mhz: int | None
 
     @classmethod
-    def read(cls, root: Path, cores: Sequence[int]) -> _Used:
-        seconds, own_seconds = monotonic(), sum(times()[:4])  # user and system, its own and its ended children's
+    def read(cls, root: Path, cores: Sequence[int]) -> _Usage:
+        seconds, own_seconds = monotonic(), sum(times()[:4])  # user and system, of this process and its ended children
         lines = re.findall(r"^cpu(\d{1,6})((?: +\d{1,19}){7,})", read_text(root / "proc/stat"), re.MULTILINE)
-        ticks = {int(core): [int(one) for one in counted.split()] for core, counted in lines}
+        ticks = {int(core): [int(count) for count in counts.split()] for core, counts in lines}
         khz = [read_int(root / _CORES / f"cpu{core}/cpufreq/scaling_cur_freq") for core in cores]
         known = [value for value in khz if value is not None]
         return cls(
             seconds=seconds,
             own_seconds=own_seconds,
-            # user nice system idle iowait irq softirq steal; guest and guest_nice are in the first two. See proc(5)
+            # user nice system idle iowait irq softirq steal; the first two include guest, guest_nice. See proc(5)
             busy={core: sum(ticks[core][:3]) + sum(ticks[core][5:8]) for core in cores if core in ticks},
             steal={core: sum(ticks[core][7:8]) for core in cores if core in ticks},
             load=load_1min(root=root),
@@ -186,12 +196,15 @@ class _Used:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Slowed:
-    """What slowed the machine until now.
+class _Throttling:
+    """Throttling of the machine up to now.
 
-    counters: that only grow, by name. quota: periods that the control groups' quotas cut short. states: what slows it
-    at this time; past_states: what has at some time. Sources: the kernel's documents on thermal_throttle, cgroup,
-    thermal and raspberrypi-hwmon; NVIDIA's Jetson Linux guide, over-current event counters.
+    counters: monotonic event counters, by name.
+    quota: periods in which a control group's CPU quota was exhausted.
+    states: active causes.
+    past_states: causes that have been active since they were last cleared.
+    Sources: the kernel's documentation of thermal_throttle, cgroup, thermal and raspberrypi-hwmon; NVIDIA's Jetson
+    Linux guide, over-current event counters.
     """
 
     counters: dict[str, int]
@@ -200,20 +213,20 @@ class _Slowed:
     past_states: frozenset[str]
 
     @classmethod
-    def read(cls, root: Path, cores: Sequence[int]) -> _Slowed:
+    def read(cls, root: Path, cores: Sequence[int]) -> _Throttling:
         bits = _pi_bits(root)
         cooling = root.glob("sys/class/thermal/cooling_device*")
         kinds = [read_text(folder / "type") for folder in cooling if (read_int(folder / "cur_state") or 0) > 0]
         return cls(
             counters={**_thermal_counters(root, cores), **_over_current_counters(root)},
-            quota=sum(map(_periods_cut, cgroup_folders(root, "cpu"))),
+            quota=sum(map(_throttled_periods, cgroup_folders(root, "cpu"))),
             states=frozenset(f"cooling by {kind}" for kind in kinds if _COOLING.search(kind)) | _pi_names(bits),
             past_states=_pi_names(bits >> 16),
         )
 
 
 def _thermal_counters(root: Path, cores: Sequence[int]) -> dict[str, int]:
-    """Of each watched core, and once of each package: its cores all tell the same."""
+    """Counters of each watched core, and of each package once, as all its cores show the same."""
     counters = {}
     for core in cores:
         folder = root / _CORES / f"cpu{core}"
@@ -226,22 +239,22 @@ def _thermal_counters(root: Path, cores: Sequence[int]) -> dict[str, int]:
 
 
 def _over_current_counters(root: Path) -> dict[str, int]:
-    """A Jetson's: how often its power supply's alarms slowed it."""
+    """Over-current events of a Jetson, each of which throttles it."""
     files = root.glob("sys/class/hwmon/hwmon*/oc*_event_cnt")
     return {path.name: count for path in sorted(files) if (count := read_int(path)) is not None}
 
 
-def _periods_cut(folder: Path) -> int:
-    found = re.search(r"^nr_throttled (\d{1,19})$", read_text(folder / "cpu.stat"), re.MULTILINE)
-    return int(found[1]) if found else 0
+def _throttled_periods(folder: Path) -> int:
+    count = re.search(r"^nr_throttled (\d{1,19})$", read_text(folder / "cpu.stat"), re.MULTILINE)
+    return int(count[1]) if count else 0
 
 
 def _pi_bits(root: Path) -> int:
-    """A Raspberry Pi's get_throttled, hexadecimal."""
+    """Bits of a Raspberry Pi's get_throttled."""
     for files in _PI_FILES:
         for path in root.glob(files):
-            told = read_text(path)
-            return int(told, 16) if re.fullmatch(r"(0x)?[0-9a-f]{1,8}", told) else 0
+            text = read_text(path)
+            return int(text, 16) if re.fullmatch(r"(0x)?[0-9a-f]{1,8}", text) else 0
     return 0
 
 
@@ -249,23 +262,23 @@ def _pi_names(bits: int) -> frozenset[str]:
     return frozenset(name for place, name in enumerate(_PI_BITS) if bits >> place & 1)
 
 
-def _ask_gpu(questions: Iterable[Sequence[str]]) -> dict[str, str]:
-    """nvidia-smi's answers to the first of the questions that it knows; empty if to none."""
-    for fields in questions:
-        answers = ask_nvidia_smi(*fields)
-        if answers:
-            return dict(zip(fields, answers, strict=True))
+def _ask_gpu(queries: Iterable[Sequence[str]]) -> dict[str, str]:
+    """nvidia-smi's values for the first query whose fields it knows; empty if it knows none."""
+    for fields in queries:
+        values = ask_nvidia_smi(*fields)
+        if values:
+            return dict(zip(fields, values, strict=True))
     return {}
 
 
-def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Counters that grew, and by how much, the most first."""
-    grown = [(name, count - before[name]) for name, count in after.items() if count > before.get(name, count)]
-    return sorted(grown, key=lambda one: -one[1])
+def _increases(before: Mapping[str, int], after: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Counters that increased, with their increases, largest first."""
+    increases = [(name, count - before[name]) for name, count in after.items() if count > before.get(name, count)]
+    return sorted(increases, key=lambda increase: -increase[1])
 
 
 def _number(text: str | None) -> int:
-    """Of a decimal number, or of a hexadecimal one after 0x; 0 for what is none."""
+    """`text` as a decimal number, or as a hexadecimal one after 0x; 0 if it is neither."""
     try:
         return int(text or "0", 0)
     except ValueError:

@@ -1,6 +1,6 @@
-"""What a system tells of itself: its files under /proc and /sys, and programs that are asked.
+"""Readers for system files under /proc and /sys, and for the output of system programs.
 
-Whatever can't be read is unknown, and no error. It needs the standard library alone: it runs on the devices too.
+A value that can't be read is unknown, not an error. Imports the standard library only, because it also runs on devices.
 """
 
 from __future__ import annotations
@@ -30,79 +30,80 @@ _COMMAND_SECONDS = 5.0
 
 
 def usable_cores() -> tuple[int, ...]:
-    """The numbers of the cores that this process may run on, ascending. Source: sched_getaffinity(2)."""
+    """Numbers of the cores that this process may run on, ascending. Source: sched_getaffinity(2)."""
     return tuple(sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
 def load_1min(*, root: Path = ROOT) -> float | None:
-    """Processes that ran or waited for a core, on average of the last minute. Source: /proc/loadavg."""
-    told = re.match(r"\d{1,9}\.\d+(?= )", read_text(root / "proc/loadavg"))
-    if told:
-        return float(told[0])
+    """Average number of processes that ran or waited for a core in the last minute. Source: /proc/loadavg."""
+    load = re.match(r"\d{1,9}\.\d+(?= )", read_text(root / "proc/loadavg"))
+    if load:
+        return float(load[0])
     return round(os.getloadavg()[0], 2) if root == ROOT and hasattr(os, "getloadavg") else None
 
 
 def read_text(path: Path) -> str:
-    """What the file holds, without the ends' blanks and zero bytes; empty if it can't be read."""
+    """Text of a file without leading and trailing whitespace and zero bytes; empty if it can't be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0 \t\r\n")
-    except (OSError, ValueError):  # a ValueError for a path with a zero byte, made of what another file holds
+    except (OSError, ValueError):  # ValueError: the path, built from the content of another file, has a zero byte
         return ""
 
 
 def read_int(path: Path) -> int | None:
-    """The number that the file holds alone; None if it can't be read or holds something else."""
+    """The whole number in a file; None if it can't be read or holds anything else."""
     return parse_int(read_text(path))
 
 
 def cgroup_folders(root: Path, controller: str) -> tuple[Path, ...]:
-    """Folders of the control groups that this process is in, v2's and v1's of `controller`, innermost first.
+    """Folders of this process's control groups, of v2 and of v1's `controller`, innermost first.
 
-    A limit holds if any of them has it. In a container, its own group is mounted where the outermost would be.
+    A limit of any of them applies. In a container, its group is mounted in place of the outermost.
     Sources: cgroups(7), /proc/self/cgroup.
     """
     mount = root / "sys/fs/cgroup"
     lines = read_text(root / "proc/self/cgroup").splitlines() or ["0::/", f"1:{controller}:/"]
-    found = []
+    folders: list[Path] = []
     for line in lines:
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0" and not controllers:
-            mounts = [mount, mount / "unified"]  # the second where v1 is in use beside it
+            mounts = [mount, mount / "unified"]  # the second if v1 is in use, too
         elif controller in controllers.split(","):
-            mounts = [one for one in (mount / controllers, mount / controller) if is_there(one)][:1]
+            mounts = [path for path in (mount / controllers, mount / controller) if is_there(path)][:1]
         else:
             continue
         parts = [part for part in path.split("/") if part]
-        if ".." in parts:  # outside of what is mounted here
+        if ".." in parts:  # outside the mounted hierarchy
             parts = []
-        found += [one.joinpath(*parts[:depth]) for one in mounts for depth in range(len(parts), -1, -1)]
-    return tuple(found)
+        folders += [top.joinpath(*parts[:depth]) for top in mounts for depth in range(len(parts), -1, -1)]
+    return tuple(folders)
 
 
 def ask_nvidia_smi(*fields: str) -> tuple[str, ...]:
-    """What nvidia-smi answers to each of `fields` for one GPU, without units; an answer that it lacks is empty.
+    """Query nvidia-smi for `fields` of one GPU: their values without units, empty for a value that is not available.
 
-    The GPU is the first of CUDA_VISIBLE_DEVICES, else the first that it lists. Empty where there is no nvidia-smi or
-    no GPU, where it takes more than 5 s, or does not know a field. Source: nvidia-smi --help-query-gpu.
+    The GPU is the first of CUDA_VISIBLE_DEVICES, otherwise the first that nvidia-smi lists.
+    Returns () if there is no nvidia-smi or no GPU, if it takes more than 5 s, or if it does not know a field.
+    Source: nvidia-smi --help-query-gpu.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     known = chosen.isdecimal() or chosen.startswith("GPU-")
     if not chosen or chosen == "-1":  # hidden from CUDA
         return ()
-    told = run_program(
+    output = run_program(
         "nvidia-smi",
         f"--query-gpu={','.join(fields)}",
         "--format=csv,noheader,nounits",
-        *([f"--id={chosen}"] if known else []),  # not that of a MIG slice
+        *([f"--id={chosen}"] if known else []),  # the id of a MIG slice is not accepted
     )
-    answers = [part.strip() for part in told.partition("\n")[0].split(",")]
-    if not told or len(answers) != len(fields):
+    values = [value.strip() for value in output.partition("\n")[0].split(",")]
+    if not output or len(values) != len(fields):
         return ()
-    return tuple("" if answer == "N/A" or answer.startswith("[") else answer for answer in answers)
+    return tuple("" if value == "N/A" or value.startswith("[") else value for value in values)
 
 
 def parse_int(text: str) -> int | None:
-    """The number that `text` is; None if it is none."""
+    """`text` as a whole number; None if it is not one."""
     try:
         return int(text)
     except ValueError:
@@ -110,7 +111,7 @@ def parse_int(text: str) -> int | None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; not if its folder can't be looked into."""
+    """Whether the file or folder exists; False if its parent folder can't be read."""
     try:
         return path.exists()
     except OSError:
@@ -118,12 +119,12 @@ def is_there(path: Path) -> bool:
 
 
 def run_program(program: str, *arguments: str) -> str:
-    """What the program prints; empty if it is not there, fails or takes too long."""
+    """Output of a program; empty if it is not installed, fails or takes too long."""
     path = shutil.which(program)
     if path is None:
         return ""
     try:
-        done = subprocess.run(  # noqa: S603 - a program of the system, asked for facts
+        done = subprocess.run(  # noqa: S603 - a system program
             [path, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
