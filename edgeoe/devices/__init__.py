@@ -1,1 +1,1 @@
-"""What runs on a device that has no edgeoe of its own."""
+"""Code that runs on a device without an installation of edgeoe."""

@@ -1,6 +1,6 @@
-"""What a bundle does on a device: build, check the golden outputs, predict, measure, and write one result.
+"""The runner of a bundle on a device: build, check the golden outputs, predict, measure, and write one result.
 
-It needs Python, numpy, and the runtime that the target names; edgeoe's own modules lie in the bundle beside it.
+It needs Python, numpy and the target's runtime; the bundle contains the modules of edgeoe that it imports.
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ LIBRARY = "lib"  # the folder of a bundle that modules are imported from
 
 
 def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
-    """Do all that the unpacked `bundle` is for, and write the result to `out`.
+    """Build, check and measure the artifact of an unpacked bundle, and write the result.
 
-    The artifact is kept in the folder `artifact_folder(out)`. Nothing is overwritten but what an earlier run wrote.
-    Raises RunError if a file of the bundle was changed or something else lies there, BackendError where the runtime is
-    missing or refuses the graph, or where this machine is not the device and a plan would be built for it.
+    bundle: its folder.
+    out: path of the result; the artifact is kept in `artifact_folder(out)`. Only an earlier result is overwritten.
+    Raises RunError if a file of the bundle was changed or `out` holds anything else, BackendError if the runtime is
+    missing or refuses the graph, or if this machine is not the device and the artifact is not portable.
     """
     facts = _read_facts(bundle)
-    _require_own(out)
+    _require_overwritable(out)
     target = facts.target
     backend = backend_of(target)
     differs = differences(target, environment())
@@ -68,31 +69,32 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
             bundle_sha256=file_sha256(bundle / "bundle.json"),
             progress=progress,
         )
-        kept = artifact_folder(out)
-        kept.mkdir(exist_ok=True)
+        destination = artifact_folder(out)
+        destination.mkdir(exist_ok=True)
         for file in folder.glob(f"{artifact.name}*"):
-            file.replace(kept / file.name)
+            file.replace(destination / file.name)
     write_result(out, result)
     return result
 
 
-def _require_own(out: Path) -> None:
-    """Raise RunError if anything lies at `out`, or where its artifact goes, but what an earlier run wrote there."""
-    kept, former = artifact_folder(out), None
+def _require_overwritable(out: Path) -> None:
+    """Raise RunError if `out` or its artifact folder exists and was not written by an earlier run of a bundle."""
+    folder, former = artifact_folder(out), None
     if os.path.lexists(out):
         try:
             former = read_result(out)
         except RunError:
-            raise RunError(f"{out}: exists and is no result of a bundle. Choose another --out.") from None
-    if os.path.lexists(kept):
-        own = kept / former.artifact if former else kept
-        if kept.is_symlink() or not own.is_file() or not former or file_sha256(own) != former.artifact_sha256:
-            raise RunError(f"{kept}: exists and is not what an earlier run wrote. Choose another --out.")
+            raise RunError(f"{out}: exists and is not the result of a bundle. Choose another --out.") from None
+    if os.path.lexists(folder):
+        artifact = folder / former.artifact if former else folder
+        unchanged = former and artifact.is_file() and file_sha256(artifact) == former.artifact_sha256
+        if folder.is_symlink() or not unchanged:
+            raise RunError(f"{folder}: exists and was not written by an earlier run. Choose another --out.")
 
 
 @contextmanager
 def _folder_beside(out: Path) -> Iterator[Path]:
-    """A folder of our own on the same disk, gone when the block is left."""
+    """A temporary folder on the same disk, removed after the block."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
@@ -106,18 +108,23 @@ def _read_facts(bundle: Path) -> BundleFacts:
     try:
         data = read_json_object(bundle / "bundle.json")
         if "format" in data and data["format"] != FORMAT:
-            raise RunError(f"{bundle}: a bundle of another edgeoe, of format {data['format']}. Make it again.")
+            raise RunError(
+                f"{bundle}: a bundle of another version of edgeoe (format {data['format']}, here {FORMAT}). "
+                "Make it again."
+            )
         data.pop("format")
         facts = from_json(BundleFacts, data)
     except (OSError, ValueError, KeyError):
-        raise RunError(f"{bundle}: no bundle of edgeoe: bundle.json is missing or damaged. Unpack it again.") from None
+        raise RunError(
+            f"{bundle}: not a bundle of edgeoe: bundle.json is missing or damaged. Unpack it again."
+        ) from None
     for name, sha256 in facts.files.items():
         path = bundle / name
         if not path.is_file() or file_sha256(path) != sha256:
-            raise RunError(f"{path}: not the file that was bundled. Unpack the bundle again.")
+            raise RunError(f"{path}: missing or changed since it was bundled. Unpack the bundle again.")
     for path in (bundle / LIBRARY).rglob("*.py"):
         if path.relative_to(bundle).as_posix() not in facts.files:
-            raise RunError(f"{path}: no file of this bundle, and it may be imported. Unpack the bundle again.")
+            raise RunError(f"{path}: not a file of this bundle, but might be imported. Unpack the bundle again.")
     return facts
 
 
@@ -136,7 +143,7 @@ def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progre
 
 @contextmanager
 def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Progress that also reads well over a serial console: a line for each tenth."""
+    """Progress for a serial console: one line for each tenth."""
     done, shown = 0, 0
 
     def advance() -> None:
@@ -150,7 +157,7 @@ def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python3 run.py`: the exit code is 0 if a result was written, 130 if it was interrupted, else 2."""
+    """Entry point of `python3 run.py`: returns 0 if a result was written, 130 if interrupted, otherwise 2."""
     bundle = Path(__file__).resolve().parents[3]
     parser = argparse.ArgumentParser(
         prog="run.py", description="Build, check and measure this bundle's model on this device."
@@ -173,13 +180,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _summary(result: Result, out: Path) -> str:
-    seen = result.predictions
+    predictions = result.predictions
+    correct = np.equal(predictions.chosen, predictions.labels) if predictions else np.zeros(0)
     lines = [
         f"{result.target.name}: {artifact_of(out, result)}, {result.size_bytes / 1e6:.3f} MB",
         f"same class as the student on {100 * (result.golden_agreement or 0):.1f} % of the golden images",
-        *([f"top-1 {100 * np.equal(seen.chosen, seen.labels).mean():.1f} % of {len(seen.labels)}"] if seen else []),
+        *([f"top-1 {100 * correct.mean():.1f} % of {len(correct)}"] if len(correct) else []),
         *(_speed_lines(result.speed) if result.speed else [_no_latency(result)]),
-        f"{out}: take it back to the run, and: edgeoe collect RUN {quoted(out.name)}",
+        f"{out}: copy it back to the run, then: edgeoe collect RUN {quoted(out.name)}",
     ]
     return "\n".join(lines)
 

@@ -1,1 +1,1 @@
-"""Frozen facts that travel between stages."""
+"""Frozen records that stages pass to each other."""

@@ -1,4 +1,4 @@
-"""What is in a bundle."""
+"""Records of a bundle and its content."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BundleRecord:
 
     path: of the archive.
     sha256: of the archive.
-    test_images: number of test images in it, for accuracy on the device; 0 for none.
+    test_images: number of test images in it, for accuracy on the device.
     files: names of the files in it.
     """
 
@@ -36,7 +36,7 @@ class BundleRecord:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Mean and standard deviation of images scaled to 0..1, one value for each channel."""
+    """Mean and standard deviation of images scaled to 0..1, one value per channel."""
 
     mean: tuple[float, ...]
     std: tuple[Positive, ...]
@@ -44,14 +44,14 @@ class Normalisation:
 
 @dataclass(frozen=True, slots=True)
 class TestFacts:
-    """What tells whether predictions are of the bundle's test images.
+    """Identity of a bundle's test images, by which predictions are matched to them.
 
-    images: how many there are.
+    images: number of images.
     labels_sha256: of the labels.
     test_sha256: of pixels and labels.
     """
 
-    __test__ = False  # no test of pytest
+    __test__ = False  # not a pytest class
 
     images: Annotated[int, Ge(1)]
     labels_sha256: str
@@ -60,13 +60,13 @@ class TestFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleFacts:
-    """`bundle.json`: all that a device must know beside the graph and the images.
+    """Content of `bundle.json`: what a device needs besides the graph and the images.
 
-    edgeoe: the version that made the bundle.
+    edgeoe: the version that created the bundle.
     classes: names of all classes.
-    rare: indices of those with the fewest few samples.
-    preprocess: how pixels become inputs.
-    graph: what `export` recorded of the graph.
+    rare: indices of those with the fewest labelled samples.
+    preprocess: normalisation of pixels to inputs.
+    graph: record that `export` wrote for the graph.
     size_bytes: of the graph.
     test: None without test images.
     files: sha256 of every other file in the bundle.

@@ -1,4 +1,4 @@
-"""Two artifacts side by side."""
+"""Records of a comparison of two artifacts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Change = Literal["regressed", "improved", "no worse", "inconclusive"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyChange:
-    """One quantity of two artifacts, lower being better.
+    """One latency of two artifacts; lower is better.
 
-    ratio: new / base. n: pairs of fresh processes, or the fewer processes of the two where they were not paired.
+    ratio: new / base.
+    n: number of pairs of fresh processes; if not paired, the smaller number of processes of the two.
     """
 
     quantity: Literal["p50", "p99"]
@@ -32,10 +33,12 @@ class LatencyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyChange:
-    """How often two artifacts are right on the same test images.
+    """Accuracy of two artifacts on the same test images.
 
-    subject: "top-1" or a class. only_base, only_new: images that this one alone gets right. difference: share that new
-    gets right less that of base.
+    subject: "top-1" or a class.
+    only_base: images that only base classifies correctly.
+    only_new: images that only new classifies correctly.
+    difference: accuracy of new minus that of base.
     """
 
     subject: str
@@ -51,10 +54,11 @@ class AccuracyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two artifacts on one target.
+    """Comparison of two artifacts on one target.
 
-    how: interleaved, measured here one against the other; stored, from samples taken earlier. outcome: what a gate
-    makes of it. notes: what the reader should know besides.
+    how: interleaved, measured here in alternating processes; or stored, from earlier results.
+    outcome: verdict of a gate.
+    notes: further remarks for the reader.
     """
 
     target: str

@@ -1,4 +1,4 @@
-"""What `compress` did."""
+"""The record of `compress`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Pace = Literal["faster", "about as fast", "slower"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherAgreement:
-    """With how many labels of few samples the teacher agrees, in all and by class.
+    """Agreement of the teacher with the labels of the samples, in total and by class.
 
-    of: labelled images that it was shown, which may be a share of them all.
+    right: labels that the teacher predicts.
+    of: labelled images that it was run on, possibly a subset.
     note: what seems wrong; empty if nothing does.
     """
 
@@ -33,12 +34,12 @@ class TeacherAgreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedUp:
-    """A student beside its teacher, timed in turns on this machine with the runtime of one target.
+    """Latency of a student relative to its teacher, interleaved on this machine with the runtime of one target.
 
     precision: of both graphs.
     teacher_ms, student_ms: medians of n turns.
     ratio: median of student / teacher over turns.
-    outcome: what the ratio's interval says.
+    outcome: decided by the interval of the ratio.
     advice: what may help a student that is not faster.
     reason: why nothing could be timed; then there are no figures.
     """
@@ -56,17 +57,17 @@ class SpeedUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressRecord:
-    """What `compress` did.
+    """Result of `compress`.
 
     macs_kept, params_kept: shares of the teacher's.
     macs, params: of the student.
-    steps: training steps taken.
+    steps: training steps.
     best_step: the step whose weights the student has.
-    accelerator: that computed, as torch names it: cpu, cuda:0.
-    precision: of the training arithmetic, as asked for.
-    channel_multiple: of widths, as far as the share allowed.
-    speed: beside the teacher, on each target.
-    notes: what the user should know of how the share asked for was met.
+    accelerator: the device that trained it, as torch names it: cpu, cuda:0.
+    precision: training precision, as requested.
+    channel_multiple: multiple of the widths, as far as the requested share allowed.
+    speed: latency relative to the teacher, on each target.
+    notes: remarks on how the requested share was met.
     teacher_agreement: None for random weights, or without labelled samples.
     """
 

@@ -1,4 +1,4 @@
-"""What `export` wrote."""
+"""The record of `export`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ CalibrationMethod = Literal["minmax", "percentile", "entropy", "mse"]
 
 @dataclass(frozen=True, slots=True)
 class LayerSensitivity:
-    """How a student responds to one layer in int8, all others in fp32.
+    """Sensitivity of a student to one layer in int8, with all others in fp32.
 
-    error: of the logits, relative root mean square. drop: share of images that change class.
+    error: relative root mean square error of the logits.
+    drop: share of images that change class.
     """
 
     layer: str
@@ -24,10 +25,13 @@ class LayerSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphRecord:
-    """A graph made of the fp32 graph, and how far it is from that on images that it was not calibrated with.
+    """A graph derived from the fp32 graph, and its error relative to that on images not used for calibration.
 
-    kept_fp32: layers that stayed so to keep the drop small. layers: their sensitivities, the highest first; empty if
-    they were not measured.
+    agreement: share of `images` with the same class.
+    images: number of images that it was judged on.
+    bias_corrected: whether biases compensate the mean quantisation error.
+    kept_fp32: layers left in fp32 to limit the drop.
+    layers: sensitivities, highest first; empty if they were not measured.
     """
 
     path: str
@@ -46,7 +50,10 @@ class GraphRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedGraph:
-    """A graph that is too far from the fp32 graph to be written. agreement: share of `images` with the same class."""
+    """A graph that differs too much from the fp32 graph to be written.
+
+    agreement: share of `images` with the same class.
+    """
 
     precision: str
     agreement: float
@@ -56,9 +63,10 @@ class RefusedGraph:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """What `export` wrote, and how far the fp32 graph is from the student; `graphs` were made of that.
+    """Result of `export`: the fp32 graph, with its error relative to the student.
 
-    refused: int8 graphs that were tried and not written.
+    graphs: further graphs, derived from the fp32 graph.
+    refused: int8 graphs that were rejected and not written.
     """
 
     path: str

@@ -9,15 +9,15 @@ __all__ = ["BlockShare", "GroupShare", "InspectRecord"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupShare:
-    """A group of coupled channels, and what pruning half of it saves, as shares of the whole network.
+    """A group of coupled channels, and the savings from pruning half of it, as shares of the whole network.
 
-    name: the first of `layers`, with a number where that produces several groups.
+    name: the first of `layers`, with a number if that layer produces several groups.
     layers: the producers of the channels.
     consumers: layers that take the channels as inputs.
-    channels: how many of them `name` has.
-    units: how many smallest prunable units they form (channels, heads, groups of a grouped convolution).
-    alike: a number for each kind of group: those of a kind have the same shapes and were timed together.
-    macs_share, params_share, latency_share: what is saved; None if refused, or if no latency was measured.
+    channels: number of channels of `name`.
+    units: number of smallest prunable units (channels, heads, groups of a grouped convolution).
+    alike: number of the kind of group: those of a kind have the same shapes and were timed together.
+    macs_share, params_share, latency_share: the savings; None if refused, or if no latency was measured.
     refused: why the group can't be pruned; empty if it can.
     """
 
@@ -35,11 +35,11 @@ class GroupShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockShare:
-    """A residual block that can be dropped, and what that saves, as shares of the whole network.
+    """A residual block that can be dropped, and the savings, as shares of the whole network.
 
     name: of its module.
-    alike: a number for each kind of block: those of a kind were timed together.
-    macs_share, params_share, latency_share: what is saved; no latency_share if it was not measured.
+    alike: number of the kind of block: those of a kind were timed together.
+    macs_share, params_share, latency_share: the savings; no latency_share if it was not measured.
     """
 
     name: str
@@ -51,7 +51,7 @@ class BlockShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InspectRecord:
-    """What of a teacher can be pruned, and what that saves.
+    """The prunable parts of a teacher, and the savings from pruning them.
 
     teacher: its source.
     random_weights: whether its weights are random.
@@ -65,7 +65,7 @@ class InspectRecord:
     unread: why `head` is None; else empty.
     target: where latencies were measured; None if nowhere.
     latency_ms: of the whole network on `target`.
-    noise_ms: the range of several timings of it.
+    noise_ms: range of repeated measurements of it.
     seconds: how long the inspection took.
     """
 

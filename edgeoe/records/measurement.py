@@ -1,4 +1,4 @@
-"""What was built, what was measured of it, and the verdict."""
+"""Records of an artifact, its measurement, and the verdict."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """What `build` made for one target; `sha256` vouches for the file before it is loaded.
+    """The artifact that `build` wrote for one target.
 
-    artifact: its name in the run.
+    artifact: path of its file in the run.
+    sha256: of the file, verified before it is loaded.
     graph_sha256: of the graph that it was built from.
-    settings: what it was built with.
+    settings: build settings.
     """
 
     artifact: str
@@ -66,12 +67,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Percentiles in milliseconds of n single calls in several processes.
+    """Latency percentiles in milliseconds of n calls in several processes.
 
-    Nearest rank among all calls; the interval is that of `percentile_over_processes`.
-
-    n: calls.
-    batch: images of a call.
+    Percentiles are nearest ranks among all calls, with intervals by `percentile_over_processes`.
+    n: number of calls.
+    batch: images per call.
     """
 
     p50: Estimate
@@ -84,15 +84,15 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """How fast an artifact runs, over processes.
+    """Speed and memory of an artifact, over several processes.
 
-    load_ms: from nothing to a loaded model.
-    first_ms: the first call thereafter.
+    load_ms: time to load the model in a new process.
+    first_ms: the first call after loading.
     peak_memory_mb: of the process, in 10^6 bytes.
     throughput_ips: images per second, by batch size.
     noise: why the figures can't be judged; empty if they can.
     probed: further quantities of the budget, each measured by its probe.
-    not_probed: why the figures of others are unknown.
+    not_probed: why the probes of other quantities gave no figures.
     """
 
     latency: Latency
@@ -107,7 +107,12 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Accuracies as fractions, in class order; None where the test set has no image of the class."""
+    """Accuracy as fractions.
+
+    recall_per_class: in class order; None for a class without test images.
+    rare_recall: mean recall of `rare_classes`; None if they have no test images.
+    rare_classes: indices of the classes with the fewest labelled samples.
+    """
 
     top1: Estimate
     recall_per_class: tuple[Estimate | None, ...]
@@ -120,16 +125,17 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What was measured of one artifact, where and how.
+    """Measurement of one artifact, with machine and settings.
 
-    accuracy: None where there were no test images.
-    drop: top-1 of the teacher less that of the artifact; None where no budget asks for it, or the teacher's predictions
+    golden_agreement: share of the golden images that get the student's class.
+    accuracy: None without test images.
+    drop: top-1 of the teacher minus that of the artifact; None if no budget limits it, or if the teacher's predictions
         are unknown.
-    speed: None where it was not measured.
-    environment: facts on the machine.
-    settings: what it was built and measured with.
-    random_weights: the teacher was never trained, and the accuracy says nothing.
-    notes: what the reader should know besides.
+    speed: None if it was not measured.
+    environment: facts about the machine.
+    settings: build and measurement settings.
+    random_weights: whether the teacher is untrained, which makes the accuracy meaningless.
+    notes: further remarks for the reader.
     not_measured: why there is no speed; empty if there is.
     """
 
@@ -148,7 +154,10 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One limit against one measured value; without a limit, something that forbids to pass, and why."""
+    """One limit compared with one measured value.
+
+    limit: None for a check that only has a reason not to pass.
+    """
 
     name: str
     limit: float | None
@@ -159,9 +168,9 @@ class Check:
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
-    """Failed if one is, else inconclusive if one is, else passed."""
-    found = set(outcomes)
-    return "failed" if "failed" in found else "inconclusive" if "inconclusive" in found else "passed"
+    """The worst of `outcomes`: failed, then inconclusive, then passed; passed if there are none."""
+    distinct = set(outcomes)
+    return "failed" if "failed" in distinct else "inconclusive" if "inconclusive" in distinct else "passed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,9 +186,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Validation:
-    """One artifact on one target: what was measured of it, and the verdict.
+    """Measurement and verdict of one artifact on one target.
 
-    target: with the budget that judges.
+    target: the profile, with the budget.
     classes: names of all classes.
     """
 

@@ -1,4 +1,4 @@
-"""What one artifact did on one device: raw samples and predictions, as they travel from a device or into a baseline."""
+"""Raw results of one artifact on one device: samples and predictions, for validation, comparison and baselines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Index = Annotated[int, Ge(0)]
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Classes of N test images.
+    """Predicted and true classes of N test images.
 
     chosen: the predicted class of each image.
     labels: the true class of each image.
@@ -38,19 +38,19 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedSamples:
-    """What each of R processes measured, raw.
+    """Raw measurements of R processes.
 
-    batch: images of a call.
-    calls_ms: R lists of the milliseconds of single calls of `batch` images.
-    load_ms: milliseconds from nothing to a loaded model, by process.
-    first_ms: milliseconds of the first call thereafter, by process.
-    peak_memory_mb: most memory of the process, in 10^6 bytes.
-    throughput_ips: images per second, R for each batch size.
-    unsteady: processes whose warm-up never settled.
-    watched: what else ran on the machine meanwhile.
-    disturbed: why figures of that time can't be judged.
-    probed: R figures of each quantity of the budget that its probe measured.
-    not_probed: why the figures of others are unknown.
+    batch: images per call.
+    calls_ms: R lists of latencies of single calls.
+    load_ms: time to load the model, by process.
+    first_ms: latency of the first call after loading, by process.
+    peak_memory_mb: peak memory, in 10^6 bytes, by process.
+    throughput_ips: R rates in images per second for each batch size.
+    unsteady: number of processes whose latency did not settle during warm-up.
+    watched: facts about other load and throttling meanwhile.
+    disturbed: why the figures can't be judged; empty if they can.
+    probed: R figures of each budget quantity that has a probe.
+    not_probed: why the probes of other quantities gave no figures.
     """
 
     batch: Annotated[int, Ge(1)]
@@ -71,27 +71,27 @@ class SpeedSamples:
         lists |= {f"throughput_ips.{batch}": rates for batch, rates in self.throughput_ips.items()}
         lists |= {f"probed.{name}": figures for name, figures in self.probed.items()}
         if processes < 2 or not all(self.calls_ms):
-            raise ValueError("calls_ms: calls of at least 2 processes are expected, and of each")
+            raise ValueError("calls_ms: expected calls of at least 2 processes, at least one each")
         if self.batch not in self.throughput_ips:
-            raise ValueError(f"throughput_ips: none at the batch of {self.batch}")
+            raise ValueError(f"throughput_ips: no rates for the batch size {self.batch}")
         for name, values in lists.items():
             if len(values) != processes:
-                raise ValueError(f"{name}: {len(values)} values of {processes} processes")
+                raise ValueError(f"{name}: {len(values)} values for {processes} processes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one artifact did on one device.
+    """Raw result of one artifact on one device.
 
     artifact: its file name.
     classes: names of all classes.
-    rare: indices of those with the fewest few samples.
-    golden_agreement: share of the golden images on which it decides as the student does; None where nobody looked.
-    predictions: None where there were no test images.
-    speed: None where it was not measured, as the machine is not the target's device.
-    environment: facts on the machine, with `versions` of the runtime.
-    settings: what the artifact was built with.
-    bundle_sha256: of the bundle that it ran from; empty if from none.
+    rare: indices of those with the fewest labelled samples.
+    golden_agreement: share of the golden images that get the student's class; None if not checked.
+    predictions: None without test images.
+    speed: None if not measured, because the machine is not the target's device.
+    environment: facts about the machine, with `versions` of the runtime.
+    settings: build settings of the artifact.
+    bundle_sha256: of the bundle that it ran from; empty without a bundle.
     """
 
     target: Target
@@ -108,12 +108,12 @@ class Result:
     bundle_sha256: str = ""
 
     def __post_init__(self) -> None:
-        known = len(self.classes)
-        if any(k >= known for k in self.rare):
-            raise ValueError(f"rare: not all are of the {known} classes")
+        count = len(self.classes)
+        if any(k >= count for k in self.rare):
+            raise ValueError(f"rare: expected indices below {count}, the number of classes")
         if not re.fullmatch("[0-9a-f]{64}", self.artifact_sha256):
-            raise ValueError(f"artifact_sha256: {self.artifact_sha256!r} is none")
+            raise ValueError(f"artifact_sha256: expected 64 hexadecimal digits. Got {self.artifact_sha256!r}")
         if not self.artifact or PurePath(self.artifact).name != self.artifact:
-            raise ValueError(f"artifact: {self.artifact!r} is no file's name")
-        if self.predictions and max(max(self.predictions.chosen), max(self.predictions.labels)) >= known:
-            raise ValueError(f"predictions: not one of {known} classes for each image")
+            raise ValueError(f"artifact: expected a file name. Got {self.artifact!r}")
+        if self.predictions and max(max(self.predictions.chosen), max(self.predictions.labels)) >= count:
+            raise ValueError(f"predictions: expected indices below {count}, the number of classes")

@@ -1,4 +1,4 @@
-"""A student as plain data: what turns the teacher's architecture into it."""
+"""A student as data: the changes that turn the teacher's architecture into the student's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["CodeFiles", "LayerChange", "StudentPlan"]
 
 @dataclass(frozen=True, slots=True)
 class CodeFiles:
-    """Files that a teacher is built from, as names relative to one folder.
+    """Source files that a teacher is built from, as paths relative to one folder.
 
-    file: the teacher's own.
-    folders: where its neighbours are looked for.
-    files: all of them.
+    file: the file with the factory.
+    folders: import path for its neighbours.
+    files: all files.
     """
 
     file: str
@@ -26,9 +26,9 @@ class CodeFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChange:
-    """How a module of the student differs from the teacher's.
+    """Difference between a module of the student and the teacher's.
 
-    identity: the module was dropped and hands on its input; then nothing else is set.
+    identity: whether the module was dropped and passes its input through; then nothing else is set.
     attributes: new values of plain attributes (`out_channels`, ...).
     tensors: new shapes of parameters and buffers.
     """
@@ -40,17 +40,17 @@ class LayerChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudentPlan:
-    """Difference between a teacher's architecture and its student's.
+    """Difference between a student's architecture and its teacher's.
 
-    teacher: its source, as `--teacher` names it, or FILE:FACTORY within `code`; module:NAME of a network that was in
-        memory, whose student is a program.
-    code: the user's files that it is built from; None for a published architecture.
+    teacher: source of the teacher, as given to `--teacher`, or FILE:FACTORY within `code`; module:NAME for a network
+        that was in memory, whose student is a program.
+    code: the user's files that it is built from; None for an architecture of a library.
     outputs: number of classes.
-    channels: of an image.
-    removed: channels that were pruned, by group.
-    dropped: blocks that were dropped.
-    left_alone: groups that were not pruned, and why.
-    layers: by module name.
+    channels: number of input channels.
+    removed: pruned channels, by group.
+    dropped: dropped blocks.
+    left_alone: groups that were not pruned, with the reasons.
+    layers: changes by module name.
     """
 
     teacher: str

@@ -1,1 +1,1 @@
-"""The run directory: the one place that knows how records and artifacts lie in files."""
+"""The run directory: the only code that maps records and artifacts to files."""

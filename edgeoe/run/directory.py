@@ -1,7 +1,7 @@
-"""A run directory: how its files are written and read, and that nobody changed them.
+"""A run directory: atomic writes, and reads that verify each file's hash.
 
-A file is written under a temporary name and renamed, so that it is whole or absent. A stage's record is written last:
-it is there only if the stage finished. `layout.py` draws the directory.
+A file is written under a temporary name and renamed, so that it is complete or absent. A stage writes its record last:
+the record exists only if the stage finished. `layout.py` shows the directory.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _FORMAT = 1  # of the manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Manifest:
-    """Hashes of all files, and how the run came about.
+    """Hashes of all files, and the origin of the run.
 
     files: sha256 by name.
     seed: random seed.
-    versions: of the packages that made it.
+    versions: of the packages that created the run.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -47,14 +47,14 @@ class _Manifest:
 
 
 class Run:
-    """One run directory. Raises RunError where a file is missing or not the one that was written."""
+    """One run directory. Raises RunError if a file is missing or was changed since it was written."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """The run at `path`, which `edgeoe compress` must have finished."""
+        """Open the run at `path`. Raises RunError unless `edgeoe compress` has finished there."""
         run = cls(path)
         if not run.has(layout.COMPRESS):
             raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {quoted(path)}")
@@ -82,16 +82,16 @@ class Run:
         return show(self)
 
     def has(self, file: File) -> bool:
-        """Whether `file` is there, changed or not."""
+        """Whether `file` exists, changed or not."""
         return (self.path / file.name).is_file()
 
     def file(self, file: File) -> Path:
-        """The path of `file`, checked against the hash in the manifest."""
+        """The path of `file`, after checking its hash against the manifest."""
         path = self.path / file.name
         if not path.is_file():
             raise RunError(f"{path}: missing. Make it: {self.command(file)}")
         if file_sha256(path) != self._manifest().files.get(file.name):
-            raise RunError(f"{path}: not the file that edgeoe wrote. Make it again: {self.command(file)}")
+            raise RunError(f"{path}: changed since edgeoe wrote it. Make it again: {self.command(file)}")
         return path
 
     def command(self, file: File) -> str:
@@ -99,12 +99,12 @@ class Run:
         return f"edgeoe {file.made_by.replace('{run}', quoted(self.path))}"
 
     def write(self, file: File, write: Callable[[Path], object]) -> Path:
-        """Write `file` atomically through `write(path)`, and note its hash in the manifest."""
+        """Write `file` atomically through `write(path)`, and record its hash in the manifest."""
         write_atomic(self.path / file.name, write)
         return self.note(file)
 
     def note(self, file: File) -> Path:
-        """Note the hash of `file`, which is there, in the manifest."""
+        """Record the hash of the existing `file` in the manifest."""
         path, manifest = self.path / file.name, self._manifest()
         self._write_manifest(replace(manifest, files={**manifest.files, file.name: file_sha256(path)}))
         return path
@@ -115,20 +115,20 @@ class Run:
         return self.write(file, lambda path: path.write_text(text, encoding="utf-8"))
 
     def read(self, file: RecordFile[Record]) -> Record:
-        """The record in `file`. Raises RunError where another edgeoe wrote it differently."""
+        """Read the record in `file`. Raises RunError if it has a different format, as of another version of edgeoe."""
         path = self.file(file)
         try:
             return read_record(file.kind, path, format=file.format)
         except ValueError as reason:
-            again = f"Make it again: {self.command(file)}"
-            raise RunError(f"{path}: not what this edgeoe writes ({reason}). {again}") from None
+            remedy = f"Make it again: {self.command(file)}"
+            raise RunError(f"{path}: not in the format of this version of edgeoe ({reason}). {remedy}") from None
 
     def save_tensors(self, file: File, **arrays: NDArray[Any]) -> Path:
         """Write named arrays as `file`, in safetensors format."""
         return self.write(file, lambda path: save_file(arrays, path))
 
     def read_tensors(self, file: File) -> dict[str, NDArray[Any]]:
-        """The named arrays in `file`."""
+        """Read the named arrays in `file`."""
         path = self.file(file)
         try:
             return load_file(path)
@@ -141,21 +141,21 @@ class Run:
         return [TargetFiles(path.parent.name) for path in sorted(self.path.glob(pattern))]
 
     def describe(self, *, seed: int, versions: dict[str, str]) -> None:
-        """Note in the manifest how the run came about."""
+        """Record the seed and package versions of the run in the manifest."""
         self._write_manifest(replace(self._manifest(), seed=seed, versions=versions))
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that made the run."""
+        """Versions of the packages that created the run."""
         return self._manifest().versions
 
     def forget(self, *files: File) -> None:
-        """Remove files, their records first, because what they were made from is about to change."""
-        known = dict(self._manifest().files)
+        """Remove files, in this order, because their inputs are about to change."""
+        hashes = dict(self._manifest().files)
         for file in files:
             (self.path / file.name).unlink(missing_ok=True)
-            known.pop(file.name, None)
-        self._write_manifest(replace(self._manifest(), files=known))
+            hashes.pop(file.name, None)
+        self._write_manifest(replace(self._manifest(), files=hashes))
 
     def _manifest(self) -> _Manifest:
         path = self.path / layout.MANIFEST
@@ -173,7 +173,7 @@ class Run:
 
 @contextmanager
 def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
-    """A run that appears at `path` only when the block ends without an exception.
+    """Create a run that appears at `path` only if the block ends without an exception.
 
     Raises RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run.
     """
@@ -181,7 +181,7 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
         raise RunError(f"{path}: a link or the working folder can't be replaced by a run. Choose another --out.")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         if not (path / layout.MANIFEST).is_file():
-            raise RunError(f"{path}: exists and is no run of edgeoe. Choose another --out.")
+            raise RunError(f"{path}: exists and is not a run of edgeoe. Choose another --out.")
         if not overwrite:
             raise RunError(f"{path}: already holds a run. Choose another --out, or pass --overwrite.")
     work_begins()
@@ -202,7 +202,7 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`; what was there goes, or comes back if that fails."""
+    """Rename `temporary` to `path`, replacing an existing run, which is restored if that fails."""
     if not path.exists():
         temporary.rename(path)
         return

@@ -1,4 +1,4 @@
-"""What every stage after `compress` must know of a run: its classes, their samples, and the preprocessing."""
+"""Facts that every stage after `compress` needs: classes, their samples, and preprocessing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["RunFacts"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """Facts of a run that no stage changes.
+    """Facts about a run that no stage changes.
 
     classes: their names, in the order of the teacher's outputs.
     counts: labelled samples of each class.
-    preprocess: how images become inputs.
-    random_weights: the teacher was never trained.
+    preprocess: preprocessing of images to inputs.
+    random_weights: whether the teacher is untrained.
     """
 
     classes: Annotated[tuple[str, ...], MinLen(2)]
@@ -29,4 +29,4 @@ class RunFacts:
 
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.classes):
-            raise ValueError(f"counts: {len(self.counts)} of {len(self.classes)} classes")
+            raise ValueError(f"counts: {len(self.counts)} values for {len(self.classes)} classes")

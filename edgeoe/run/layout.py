@@ -1,22 +1,22 @@
-"""The files of a run directory: every name once, with what is in it and the command that writes it.
+"""The files of a run directory: every name, its content, and the command that writes it.
 
 runs/a/
   config.toml            every setting, resolved
   manifest.json          sha256 of every file, versions, seed
   facts.json             classes, samples per class, preprocessing
   compress.json          record of the stage; likewise export.json
-  content.safetensors    hashes of the samples' and OOD images' pixels, to compare test images with
+  content.safetensors    pixel hashes of the samples and OOD images, to detect duplicates among test images
   probe.safetensors      a few real images (uint8) for the parity check
-  calibration.safetensors   images for int8 ranges, and others to judge the int8 graphs by
+  calibration.safetensors   images for int8 ranges, and others for judging the int8 graphs
   student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from;
                          program.json: the student of a teacher that was in memory
   teacher/               program.json, weights.safetensors: a teacher that was in memory
   student.onnx           precision fp32; student-fp16.onnx and student-int8-*.onnx beside it
-  golden.safetensors     the probe's images as the network takes them, and the student's logits
+  golden.safetensors     the preprocessed probe images, and the student's logits
   targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
                          result.json (raw samples, predictions), validation.json (figures and verdict);
                          bundle.json, teacher.json (its predictions), edgeoe-<target>.tar.gz (of deploy)
-  report.html            all of it for people
+  report.html            the whole run on one page
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ Record = TypeVar("Record")
 class File:
     """A file of a run.
 
-    name: its path below the run.
-    made_by: arguments of `edgeoe` that write it; {run} stands for the run's path.
+    name: path relative to the run.
+    made_by: arguments of the `edgeoe` command that writes it; {run} stands for the run's path.
     """
 
     name: str
@@ -80,7 +80,7 @@ class RecordFile(File, Generic[Record]):
     """A file that holds one record as JSON.
 
     kind: class of the record.
-    format: number of its form; a file of another is refused.
+    format: version of the file format; other versions are refused.
     """
 
     kind: type[Record]
@@ -128,18 +128,21 @@ def unpacked_folder(target: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TargetFiles:
-    """The files of one target in a run. name: of the target."""
+    """The files of one target in a run.
+
+    name: of the target.
+    """
 
     name: str
 
     @property
     def folder(self) -> str:
-        """Where they lie."""
+        """Their folder, relative to the run."""
         return f"targets/{self.name}"
 
     @property
     def engine(self) -> RecordFile[Artifact]:
-        """What `build` made."""
+        """Record of the artifact that `build` wrote."""
         return RecordFile(f"{self.folder}/engine.json", self._command("build"), Artifact)
 
     @property
@@ -154,7 +157,7 @@ class TargetFiles:
 
     @property
     def bundle(self) -> RecordFile[BundleFacts]:
-        """What was bundled last, the same as in the bundle."""
+        """Facts of the last bundle, the same as in the bundle itself."""
         return RecordFile(f"{self.folder}/bundle.json", self._command("bundle"), BundleFacts, format=FORMAT)
 
     @property
@@ -164,11 +167,11 @@ class TargetFiles:
 
     @property
     def archive(self) -> File:
-        """The bundle that `deploy` packs for a target elsewhere: gzip, as a fresh board has no zstd."""
+        """The bundle that `deploy` packs for a target on another machine: gzip, as a new board has no zstd."""
         return File(f"{self.folder}/{unpacked_folder(self.name)}.tar.gz", "deploy")
 
     def artifact(self, name: str) -> File:
-        """A file that a backend wrote: the artifact, or what belongs to it."""
+        """A file that a backend wrote: the artifact or its sidecar."""
         return File(f"{self.folder}/{name}", self._command("build"))
 
     def _command(self, command: str) -> str:

@@ -1,4 +1,4 @@
-"""A result as a file that travels: from a device, into a baseline, to a comparison. The standard library alone."""
+"""Result files, which travel from devices to runs, baselines and comparisons. Imports the standard library only."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FORMAT = 1
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write `result` as JSON, whole or not at all."""
+    """Write `result` as JSON, atomically."""
     text = record_text(result, format=FORMAT)
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def read_result(path: Path) -> Result:
-    """The result that `write_result` wrote, of which every figure can be used. Raises RunError if the file is none."""
+    """Read and validate the result that `write_result` wrote. Raises RunError if the file is not a valid result."""
     try:
         data = read_json_object(path)
         if "verdict" in data:
             raise RunError(
-                f"{path}: a verdict, as validate and collect write it, and no result. The result that it was made of "
-                "is the result.json that run.py wrote on the device, or the one beside the run's validation.json."
+                f"{path}: a verdict, as validate and collect write it, not a result. Give the result that it was made "
+                "from: the result.json that run.py wrote on the device, or the one beside the run's validation.json."
             )
         if data.pop("format", None) != FORMAT:
             raise ValueError(f"format must be {FORMAT}")
@@ -37,16 +37,16 @@ def read_result(path: Path) -> Result:
     except OSError as reason:
         raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
     except ValueError as reason:
-        what = str(reason).removeprefix(f"{Result.__name__}.")
-        raise RunError(f"{path}: not a result of this edgeoe ({what}).") from None
+        problem = str(reason).removeprefix(f"{Result.__name__}.")
+        raise RunError(f"{path}: not a result of this version of edgeoe ({problem}).") from None
 
 
 def artifact_folder(path: Path) -> Path:
-    """Where a bundle keeps the artifact that its result at `path` is of."""
+    """The folder in which a bundle keeps the artifact of its result at `path`."""
     return path.with_name(f"{path.stem}-artifact")
 
 
 def artifact_of(path: Path, result: Result) -> Path:
-    """Where the artifact of the result at `path` is: where a bundle keeps it, else beside it, as in a run."""
-    kept = artifact_folder(path) / result.artifact
-    return kept if kept.is_file() else path.with_name(result.artifact)
+    """Path of the artifact of the result at `path`: in a bundle's `artifact_folder`, otherwise beside the result."""
+    bundled = artifact_folder(path) / result.artifact
+    return bundled if bundled.is_file() else path.with_name(result.artifact)

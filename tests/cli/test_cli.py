@@ -313,7 +313,7 @@ def test_a_limit_within_the_interval_is_exit_code_3(edgeoe: Edgeoe, built: Path,
         ("compress --out a --weights nowhere.pt", "--weights nowhere.pt: no such file."),
         ("compress --out a --teacher resnet", "--teacher must be FILE.py:FACTORY, timm:NAME or torchvision:NAME."),
         ("compress --out a --config nowhere.toml", "nowhere.toml: no such file."),
-        ("compress --out targets", "targets: exists and is no run of edgeoe. Choose another --out."),
+        ("compress --out targets", "targets: exists and is not a run of edgeoe. Choose another --out."),
         ("export nowhere", "nowhere: no finished run here. Make one: edgeoe compress ... --out nowhere"),
         ("export nowhere --exporter old", "nowhere: no finished run here."),
         ("targets show quik", "unknown target 'quik'. Did you mean 'quick'?"),
@@ -370,7 +370,7 @@ def test_a_changed_file_is_one_line_and_exit_code_2(edgeoe: Edgeoe, built: Path,
         stream.write(b" ")
     code, _, err = edgeoe("validate", "run", "--target", "quick", "--test", pictures / "test")
     assert code == USER_ERROR
-    assert complaint(err).startswith(f"run/{name}: not the file that edgeoe wrote. Make it again: edgeoe ")
+    assert complaint(err).startswith(f"run/{name}: changed since edgeoe wrote it. Make it again: edgeoe ")
 
 
 def test_pickled_weights_are_one_line_and_exit_code_2(edgeoe: Edgeoe, place: Path) -> None:

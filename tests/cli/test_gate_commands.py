@@ -126,7 +126,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
         ("bundle run --target quick -o b.zip", "--out must end with .tar.zst, .tar.gz, .tar. Got 'b.zip'."),
         ("bundle run --target quick -o run/student.onnx/b.tar", "--out run/student.onnx/b.tar: can't be written"),
         ("collect run nothing.json", "nothing.json: no such file."),
-        ("collect run run/manifest.json", "run/manifest.json: not a result of this edgeoe"),
+        ("collect run run/manifest.json", "run/manifest.json: not a result of this version of edgeoe"),
         ("collect run run/targets/quick/validation.json", "run/targets/quick/validation.json: a verdict, as validate"),
         ("collect run run/targets/quick/result.json", "run/targets/quick/bundle.json: missing. Make it: edgeoe bundle"),
     ],

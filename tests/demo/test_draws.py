@@ -8,12 +8,15 @@ import pytest
 from edgeoe.demo.draws import Draw, gains, statement
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.records.measurement import Accuracy, Estimate
+from edgeoe.records.result import Predictions
 
 
 def accuracy(right: int) -> Accuracy:
-    """Of two classes with ten images each, the first `right` of which were told."""
+    """Accuracy on two classes with ten images each, of which the first `right` are predicted correctly."""
     labels = np.repeat([0, 1], 10)
-    return accuracy_from_predictions(np.where(np.arange(20) < right, labels, 1 - labels), labels, classes=2, rare=[1])
+    chosen = np.where(np.arange(20) < right, labels, 1 - labels)
+    predictions = Predictions(tuple(chosen.tolist()), tuple(labels.tolist()), "")
+    return accuracy_from_predictions(predictions, classes=2, rare=[1])
 
 
 def draws(*without_with: tuple[int, int]) -> list[Draw]:

@@ -161,5 +161,5 @@ def test_every_process_has_a_figure(tmp_path: Path) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
     data["speed"]["probed"]["energy_mj"].pop()
     path.write_text(json.dumps(data), encoding="utf-8")
-    with pytest.raises(RunError, match=r"speed\.probed\.energy_mj: 7 values of 8 processes"):
+    with pytest.raises(RunError, match=r"speed\.probed\.energy_mj: 7 values for 8 processes"):
         read_result(path)

@@ -137,7 +137,7 @@ def test_a_changed_file_is_refused(name: str, saved: Save) -> None:
     run = saved("chain")
     with (run.path / "student" / name).open("ab") as stream:
         stream.write(b"\n")
-    with pytest.raises(RunError, match=rf"{name}: not the file that edgeoe wrote. Make it again: edgeoe compress"):
+    with pytest.raises(RunError, match=rf"{name}: changed since edgeoe wrote it. Make it again: edgeoe compress"):
         load_student(run)
 
 
@@ -251,7 +251,7 @@ def test_a_forward_that_is_random_is_told_with_figures(tmp_path: Path) -> None:
 def test_a_plan_of_another_format_is_refused(saved: Save) -> None:
     run = saved("chain")
     run.save(replace(layout.PLAN, format=1), run.read(layout.PLAN))
-    with pytest.raises(RunError, match=r"plan\.json: not what this edgeoe writes \(format must be"):
+    with pytest.raises(RunError, match=r"plan\.json: not in the format of this version of edgeoe \(format must be"):
         load_student(run)
 
 

@@ -187,7 +187,7 @@ def test_a_changed_record_is_not_shown(exported: Path) -> None:
     run = judged(exported)
     path = exported / "targets/host-cpu/validation.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "verdict": "passed!"}))
-    with pytest.raises(RunError, match=r"validation\.json: not the file that edgeoe wrote"):
+    with pytest.raises(RunError, match=r"validation\.json: changed since edgeoe wrote it"):
         read_report(run)
 
 

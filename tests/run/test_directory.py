@@ -107,7 +107,7 @@ def test_records_round_trip(tmp_path: Path) -> None:
 def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.save(B, Note(2))
-    said = r"b\.json: not what this edgeoe writes \(format must be 3\)\. Make it again"
+    said = r"b\.json: not in the format of this version of edgeoe \(format must be 3\)\. Make it again"
     with pytest.raises(RunError, match=said):
         run.read(RecordFile(B.name, B.made_by, Note, format=3))
 
@@ -116,7 +116,7 @@ def test_a_record_that_does_not_fit_says_where(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write(A, lambda path: path.write_text('{"format": 1, "n": "two"}'))
     with pytest.raises(
-        RunError, match=r'a\.json: not what this edgeoe writes \(Note\.n: .*Got "two"\)\. Make it again'
+        RunError, match=r'a\.json: not in the format of this version of edgeoe \(Note\.n: .*Got "two"\)\. Make it again'
     ):
         run.read(A)
 
@@ -157,13 +157,13 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path = run.save(A, Note(1))
     assert run.file(A) == path
     path.write_text(path.read_text().replace("1", "2"))
-    with pytest.raises(RunError, match=r"a\.json: not the file that edgeoe wrote\. Make it again: edgeoe test$"):
+    with pytest.raises(RunError, match=r"a\.json: changed since edgeoe wrote it\. Make it again: edgeoe test$"):
         run.read(A)
 
 
 def test_a_file_that_was_never_noted_is_refused(tmp_path: Path) -> None:
     (tmp_path / B.name).write_text("{}")
-    with pytest.raises(RunError, match="not the file that edgeoe wrote"):
+    with pytest.raises(RunError, match="changed since edgeoe wrote it"):
         Run(tmp_path).file(B)
 
 
@@ -257,7 +257,7 @@ def test_what_is_no_run_is_never_replaced(tmp_path: Path, overwrite: bool, kind:
     precious.parent.mkdir(exist_ok=True)
     precious.write_text("the user's own")
     with (
-        pytest.raises(RunError, match=r"a: exists and is no run of edgeoe\. Choose another --out\.$"),
+        pytest.raises(RunError, match=r"a: exists and is not a run of edgeoe\. Choose another --out\.$"),
         new_run(tmp_path / "a", overwrite=overwrite),
     ):
         pytest.fail("the block must not be entered")

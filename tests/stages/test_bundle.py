@@ -179,7 +179,7 @@ def test_a_changed_file_is_refused_on_the_device(
     path.write_bytes(path.read_bytes() + b"\n")
     ran = device(folder)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "not the file that was bundled. Unpack the bundle again." in ran.stderr
+    assert "missing or changed since it was bundled. Unpack the bundle again." in ran.stderr
     assert not (folder.parent / "result.json").exists()
 
 
@@ -201,10 +201,10 @@ def test_it_overwrites_nothing_but_what_it_wrote_itself(
 @pytest.mark.parametrize(
     ("there", "out", "message"),
     [
-        ("notes.json", "notes.json", "notes.json: exists and is no result of a bundle. Choose another --out."),
-        ("v.json/a", "v.json", "v.json: exists and is no result of a bundle. Choose another --out."),
-        ("v-artifact/a", "v.json", "v-artifact: exists and is not what an earlier run wrote. Choose another --out."),
-        ("v-artifact", "v.json", "v-artifact: exists and is not what an earlier run wrote. Choose another --out."),
+        ("notes.json", "notes.json", "notes.json: exists and is not the result of a bundle. Choose another --out."),
+        ("v.json/a", "v.json", "v.json: exists and is not the result of a bundle. Choose another --out."),
+        ("v-artifact/a", "v.json", "v-artifact: exists and was not written by an earlier run. Choose another --out."),
+        ("v-artifact", "v.json", "v-artifact: exists and was not written by an earlier run. Choose another --out."),
         ("a", "a/v.json", "--out a/v.json: can't be written: File exists."),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_module_that_was_not_bundled_is_refused(
 ) -> None:
     folder = unpacked(made[1], tmp_path / "unpacked")
     (folder / "lib" / "extra.py").touch()
-    with pytest.raises(RunError, match=r"lib/extra\.py: no file of this bundle, and it may be imported"):
+    with pytest.raises(RunError, match=r"lib/extra\.py: not a file of this bundle, but might be imported"):
         run_bundle(folder, tmp_path / "v.json", progress=silent)
 
 

@@ -69,7 +69,7 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
         ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, and by"),
         ({"size_bytes": 1}, "size_bytes is 1, and by"),
         ({"golden_agreement": None}, "golden_agreement is not set, and by"),
-        ({"golden_agreement": 7.0}, "not a result of this edgeoe (golden_agreement: expected at most 1"),
+        ({"golden_agreement": 7.0}, "not a result of this version of edgeoe (golden_agreement: expected at most 1"),
         ({"predictions": None}, "predictions is missing, and by"),
         ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, and by"),
         ({"speed": speed(processes=2, batch=4, throughput_ips={4: (1.0, 1.0)})}, "speed.batch is 4, and by"),
@@ -157,7 +157,8 @@ def test_a_bundle_of_another_edgeoe_is_to_be_made_again(run: Run, sent: Callable
     bundled = layout.TargetFiles("host-cpu").bundle
     run.save(replace(bundled, format=1), run.read(bundled))
     with pytest.raises(
-        RunError, match=r"bundle\.json: not what this edgeoe writes .*Make it again: edgeoe bundle .*host-cpu"
+        RunError,
+        match=r"bundle\.json: not in the format of this version of edgeoe .*Make it again: edgeoe bundle .*host-cpu",
     ):
         collect(run, path)
 

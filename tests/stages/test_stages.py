@@ -92,14 +92,14 @@ def test_a_changed_artifact_is_not_loaded(exported: Path, target: Target, pictur
     run = Run.open(exported)
     artifact = exported / build(run, target).artifact
     artifact.write_bytes(artifact.read_bytes() + b"\0")
-    with pytest.raises(RunError, match="not the file that edgeoe wrote"):
+    with pytest.raises(RunError, match="changed since edgeoe wrote it"):
         validate(run, target, test=pictures / "test")
 
 
 def test_a_changed_graph_is_not_built(exported: Path, target: Target) -> None:
     graph = exported / "student.onnx"
     graph.write_bytes(graph.read_bytes() + b"\0")
-    with pytest.raises(RunError, match=r"student\.onnx: not the file that edgeoe wrote\. Make it again: edgeoe export"):
+    with pytest.raises(RunError, match=r"student\.onnx: changed since edgeoe wrote it\. Make it again: edgeoe export"):
         build(Run.open(exported), target)
 
 
