@@ -1,1 +1,1 @@
-"""What a person sees."""
+"""Output for people and other programs: terminal, HTML, Markdown, JUnit, GitHub, JSON."""

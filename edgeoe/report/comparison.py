@@ -1,4 +1,4 @@
-"""A comparison on the terminal."""
+"""Terminal output of a comparison."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _COLOUR: dict[Change, str] = {"regressed": "red", "improved": "green", "no worse
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print each quantity, why it could not be told where it could not, and the outcome."""
-    how = "in turns, fresh processes" if comparison.how == "interleaved" else "from stored results"
+    """Print each quantity, the reasons for inconclusive ones, and the outcome."""
+    how = "interleaved, fresh processes" if comparison.how == "interleaved" else "from stored results"
     rows = [
         (
             change.quantity,
@@ -36,5 +36,5 @@ def show_comparison(comparison: Comparison) -> None:
     reasons += [f"{row.subject}: {row.reason}" for row in comparison.accuracy if row.reason]
     for text in (*reasons, *comparison.notes):
         say((f"  {text}", "dim"))
-    why = f": {comparison.reason}" if comparison.reason and not (reasons and rows) else ""
-    say(f"{comparison.target}: ", (comparison.outcome, f"bold {COLOUR[comparison.outcome]}"), why)
+    reason = f": {comparison.reason}" if comparison.reason and not (reasons and rows) else ""
+    say(f"{comparison.target}: ", (comparison.outcome, f"bold {COLOUR[comparison.outcome]}"), reason)

@@ -1,6 +1,6 @@
-"""The formats that verdicts and comparisons are written in: one file and one row each.
+"""Report formats for verdicts and comparisons: one module and one registry row each.
 
-A format's name is its option: `--junit FILE`, `--github`.
+The name of a format is its option: `--junit FILE`, `--github`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,36 @@ __all__ = ["ReportFormat", "Reports", "report_format"]
 
 
 class ReportFormat(Protocol):
-    """A way to write a verdict or comparisons.
+    """A format that verdicts and comparisons can be written in.
 
-    help: of its option.
-    takes_file: whether the option names a file; else it is a flag.
+    help: help text of its option.
+    takes_file: whether the option takes a file; otherwise it is a flag.
     """
 
     help: str
     takes_file: bool
 
     def write_validation(self, validation: Validation, path: Path | None) -> None:
-        """Write `validation` to `path`. Raises ConfigError where it can't be written."""
+        """Write `validation` to `path`. Raises ConfigError if it can't be written."""
         ...
 
     def write_comparisons(self, comparisons: Sequence[Comparison], path: Path | None) -> None:
-        """Write `comparisons` to `path`. Raises ConfigError where it can't be written."""
+        """Write `comparisons` to `path`. Raises ConfigError if it can't be written."""
         ...
 
 
 def report_format(name: str) -> ReportFormat:
     """The format called `name`."""
-    made: ReportFormat = REPORT_FORMATS.load(name)()
-    return made
+    report: ReportFormat = REPORT_FORMATS.load(name)()
+    return report
 
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """The reports that the user asked for: by format the file, None for a format without one."""
+    """The requested reports.
+
+    files: path by format; None for a format without a file.
+    """
 
     files: Mapping[str, Path | None]
 

@@ -1,4 +1,4 @@
-"""What GitHub Actions shows of a verdict: annotations, the step summary, and the step's outputs.
+"""Verdicts in GitHub Actions: annotations, the step summary, and the step's outputs.
 
 Source: GitHub's "Workflow commands for GitHub Actions".
 """
@@ -21,12 +21,12 @@ _LEVELS = {"regressed": "error", "failed": "error", "inconclusive": "warning", "
 
 
 class GitHub:
-    """Report format "github": annotations on standard output, and Markdown on the step's page."""
+    """Report format "github": annotations on standard output, and Markdown in the step summary."""
 
     help = "Annotations and step summary of GitHub Actions."
     takes_file = False
 
-    def write_validation(self, validation: Validation, path: Path | None) -> None:  # noqa: ARG002 - it has no file
+    def write_validation(self, validation: Validation, path: Path | None) -> None:  # noqa: ARG002 - this format has no file
         target = validation.target.name
         for check in validation.verdict.checks:
             _annotate(check.outcome, f"{check.name} {check.outcome} on {target}", check_text(check))
@@ -66,7 +66,7 @@ def _property(text: str) -> str:
 
 def _write_page(outcomes: Iterable[Outcome], summary: str) -> None:
     for variable, text in (("GITHUB_STEP_SUMMARY", summary), ("GITHUB_OUTPUT", f"outcome={worst(outcomes)}\n")):
-        place = os.environ.get(variable)
-        if place:
-            with Path(place).open("a", encoding="utf-8") as stream:
+        path = os.environ.get(variable)
+        if path:
+            with Path(path).open("a", encoding="utf-8") as stream:
                 stream.write(text)

@@ -1,4 +1,4 @@
-"""A run as one page for people: no scripts, nothing fetched, so that it can be mailed, archived and opened anywhere."""
+"""A run as one HTML page without scripts or external files, so that it can be mailed, archived and opened anywhere."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["Axis", "RunReport", "read_report", "report_page", "validation_page",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """All that the page of a run shows.
+    """Everything that the page of a run shows.
 
     name: of the run.
     exported: None before `export`.
-    validated: each target's validation, and the raw result that it was made of.
+    validated: validation and raw result of each target.
     config: text of config.toml.
-    versions: of the packages that made the run.
+    versions: of the packages that created the run.
     """
 
     name: str
@@ -48,7 +48,7 @@ class RunReport:
 
 
 def read_report(run: Run) -> RunReport:
-    """What the page of `run` shows. Raises RunError if a file was changed."""
+    """Read what the page of `run` shows. Raises RunError if a file was changed."""
     return RunReport(
         name=run.path.resolve().name,
         facts=run.read(layout.FACTS),
@@ -61,20 +61,20 @@ def read_report(run: Run) -> RunReport:
 
 
 def write_report(run: Run) -> Path:
-    """Write the page of `run` into it: its path."""
+    """Write the page of `run` into the run. Returns its path."""
     page = report_page(read_report(run))
     return run.write(layout.REPORT, lambda path: path.write_text(page, encoding="utf-8"))
 
 
 def report_page(report: RunReport) -> str:
-    """The page of a run, as HTML: nothing that depends on when or where it is made."""
+    """Render the page of a run as HTML, independent of time and place."""
     facts = report.facts
     return _template("page.html").render(
         name=report.name,
         outcome=worst(validation.outcome for validation, _ in report.validated) if report.validated else None,
         made=report.compressed,
         random_weights=facts.random_weights,
-        few=_Few(tuple(zip(facts.classes, facts.counts, strict=True))),
+        samples=_Samples(tuple(zip(facts.classes, facts.counts, strict=True))),
         exported=report.exported,
         targets=[_target(validation, result, facts.counts) for validation, result in report.validated],
         config=report.config,
@@ -84,7 +84,7 @@ def report_page(report: RunReport) -> str:
 
 
 def validation_page(validation: Validation) -> str:
-    """The page of one validation, as HTML: its main figures and its checks."""
+    """Render the page of one validation as HTML: main figures and checks."""
     measurement = validation.measurement
     speed, accuracy = measurement.speed, measurement.accuracy
     figures = [
@@ -95,7 +95,7 @@ def validation_page(validation: Validation) -> str:
         (name, f"{figure(factor * one.value)} {unit}", f"[{figure(factor * one.low)}, {figure(factor * one.high)}]")
         for name, one, factor, unit in figures
     ]
-    random = ["Random weights: the teacher never learned."] if measurement.random_weights else []
+    random = ["Random weights: the teacher is untrained."] if measurement.random_weights else []
     notes = [*random, *measurement.notes, *filter(None, [measurement.not_measured])]
     return _template("validation.html").render(
         validation=validation, notes=notes, tiles=[*tiles, ("size", f"{figure(measurement.size_bytes / 1e6)} MB", "")]
@@ -118,13 +118,13 @@ def _template(name: str) -> Template:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A scale from low to high, as wide as its chart; low < high."""
+    """The scale of a chart, from low to high; low < high."""
 
     low: float
     high: float
 
     def at(self, value: float) -> float:
-        """Where `value` lies, in percent of the width; what lies beyond an end is at it."""
+        """Position of `value` in percent of the width, clipped to the ends."""
         return 100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
     def ticks(self) -> list[float]:
@@ -137,8 +137,11 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class _Few:
-    """The few samples, (class, number) each."""
+class _Samples:
+    """The labelled samples.
+
+    counts: (class, number) for each class.
+    """
 
     counts: tuple[tuple[str, int], ...]
 
@@ -153,7 +156,7 @@ class _Few:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A check, and a scale on which its interval and its limit can both be seen."""
+    """A check, and an axis that shows both its interval and its limit."""
 
     check: Check
     axis: Axis | None
@@ -162,7 +165,7 @@ class _Judged:
 @dataclass(frozen=True, slots=True)
 class _Class:
     name: str
-    few: int
+    samples: int
     test: int
     recall: Estimate | None
     rare: bool
@@ -170,7 +173,7 @@ class _Class:
 
 @dataclass(frozen=True, slots=True)
 class _Process:
-    """Percentiles of one process's calls, in milliseconds."""
+    """Latency percentiles of one process, in milliseconds."""
 
     p5: float
     p50: float
@@ -179,10 +182,10 @@ class _Process:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
-    """How fast it ran.
+class _SpeedSection:
+    """The section on speed.
 
-    beyond: processes whose p99 the axis has no room for.
+    beyond: number of processes whose p99 lies beyond the axis.
     """
 
     speed: Speed
@@ -193,16 +196,16 @@ class _Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """What the page shows of one target.
+    """The section of one target.
 
-    running: None where no speed was measured.
+    running: None if no speed was measured.
     """
 
     validation: Validation
     result: Result
     judged: tuple[_Judged, ...]
     has_budget: bool
-    running: _Running | None
+    running: _SpeedSection | None
     classes: tuple[_Class, ...]
 
 
@@ -219,40 +222,40 @@ def _target(validation: Validation, result: Result, counts: Sequence[int]) -> _T
     )
 
 
-def _running(speed: Speed, samples: SpeedSamples) -> _Running:
+def _running(speed: Speed, samples: SpeedSamples) -> _SpeedSection:
     processes = tuple(
         _Process(*(nearest_rank(np.asarray(calls), share) for share in (0.05, 0.50, 0.95, 0.99)))
         for calls in samples.calls_ms
     )
     fastest, slowest = min(one.p5 for one in processes), max(one.p95 for one in processes)
-    room = 1.05 * max(slowest, float(np.median([one.p99 for one in processes])))
-    return _Running(
+    end = 1.05 * max(slowest, float(np.median([one.p99 for one in processes])))
+    return _SpeedSection(
         speed=speed,
         processes=processes,
-        axis=Axis(0.95 * fastest, room),
-        beyond=sum(one.p99 > room for one in processes),
+        axis=Axis(0.95 * fastest, end),
+        beyond=sum(one.p99 > end for one in processes),
     )
 
 
 def _classes(classes: Sequence[str], accuracy: Accuracy, counts: Sequence[int]) -> tuple[_Class, ...]:
-    """From the rarest on."""
+    """The rows of the class table, rarest first."""
     rows = zip(classes, counts, accuracy.images_per_class, accuracy.recall_per_class, strict=True)
-    made = [_Class(*row, rare=index in accuracy.rare_classes) for index, row in enumerate(rows)]
-    return tuple(sorted(made, key=lambda row: row.few))
+    listed = [_Class(*row, rare=index in accuracy.rare_classes) for index, row in enumerate(rows)]
+    return tuple(sorted(listed, key=lambda row: row.samples))
 
 
 def _around(check: Check) -> Axis | None:
-    """A scale with some room around the limit and what was measured; none where nothing was."""
+    """An axis with a margin around the limit and the measured interval; None if either is missing."""
     if check.measured is None or check.limit is None:
         return None
     ends = (check.measured.low, check.measured.value, check.measured.high, check.limit)
     low, high = (pick(end for end in ends if math.isfinite(end)) for pick in (min, max))
-    room = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
-    return Axis(low - room, high + room)
+    margin = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
+    return Axis(low - margin, high + margin)
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """`value` to so many significant digits, never as a power of ten; a question mark for infinity."""
+    """`value` with `digits` significant digits, without an exponent; a question mark for infinity."""
     if not math.isfinite(value):
         return "?"
     decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0

@@ -1,4 +1,4 @@
-"""Plain values under stable keys, for programs: what `--json` writes."""
+"""JSON reports, as `--json` writes them: plain values under stable keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Json:
 
 
 def compress_json(record: CompressRecord, facts: RunFacts) -> dict[str, object]:
-    """What `compress` did, and the classes that it did it for."""
+    """The record of `compress`, with classes and samples per class."""
     return {
         **to_json(record),
         "classes": list(facts.classes),
@@ -42,7 +42,7 @@ def compress_json(record: CompressRecord, facts: RunFacts) -> dict[str, object]:
 
 
 def validation_json(validation: Validation) -> dict[str, object]:
-    """Values of a validation, their intervals under `intervals`."""
+    """The values of a validation, with their intervals under `intervals`."""
     measurement, classes = validation.measurement, validation.classes
     return {
         **_accuracy_record(measurement, classes),

@@ -1,6 +1,6 @@
-"""JUnit XML, which every CI shows beside its other tests.
+"""JUnit XML reports, which CI systems show among other tests.
 
-An inconclusive result is an <error>: readers differ in what they make of <skipped>, and none takes an error for a pass.
+An inconclusive result is an <error>: CI systems differ in how they treat <skipped>, but none treats an error as a pass.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def junit_of_comparisons(comparisons: Sequence[Comparison]) -> str:
 
 def _comparison(one: Comparison) -> ElementTree.Element:
     cases: list[tuple[str, Outcome, str]] = [
-        (change.quantity, _told(change.change, one), _latency(change)) for change in one.latency
+        (change.quantity, _case_outcome(change.change, one), _latency(change)) for change in one.latency
     ]
-    cases += [(change.subject, _told(change.change, one), _accuracy(change)) for change in one.accuracy]
+    cases += [(change.subject, _case_outcome(change.change, one), _accuracy(change)) for change in one.accuracy]
     if one.outcome == "inconclusive" and not any(outcome == "inconclusive" for _, outcome, _ in cases):
         cases.append(("comparison", "inconclusive", one.reason))
     facts = {"target": one.target, "base": one.base, "new": one.new, "how": one.how, **_flat(one.environment)}
     return _suite(f"edgeoe compare {one.target}", cases, facts, seconds=one.seconds)
 
 
-def _told(change: Change, one: Comparison) -> Outcome:
-    """What a single row counts for: one that could not tell, but does not hold up the gate, passes with its text."""
+def _case_outcome(change: Change, one: Comparison) -> Outcome:
+    """Outcome of a single row; an inconclusive one that does not affect the gate passes, with its text."""
     outcome = _OUTCOMES[change]
     return "passed" if outcome == "inconclusive" and one.outcome == "passed" else outcome
 
@@ -115,14 +115,14 @@ def _document(suites: Sequence[ElementTree.Element]) -> str:
 
 
 def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
-    """Facts of the machine, and the versions below them, as text."""
-    found = {}
+    """Facts about the machine as text, with nested keys joined by dots."""
+    facts = {}
     for key, value in environment.items():
         if isinstance(value, Mapping):
-            found.update({f"{key}.{name}": str(part) for name, part in value.items()})
+            facts.update({f"{key}.{name}": str(part) for name, part in value.items()})
         else:
-            found[key] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return found
+            facts[key] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return facts
 
 
 def _clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Markdown for a pull request: the outcome first, a row for each quantity, how it was measured folded away."""
+"""Markdown for a pull request: the outcome, a row for each quantity, and collapsed measurement details."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
 
 __all__ = ["MARKER", "Markdown", "markdown_of_comparisons", "markdown_of_validation"]
 
-MARKER = "<!-- edgeoe -->"  # by which a bot finds the comment that it is to update
+MARKER = "<!-- edgeoe -->"  # identifies the comment that a bot updates
 _SIGNS: dict[Change | Outcome, str] = {
     "regressed": "❌ regressed",
     "improved": "🚀 improved",
@@ -39,7 +39,7 @@ class Markdown:
 
 
 def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
-    """All targets in one table."""
+    """A comparison of all targets in one table."""
     outcome = worst(one.outcome for one in comparisons)
     lines = [MARKER, f"**edgeoe: {_SIGNS[outcome]}** on {', '.join(_safe(one.target) for one in comparisons)}", ""]
     lines += _table(_HEADER, [row for one in comparisons for row in _rows(one)])
@@ -47,14 +47,14 @@ def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
         lines += [f"- {_safe(one.target)}: {_safe(text)}" for text in (one.reason, *one.notes) if text]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     for one in comparisons:
-        how = "in turns, in pairs of fresh processes" if one.how == "interleaved" else "from results stored earlier"
+        how = "interleaved, in pairs of fresh processes" if one.how == "interleaved" else "from results stored earlier"
         lines.append(f"{_safe(one.target)}: `{_code(one.base)}` and `{_code(one.new)}` {how}, {one.seconds:.0f} s.")
         lines += _environment(one.environment)
     return "\n".join([*lines, "", "</details>", ""])
 
 
 def markdown_of_validation(validation: Validation) -> str:
-    """A row for each check."""
+    """A validation, with a row for each check."""
     measurement, verdict = validation.measurement, validation.verdict
     speed = measurement.speed
     lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {_safe(validation.target.name)}", ""]
@@ -86,8 +86,8 @@ def _rows(one: Comparison) -> Iterable[tuple[str, ...]]:
         )
     for row in one.accuracy:
         allowed = f"-{100 * row.tolerance:g} points"
-        told = (accuracy_text(row), allowed, f"{row.p_value:.3g}", str(row.images), _SIGNS[row.change])
-        yield (one.target, row.subject, "", "", *told)
+        figures = (accuracy_text(row), allowed, f"{row.p_value:.3g}", str(row.images))
+        yield (one.target, row.subject, "", "", *figures, _SIGNS[row.change])
     if not one.latency:
         yield (one.target, "latency", "", "", "", "", "", "", _SIGNS["inconclusive"])
 
@@ -98,12 +98,12 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _environment(environment: Mapping[str, Any]) -> list[str]:
-    told = [f"{_safe(str(key))} {_safe(str(value))}" for key, value in environment.items() if key != "cpu_flags"]
-    return ["", "; ".join(told) + "."] if told else []
+    facts = [f"{_safe(str(key))} {_safe(str(value))}" for key, value in environment.items() if key != "cpu_flags"]
+    return ["", "; ".join(facts) + "."] if facts else []
 
 
 def _safe(text: str) -> str:
-    """`text` on one line that neither ends a cell nor is markup."""
+    """`text` on one line, with the signs of cells and markup escaped."""
     line = " ".join(text.split())
     for sign in "\\|`*_<[":
         line = line.replace(sign, f"\\{sign}")

@@ -1,4 +1,4 @@
-"""The terminal: progress bars on stderr, tables on stdout."""
+"""Terminal output: progress bars on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ __all__ = [
 
 
 class _Console(Console):
-    """A console whose reader may leave (`| head`): the command still runs to its end, and exits with its own code."""
+    """A console that tolerates a closed pipe (`| head`): the command still completes and exits with its own code."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        with suppress(OSError, ValueError):  # what stands for the file may have no number
+        with suppress(OSError, ValueError):  # a replacement for the file may have no descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-# A class, a folder or somebody's error may be called [red] or :car:, so text is only text; styles stand beside it.
+# Names and messages may contain [red] or :car:, so markup and emoji are off and styles are passed separately.
 out = _Console(highlight=False, markup=False, emoji=False)
 err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
@@ -69,18 +69,22 @@ _log = logging.getLogger(__name__)
 
 
 def set_quiet(quiet: bool) -> None:
-    """Whether to show results and errors alone: no progress, no hints."""
+    """Set whether to show only results and errors: no progress, no hints."""
     global _quiet
     _quiet = quiet
 
 
 def is_quiet() -> bool:
-    """Whether results and errors alone are shown."""
+    """Whether only results and errors are shown."""
     return _quiet
 
 
 def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
-    """Print `parts`, each text or (text, style), as one line; to stdout unless told."""
+    """Print `parts` as one line.
+
+    parts: each a text or (text, style).
+    to: console; default: stdout.
+    """
     text = Text.assemble(*parts)
     _log.debug("%s", text.plain)
     (to or out).print(text, soft_wrap=True)
@@ -93,7 +97,10 @@ def shows_bars() -> bool:
 
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left; it leaves a line with the time taken, full also where work ended early."""
+    """Show a progress bar with the remaining time, then a line with the elapsed time.
+
+    The bar ends full even if the work finishes before `total`.
+    """
     columns = (
         TextColumn("{task.description:<24}", markup=False),
         BarColumn(bar_width=30),
@@ -112,13 +119,13 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """A table whose first column is text and whose others are figures."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    """A table with text in the first column and figures in the others."""
+    result = Table(title=title, title_justify="left", title_style="bold")
     for position, name in enumerate(header):
-        made.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+        result.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        made.add_row(*row)
-    return made
+        result.add_row(*row)
+    return result
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -140,13 +147,16 @@ def interval(estimate: Estimate, unit: str, *, digits: int) -> str:
 
 
 def show_left_alone(refused: Mapping[str, str]) -> None:
-    """Print what stays as it is, {name: why}: a line for each reason."""
+    """Print what is not pruned, one line for each reason.
+
+    refused: reasons by name.
+    """
     for reason, names in by_reason(refused).items():
         say((f"  left alone: {shortened(names)}: {reason}", "dim"))
 
 
 def show_speed(compressed: CompressRecord) -> None:
-    """Print how fast a student is beside its teacher, and what else to know of it."""
+    """Print the speed of a student relative to its teacher, and the notes on it."""
     for speed in compressed.speed:
         style = {"faster": "green", None: "dim"}.get(speed.outcome, "yellow")
         say(("the student is ", style), (speed_text(speed), style))
@@ -165,9 +175,10 @@ def show_layers(graph: GraphRecord, *, most: int = 12) -> None:
         )
         for layer in graph.layers[:most]
     ]
-    left = len(graph.layers) - len(rows)
-    title = f"{graph.precision}: each layer alone in int8" + (f", without the {left} least sensitive" if left else "")
-    out.print(table(title, ("layer", "error of logits", "images of another class", "stays"), rows))
+    hidden = len(graph.layers) - len(rows)
+    omission = f", without the {hidden} least sensitive" if hidden else ""
+    title = f"{graph.precision}: each layer alone in int8{omission}"
+    out.print(table(title, ("layer", "error of logits", "images that change class", "kept"), rows))
 
 
 def show_validation(validation: Validation) -> None:
@@ -188,7 +199,7 @@ def _show_measurement(target: str, classes: Sequence[str], m: Measurement) -> No
     for note in m.notes:
         say(("note", "yellow"), f": {note}")
     if m.random_weights:
-        say(("random weights", "yellow"), ": the teacher never learned, accuracy and recall say nothing")
+        say(("random weights", "yellow"), ": the teacher is untrained, so accuracy and recall are meaningless")
 
 
 def _speed_rows(speed: Speed) -> list[tuple[str, str]]:
@@ -221,7 +232,7 @@ def _accuracy_rows(classes: Sequence[str], m: Measurement) -> list[tuple[str, st
     rare = ", ".join(classes[k] for k in accuracy.rare_classes)
     return [
         ("top-1", percent(accuracy.top1)),
-        *([("top-1 lost to the teacher", percent(m.drop))] if m.drop else []),
+        *([("drop in top-1 from the teacher", percent(m.drop))] if m.drop else []),
         ("mean recall", percent(accuracy.mean_recall)),
         (f"rare recall ({rare})", percent(accuracy.rare_recall)),
         ("worst recall", percent(accuracy.worst_recall)),

@@ -1,4 +1,4 @@
-"""Files that the user asked for with an option."""
+"""Output files that the user requests with an option."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["write_json", "write_text"]
 
 
 def write_text(option: str, path: Path | None, text: str) -> None:
-    """Write `text` to the `path` that `option` gives, if it does. Raises ConfigError where it can't be written."""
+    """Write `text` to `path`, the value of `option`, unless it is None. Raises ConfigError if it can't be written."""
     if path is None:
         return
     try:
@@ -24,6 +24,6 @@ def write_text(option: str, path: Path | None, text: str) -> None:
 
 
 def write_json(path: Path | None, record: Any) -> None:
-    """Write `record` to the `path` that `--json` gives, if it does."""
+    """Write `record` to `path`, the value of `--json`, unless it is None."""
     if path is not None:
         write_text("--json", path, json.dumps(to_json(record), indent=2) + "\n")

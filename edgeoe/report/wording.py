@@ -1,4 +1,4 @@
-"""Figures of verdicts and comparisons in words, the same for every reader."""
+"""Texts for the figures of verdicts and comparisons, shared by all report formats."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["accuracy_text", "change_in_percent", "check_text", "speed_text"]
 
 
 def change_in_percent(ratio: Estimate) -> str:
-    """A ratio new / base as the change that it is, with its interval: "+5.1 % [+4.2, +6.0]"."""
+    """A ratio new / base as a change with its interval: "+5.1 % [+4.2, +6.0]"."""
     value, low, high = (f"{100 * (end - 1):+.1f}" if isfinite(end) else "?" for end in _ends(ratio))
     return f"{value} % [{low}, {high}]"
 
 
 def accuracy_text(change: AccuracyChange) -> str:
-    """A difference in points with its interval, and the images that make it."""
+    """A difference in points with its interval, and the numbers of images that changed."""
     value, low, high = (f"{100 * end:+.1f}" for end in _ends(change.difference))
     counts = f"{change.only_base} lost, {change.only_new} won of {change.images} images"
     return f"{value} points [{low}, {high}], {counts}"
 
 
 def check_text(check: Check) -> str:
-    """A check with what was measured, its interval and its limit."""
+    """A check with its measured value, interval and limit."""
     if check.limit is None:
         return f"{check.name}: {check.reason}"
     limit = f"{check.sense} {check.limit:g}"
@@ -38,10 +38,10 @@ def check_text(check: Check) -> str:
 
 
 def speed_text(speed: SpeedUp) -> str:
-    """How fast a student is beside its teacher: what follows "it is"."""
+    """The speed of a student relative to its teacher, to follow "the student is"."""
     ratio = speed.ratio
     if speed.outcome is None or ratio is None:
-        return f"not timed beside its teacher on {speed.target}: {speed.reason.rstrip('.')}"
+        return f"not timed against its teacher on {speed.target}: {speed.reason.rstrip('.')}"
     pace = {"faster": "faster than", "slower": "slower than", "about as fast": "only about as fast as"}[speed.outcome]
     advice = f". What may help: {speed.advice}" if speed.advice else ""
     figures = f"{speed.student_ms:.3g} instead of {speed.teacher_ms:.3g} ms"

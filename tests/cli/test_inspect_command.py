@@ -42,7 +42,7 @@ def test_inspect_shows_what_can_go_and_what_stays(edgeoe: Edgeoe, teacher: Calla
     assert re.search(r"│ early\.\*\.one\.0 \(2\) +│ +8 │ +8 │ 22\.5 % │ +8\.9 % │\n", out)
     assert re.search(r"│ down\.0 \+ 2 tied +│ +16 │ +16 │ 25\.4 % │ +39\.9 % │\n", out)
     assert re.search(r"│ late\.\* \(2\) +│ 45\.1 % │ +70\.9 % │\n", out)
-    assert "head: head (--method mir also keeps what it reads: down.0)\nfeatures: outputs of late\n" in out
+    assert "head: head (--method mir also keeps its inputs: down.0)\nfeatures: outputs of late\n" in out
     assert "  left alone: stem.0: the first layer stays as it is unless --include names it\n" in out
     assert "units: " not in out, "nothing is made of several channels"
     assert "Verifying channel groups" in err
@@ -61,7 +61,7 @@ def test_units_of_several_channels_are_explained(edgeoe: Edgeoe) -> None:
     code, out, err = edgeoe("inspect", "--teacher", "timm:test_vit", "--weights", "random", "--classes", "5")
     assert code == 0, err
     assert re.search(r"│ blocks\.\*\.attn\.qkv \(6\) +│ +192 │ +2 │", out)
-    assert "\nunits: what goes at once is one of these" in out
+    assert "\nunits: the smallest prunable units" in out
 
 
 def test_latencies_beside_the_noise_are_shown(
@@ -75,7 +75,7 @@ def test_latencies_beside_the_noise_are_shown(
         "inspect", "--teacher", teacher("stages"), "--weights", "random", "--target", "host-cpu", "--json", "i.json"
     )
     assert code == 0, err
-    assert "host-cpu, here: 2.000 ms, several times within 0.200 ms\n" in out
+    assert "host-cpu, here: 2.000 ms, repeated runs within 0.200 ms\n" in out
     shown = re.findall(r"^│ (\S+).*│ +(\S+)(?: %)? │$", out, re.M)
     assert shown == [
         ("early.*.one.0", "50.0"), ("down.0", "-"), ("late.*.one.0", "-"), ("early.*", "25.0"), ("late.*", "-50.0"),
@@ -86,7 +86,7 @@ def test_latencies_beside_the_noise_are_shown(
 def test_a_teacher_that_nothing_can_be_taken_from_is_no_error(edgeoe: Edgeoe, teacher: Callable[[str], str]) -> None:
     code, out, _ = edgeoe("inspect", "--teacher", teacher("rigid"), "--weights", "random")
     assert code == 0
-    assert "\nno channels can go\nno residual block can go\n" in out
+    assert "\nno channels can be pruned\nno residual block can be dropped\n" in out
     assert "  left alone: conv: the network fails without them (RuntimeError: shape '[1, 4, 256]' is invalid" in out
     assert out.endswith("next: edgeoe inspect with another --teacher: no method can make this one smaller\n")
 
@@ -139,7 +139,7 @@ def test_random_weights_go_all_the_way_and_are_said(
         "deploy", "--out", "a", "--target", "quick.toml", "--test", pictures / "test", "--json", "d.json"
     )
     assert code == 0, err
-    assert "random weights: the teacher never learned, accuracy and recall say nothing\n" in out
+    assert "random weights: the teacher is untrained, so accuracy and recall are meaningless\n" in out
     record = read_json("d.json")
     assert record["compress"]["random_weights"] is True
     assert [one["random_weights"] for one in record["targets"].values()] == [True]

@@ -107,7 +107,7 @@ def test_a_page_needs_nothing_else(exported: Path) -> None:
 
 def test_a_run_that_nobody_validated_has_its_samples(exported: Path) -> None:
     text = page_of(Run.open(exported)).text()
-    assert "Nothing was validated yet: edgeoe validate" in text
+    assert "Nothing has been validated yet: edgeoe validate" in text
     assert "circle 12 cross 5 square 1" in text
 
 
@@ -135,7 +135,7 @@ def test_names_are_text(exported: Path) -> None:
 def test_random_weights_are_said(exported: Path) -> None:
     run = judged(exported)
     run.save(layout.FACTS, replace(run.read(layout.FACTS), random_weights=True))
-    assert "the teacher never learned" in page_of(run).text()
+    assert "the teacher is untrained" in page_of(run).text()
 
 
 def test_int8_graphs_that_were_refused_and_sums_that_saturate_are_said(exported: Path) -> None:

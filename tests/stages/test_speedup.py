@@ -118,7 +118,7 @@ def test_where_the_runtime_is_not_here_the_reason_is_told_and_others_are_timed(
     one, other = compare_speed(teacher, pruned, targets=[board, here], channel_multiple=8, preprocess=PREPROCESS)
     assert one == SpeedUp(target="board", reason="tensorrt is not installed.")
     assert other.outcome == "faster"
-    assert speed_text(to_json(one)) == "not timed beside its teacher on board: tensorrt is not installed"
+    assert speed_text(to_json(one)) == "not timed against its teacher on board: tensorrt is not installed"
 
 
 def test_a_student_is_not_lost_where_memory_does_not_suffice_to_time_it(
