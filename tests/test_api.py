@@ -172,7 +172,7 @@ def test_a_run_shows_itself_whatever_is_there(exported: Path, tmp_path: Path) ->
     assert edgeoe.Run(tmp_path / "none")._repr_html_() is None
     run = edgeoe.Run(exported)
     (exported / layout.COMPRESS.name).write_text("{}", encoding="utf-8")
-    assert "not the file that edgeoe wrote" in repr(run)
+    assert "changed since edgeoe wrote it" in repr(run)
     assert run._repr_html_() is None
 
 

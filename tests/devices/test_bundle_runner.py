@@ -116,7 +116,7 @@ def test_a_file_that_is_not_as_it_was_bundled_is_refused(how: str, name: str, bu
         (folder / name).write_bytes((folder / name).read_bytes() + b" ")
     else:
         (folder / name).unlink()
-    with pytest.raises(RunError, match=rf"{name}: not the file that was bundled\. Unpack the bundle again\.$"):
+    with pytest.raises(RunError, match=rf"{name}: missing or changed since it was bundled\. Unpack the bundle"):
         run_bundle(folder, tmp_path / "v.json", progress=silent)
     assert not (tmp_path / "v.json").exists()
 
@@ -124,13 +124,15 @@ def test_a_file_that_is_not_as_it_was_bundled_is_refused(how: str, name: str, bu
 def test_a_module_that_is_not_of_the_bundle_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     folder = bundle()
     (folder / "lib" / "edgeoe" / "extra.py").touch()
-    with pytest.raises(RunError, match=r"lib/edgeoe/extra\.py: no file of this bundle, and it may be imported"):
+    with pytest.raises(RunError, match=r"lib/edgeoe/extra\.py: not a file of this bundle, but might be imported"):
         run_bundle(folder, tmp_path / "v.json", progress=silent)
 
 
 @pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1, None])
 def test_a_bundle_of_another_format_is_refused(other: int | None, bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=rf"a bundle of another edgeoe, of format {other}\. Make it again\.$"):
+    with pytest.raises(
+        RunError, match=rf"a bundle of another version of edgeoe \(format {other}, here \d+\)\. Make it again\.$"
+    ):
         run_bundle(bundle(format=other), tmp_path / "v.json", progress=silent)
 
 
@@ -140,7 +142,7 @@ def test_what_is_no_bundle_is_refused(text: str | None, bundle: Bundle, tmp_path
     (folder / "bundle.json").unlink()
     if text is not None:
         (folder / "bundle.json").write_text(text)
-    with pytest.raises(RunError, match=r"bundle: no bundle of edgeoe: bundle\.json is missing or damaged"):
+    with pytest.raises(RunError, match=r"bundle: not a bundle of edgeoe: bundle\.json is missing or damaged"):
         run_bundle(folder, tmp_path / "v.json", progress=silent)
 
 
@@ -167,7 +169,7 @@ def test_an_artifact_that_is_not_an_earlier_runs_is_not_replaced(what: str, bund
         artifact.rename(artifact.with_name("mine"))
     else:
         out.unlink()
-    with pytest.raises(RunError, match=r"v-artifact: exists and is not what an earlier run wrote"):
+    with pytest.raises(RunError, match=r"v-artifact: exists and was not written by an earlier run"):
         run_bundle(folder, out, progress=silent)
 
 

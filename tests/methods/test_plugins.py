@@ -167,6 +167,6 @@ def test_what_is_no_method_and_a_name_that_is_taken_are_said(
     assert load_method("kd").recovery.startswith("edgeoe."), "names of edgeoe stay its own"
     code, _, err = edgeoe("methods")
     assert code == 2
-    assert "method 'kd' is claimed by edgeoe and theirs 1.2. Here it is that of edgeoe: rename or" in err
+    assert "method 'kd' is claimed by edgeoe and theirs 1.2. The one of edgeoe is used: rename or" in err
     assert "method 'odd' of theirs 1.2: head_first:FirstBlock is no edgeoe.method.Method." in err
     assert "kd" in METHODS.built_in

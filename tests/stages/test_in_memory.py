@@ -170,10 +170,10 @@ def test_a_changed_program_is_refused(settings: CompressSettings, teacher: nn.Mo
     run = edgeoe.compress(teacher=teacher, out=tmp_path / "run", **{**given(settings), "steps": 1})
     assert run is not None
     (run.path / layout.STUDENT_PROGRAM.name).write_text("{}", encoding="utf-8")
-    with pytest.raises(RunError, match="not the file that edgeoe wrote"):
+    with pytest.raises(RunError, match="changed since edgeoe wrote it"):
         load_student(run)
     run.note(layout.STUDENT_PROGRAM)
-    with pytest.raises(RunError, match="not what this edgeoe writes"):
+    with pytest.raises(RunError, match="not in the format of this version of edgeoe"):
         load_student(run)
     (run.path / layout.STUDENT_PROGRAM.name).unlink()
     with pytest.raises(RunError, match="missing"):
