@@ -50,12 +50,12 @@ __all__ = [
 ]
 
 
-_command_line = False  # whoever reads messages typed a command
+_command_line = False  # whether messages are for a user of the command line
 
 
 @contextmanager
 def on_command_line(there: bool = True) -> Iterator[None]:
-    """A block in which messages speak of options and commands: whoever reads them typed one."""
+    """A block in which messages name options and commands of the command line."""
     global _command_line
     before, _command_line = _command_line, there
     try:
@@ -65,12 +65,12 @@ def on_command_line(there: bool = True) -> Iterator[None]:
 
 
 def speaks_of_options() -> bool:
-    """Whether this is within `on_command_line`: for another process, which is to say the same."""
+    """Whether messages name options, so that a child process can do the same."""
     return _command_line
 
 
 def said(text: str) -> str:
-    """`text`, which speaks of options and commands, as whoever reads it would type them."""
+    """`text` with its options and commands rendered for the command line or for the Python API."""
     return text if _command_line else as_arguments(text)
 
 

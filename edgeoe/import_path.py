@@ -19,8 +19,8 @@ def import_path() -> list[str]:
     """
     refused = {os.path.realpath(entry) for entry in _pythonpath() if not os.path.isabs(entry)}
     refused = {os.getcwd(), *refused} - {os.path.realpath(_PACKAGE)}
-    kept = [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) not in refused]
-    return kept if _PACKAGE in kept else [*kept, _PACKAGE]
+    entries = [entry for entry in sys.path if os.path.isabs(entry) and os.path.realpath(entry) not in refused]
+    return entries if _PACKAGE in entries else [*entries, _PACKAGE]
 
 
 def child_environment(**changes: str) -> dict[str, str]:
@@ -28,8 +28,8 @@ def child_environment(**changes: str) -> dict[str, str]:
 
     changes: further variables to set.
     """
-    kept = [entry for entry in _pythonpath() if os.path.isabs(entry) and os.path.realpath(entry) != os.getcwd()]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(kept), **changes}
+    entries = [entry for entry in _pythonpath() if os.path.isabs(entry) and os.path.realpath(entry) != os.getcwd()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entries), **changes}
     return {key: value for key, value in environment.items() if value or key != "PYTHONPATH"}
 
 

@@ -144,14 +144,14 @@ def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progre
 @contextmanager
 def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Progress for a serial console: one line for each tenth."""
-    done, shown = 0, 0
+    steps, tenths = 0, 0
 
     def advance() -> None:
-        nonlocal done, shown
-        done += 1
-        if 10 * done // total > shown:
-            shown = 10 * done // total
-            print(f"{title}: {10 * shown} %", file=sys.stderr, flush=True)
+        nonlocal steps, tenths
+        steps += 1
+        if 10 * steps // total > tenths:
+            tenths = 10 * steps // total
+            print(f"{title}: {10 * tenths} %", file=sys.stderr, flush=True)
 
     yield advance
 

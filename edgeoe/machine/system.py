@@ -124,7 +124,7 @@ def run_program(program: str, *arguments: str) -> str:
     if path is None:
         return ""
     try:
-        done = subprocess.run(  # noqa: S603 - a system program
+        process = subprocess.run(  # noqa: S603 - a system program
             [path, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -134,4 +134,4 @@ def run_program(program: str, *arguments: str) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return "" if done.returncode else done.stdout.decode(errors="replace").strip()
+    return "" if process.returncode else process.stdout.decode(errors="replace").strip()

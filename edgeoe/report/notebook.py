@@ -1,4 +1,4 @@
-"""A run or a validation within a notebook: its page in a frame of its own, without scripts or anything fetched."""
+"""HTML of runs and validations for notebooks: a page in an iframe, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["page_of_run", "page_of_validation"]
 
 
 def page_of_run(run: Run) -> str | None:
-    """The report of `run` as HTML for a notebook; None where there is no finished run, or its files were changed."""
+    """The report of `run` as HTML for a notebook; None if the run is not finished or its files were changed."""
     try:
         return _frame(report_page(read_report(run)), height=640)
     except (EdgeoeError, ImportError, OSError):
@@ -21,7 +21,7 @@ def page_of_run(run: Run) -> str | None:
 
 
 def page_of_validation(validation: Validation) -> str | None:
-    """Figures and verdict as HTML for a notebook; None where jinja2 is not installed."""
+    """Figures and verdict as HTML for a notebook; None if jinja2 is not installed."""
     try:
         return _frame(validation_page(validation), height=360)
     except ImportError:
@@ -29,6 +29,6 @@ def page_of_validation(validation: Validation) -> str | None:
 
 
 def _frame(page: str, *, height: int) -> str:
-    """`page` in a frame, `height` pixels high: its styles stay within, and an empty sandbox forbids all but showing."""
+    """`page` in an iframe of `height` pixels, which isolates its styles; the empty sandbox forbids scripts."""
     style = f"width: 100%; height: {height}px; border: 0"
     return f'<iframe sandbox="" style="{style}" srcdoc="{escape(page, quote=True)}"></iframe>'

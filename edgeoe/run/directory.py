@@ -67,17 +67,17 @@ class Run:
             return f"Run({str(self.path)!r}: {first_line(reason)})"
 
     def _summary(self) -> str:
-        """What is in it, in a line."""
+        """One line on the content of the run."""
         if not self.has(layout.COMPRESS):
             return "no finished run"
-        made = self.read(layout.COMPRESS)
-        oe = "with" if made.oe else "without"
-        student = f"{made.method} {oe} OE, {100 * made.macs_kept:.1f} % of the MACs"
+        record = self.read(layout.COMPRESS)
+        oe = "with" if record.oe else "without"
+        student = f"{record.method} {oe} OE, {100 * record.macs_kept:.1f} % of the MACs"
         verdicts = [f"{files.name} {self.read(files.validation).outcome}" for files in self.validated()]
         return "; ".join([student, ", ".join(verdicts) or "not validated"])
 
     def _repr_html_(self) -> str | None:
-        """The report, for notebooks; None where there is none to show."""
+        """The report, for notebooks; None if it can't be shown."""
         show: Callable[[Run], str | None] = PAGES.load("run")
         return show(self)
 

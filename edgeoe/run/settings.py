@@ -1,4 +1,4 @@
-"""The settings that a run was made with."""
+"""Settings of a finished run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["run_settings"]
 
 
 def run_settings(run: Run) -> CompressSettings:
-    """The settings that the student of `run` was made with, paths absolute.
+    """Read the settings of `run`, with absolute paths.
 
-    Raises RunError if their file is missing, was changed, or is that of another edgeoe.
+    Raises RunError if their file is missing, was changed, or was written by an incompatible version of edgeoe.
     """
     config = run.file(layout.CONFIG)
     try:
