@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeoe.bounds import Fraction, Positive
+from edgeoe.measure.quantity import quantity
+from edgeoe.registry import QUANTITIES
 from edgeoe.shares import is_share, read_share
-from edgeoe.targets.profile import Budget
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,6 @@ def test_a_type_tells_whether_it_is_one(hint: Any, share: bool) -> None:
 
 
 def test_limits_of_a_budget_are_shares_where_they_are_fractions() -> None:
-    from typing import get_type_hints
-
-    hints = get_type_hints(Budget, include_extras=True)
-    assert {name for name, hint in hints.items() if is_share(hint)} == {
+    assert {name for name in QUANTITIES if is_share(quantity(name).bounds)} == {
         "max_drop", "top1", "mean_recall", "rare_recall", "worst_recall",
     }  # fmt: skip

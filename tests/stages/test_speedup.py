@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from edgeoe.codec import to_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, OutOfMemoryError
 from edgeoe.pruning.prune import Pruned, drop_blocks, prune_channels
@@ -118,7 +117,7 @@ def test_where_the_runtime_is_not_here_the_reason_is_told_and_others_are_timed(
     one, other = compare_speed(teacher, pruned, targets=[board, here], channel_multiple=8, preprocess=PREPROCESS)
     assert one == SpeedUp(target="board", reason="tensorrt is not installed.")
     assert other.outcome == "faster"
-    assert speed_text(to_json(one)) == "not timed against its teacher on board: tensorrt is not installed"
+    assert speed_text(one) == "not timed against its teacher on board: tensorrt is not installed"
 
 
 def test_a_student_is_not_lost_where_memory_does_not_suffice_to_time_it(
@@ -146,7 +145,7 @@ def test_the_figures_in_words(teacher: nn.Module, pruned: Pruned, takes: Callabl
     (found,) = compare_speed(
         teacher, pruned, targets=[load_target("host-cpu")], channel_multiple=1, preprocess=PREPROCESS
     )
-    text = speed_text(to_json(found))
+    text = speed_text(found)
     assert text.startswith("slower than its teacher with the runtime of host-cpu on this machine: 1.50 [1.49, 1.51] of")
     assert "3 instead of 2 ms (fp32, 21 turns). What may help: --channel-multiple 8, as host-cpu computes" in text
 
