@@ -33,14 +33,26 @@ def append(path: Path, row: Facts) -> None:
         writer.writerow(row)
 
 
+def figures_of(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Counts of outcomes and the median speed-up of one tool's rows: figures of the history."""
+    count = Counter(outcome_kind(row) for row in rows)
+    speedups = [float(row["speedup"]) for row in rows if row["speedup"]]
+    median = {"median_speedup": statistics.median(speedups)} if speedups else {}
+    return {"models": len(rows), **{kind: count[kind] for kind in ("pass", "refused", "failed")}, **median}
+
+
+def outcome_kind(row: dict[str, str]) -> str:
+    return row["outcome"] if row["outcome"] in ("pass", "refused") else "failed"
+
+
 def summary(tables: dict[str, list[dict[str, str]]], left_out: list[str]) -> str:
     """Markdown: pass rates, speed, refusals, failures, and a line for each model. tables: rows of each tool."""
     lines = ["| tool | source | models | pass | refused | failed | pass rate |", "|---|---|---|---|---|---|---|"]
     for tool, rows in tables.items():
         for source in SOURCES:
-            own = [row["outcome"] for row in rows if row["source"] == source]
+            own = [outcome_kind(row) for row in rows if row["source"] == source]
             if own:
-                count = Counter(outcome if outcome in ("pass", "refused") else "failed" for outcome in own)
+                count = Counter(own)
                 figures = " | ".join(str(count[key]) for key in ("pass", "refused", "failed"))
                 lines.append(f"| {tool} | {source} | {len(own)} | {figures} | {100 * count['pass'] / len(own):.0f} % |")
     if left_out:

@@ -29,7 +29,8 @@ from time import perf_counter
 
 from architecture_families import QUICK, SOURCES, Model, is_wanted, read_families
 from architecture_stages import Facts, work
-from architecture_table import COLUMNS, append, read_rows, summary
+from architecture_table import COLUMNS, append, figures_of, read_rows, summary
+from history import add_record_option, record
 
 
 def run(tool: str, model: Model, *, multiple: int, limit: float, folder: Path) -> Facts:
@@ -71,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--work", nargs=5, metavar=("TOOL", "SOURCE", "FAMILY", "NAME", "FOLDER"), help="one model alone"
     )
+    add_record_option(parser)
     options = parser.parse_args()
     if options.quick:
         options.out = options.out / "quick"
@@ -113,6 +115,9 @@ def main() -> None:
     text = summary(tables, left_out)
     (options.out / "summary.md").write_text(text)
     print(f"\n{text}\n{path}, summary.md beside it")
+    packages = ["torch", "timm", "torchvision", "onnxruntime"]
+    figures = figures_of(tables[path.stem])
+    record(__file__, options, figures, packages=packages, without=["out", "jobs", "limit", "work"])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
+from history import add_record_option, record
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="a folder per class")
     parser.add_argument("--samples", type=Path, required=True, help="the few samples: a folder per class")
     parser.add_argument("--list", type=Path, help="narrows --samples")
+    add_record_option(parser)
     options = parser.parse_args()
     run = Run.open(options.run)
     facts = run.read(layout.FACTS)
@@ -94,17 +96,20 @@ def main() -> None:
     }
     rare = np.isin(test.labels, rarest(np.asarray(facts.counts)))
     print(f"{'calibrated with':28} {'rule':38} as fp32  top-1 rare-3")
-    base = predictions(fp32, test)
+    base, recorded = predictions(fp32, test), {}
 
     def show(source: str, rule: str, chosen: NDArray[np.int64]) -> None:
         right = chosen == test.labels
-        figures = (100 * part.mean() for part in (chosen == base, right, right[rare]))
+        figures = [100 * float(part.mean()) for part in (chosen == base, right, right[rare])]
         print(f"{source:28} {rule:38} " + " ".join(f"{figure:6.2f}" for figure in figures), flush=True)
+        names = (f"{source}, {rule}: {figure} %".removeprefix(", ") for figure in ("as fp32", "top-1", "rare-3"))
+        recorded.update(zip(names, figures, strict=True))
 
     show("", "fp32", base)
     for source, images in sources.items():
         for rule, graph in graphs(fp32, images):
             show(source, rule, predictions(graph, test))
+    record(__file__, options, recorded, packages=["onnxruntime", "numpy", "nncf"])
 
 
 if __name__ == "__main__":

@@ -12,30 +12,42 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from history import add_record_option, record
 
 SHEETS = (0, 386, 776, 1287)  # where the three parts of the training digits begin; three, three and four sheets
 FEW = {"30": (9, 6, 4, 3, 2, 2, 1, 1, 1, 1), "100": (31, 21, 15, 11, 7, 5, 4, 3, 2, 1)}  # counts beside the demo's
 
 
 def main() -> None:
-    from edgeoe.demo.draws import FIGURES
+    from edgeoe.demo.draws import FIGURES, gains
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", nargs="*", default=[""], help="OPTION=VALUE,... that differ from the demo's")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(1000, 1006), help="draws, two at least")
     parser.add_argument("--teachers", type=Path, help="a folder to keep the three teachers in, and to take them from")
+    add_record_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options.teachers or Path(scratch))
         print(f"| setting | draws | {' | '.join(f'{name}: teacher / without / with OE' for name in FIGURES)} |")
         print(f"|{'---|' * (2 + len(FIGURES))}", flush=True)
         for setting in options.setting:
-            print(row(setting or "the demo's", [bench.draw(setting, seed) for seed in options.seeds]), flush=True)
+            name = setting or "the demo's"
+            brought = gains([bench.draw(setting, seed) for seed in options.seeds])
+            print(row(name, len(options.seeds), brought), flush=True)
+            for figure, gain in brought.items():
+                figures |= {
+                    f"{name}, {figure}: with OE": gain.with_oe,
+                    f"{name}, {figure}: OE's part": gain.difference.value,
+                }
+    record(__file__, options, figures, packages=["torch", "numpy", "scikit-learn"], without=["teachers"])
 
 
 @dataclass(frozen=True)
@@ -81,12 +93,10 @@ def options_of(setting: str) -> dict[str, Any]:
     return {name: kinds.get(name, str)(value) for name, value in pairs}
 
 
-def row(setting: str, draws: Sequence[Any]) -> str:
+def row(setting: str, draws: int, brought: Mapping[str, Any]) -> str:
     """The means of each figure, and the difference that OE makes with its 95 % interval over draws."""
-    from edgeoe.demo.draws import gains
-
-    cells = [setting, str(len(draws))]
-    for gain in gains(draws).values():
+    cells = [setting, str(draws)]
+    for gain in brought.values():
         means = " / ".join(f"{100 * value:.1f}" for value in (gain.teacher, gain.without_oe, gain.with_oe))
         value, low, high = (100 * getattr(gain.difference, end) for end in ("value", "low", "high"))
         cells.append(f"{means}: {value:+.1f} [{low:+.1f}, {high:+.1f}]")

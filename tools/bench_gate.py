@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from history import add_record_option, record
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeoe.backends.onnxruntime import OnnxRuntime
@@ -121,8 +122,8 @@ def by_habit(base: Path, new: Path, target: Target) -> dict[str, Any]:
     }
 
 
-def check(folder: Path, target: Target, percents: list[int], rounds: int) -> None:
-    """CPU time of the networks in turns, in one process: what they really differ by."""
+def check(folder: Path, target: Target, percents: list[int], rounds: int) -> dict[str, float]:
+    """Ratios of the networks' CPU time, in turns in one process: what they really differ by."""
     paths = {percent: write_chain(folder / f"{percent}.onnx", LAYERS + LAYERS * percent // 100) for percent in percents}
     with contextlib.ExitStack() as stack:
         opened = {percent: stack.enter_context(OnnxRuntime().open(path, target)) for percent, path in paths.items()}
@@ -135,9 +136,11 @@ def check(folder: Path, target: Target, percents: list[int], rounds: int) -> Non
                     before = time.thread_time_ns()
                     runner.infer(x)
                     taken[percent].append(time.thread_time_ns() - before)
-        base = statistics.median(taken[0])
-        for percent, own in taken.items():
-            print(f"+{percent} %: {statistics.median(own) / 1e6:.4f} ms CPU, x{statistics.median(own) / base:.4f}")
+        medians = {percent: statistics.median(times_ns) for percent, times_ns in taken.items()}
+        for percent, median_ns in medians.items():
+            print(f"+{percent} %: {median_ns / 1e6:.4f} ms CPU, x{median_ns / medians[0]:.4f}")
+        ratios = {f"cpu_ratio_at_{percent}_percent": median_ns / medians[0] for percent, median_ns in medians.items()}
+        return {"cpu_ms": medians[0] / 1e6, **ratios}
 
 
 def take(out: Path, wanted: dict[int, int], folder: Path, target: Target) -> None:
@@ -194,6 +197,23 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(f"| +{percent} % | {name} | {len(own)} | " + " | ".join(calls) + " |")
 
 
+def figures_of(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """For each slow-down, with and without load alike: the shares called regressed and inconclusive, and seconds."""
+    figures: dict[str, float] = {}
+    for percent in sorted({row["percent"] for row in rows}):
+        own = [row for row in rows if row["percent"] == percent]
+        regressed, inconclusive = (
+            (row["p50"] == "regressed" for row in own),
+            (row["outcome"] == "inconclusive" for row in own),
+        )
+        figures |= {
+            f"p50_regressed_at_{percent}_percent": statistics.mean(regressed),
+            f"inconclusive_at_{percent}_percent": statistics.mean(inconclusive),
+            f"seconds_at_{percent}_percent": statistics.median(row["seconds"] for row in own),
+        }
+    return figures
+
+
 def share(hits: list[bool]) -> str:
     found = proportion(sum(hits), len(hits))
     return f"{100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]"
@@ -208,16 +228,19 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="measure how much the networks really differ")
     parser.add_argument("--rounds", type=int, default=300, help="of --check")
     parser.add_argument("--threads", type=int, default=1, help="of the networks that are compared")
+    add_record_option(parser)
     options = parser.parse_args()
     target = load_target("host-cpu")
     target = replace(target, runtime=replace(target.runtime, threads=options.threads))
     with tempfile.TemporaryDirectory() as folder:
         if options.check:
-            check(Path(folder), target, [0, 2, 3, 5, 10, 20], options.rounds)
-            return
-        wanted = dict(tuple(map(int, part.split("="))) for part in options.count)
-        take(options.out, wanted, Path(folder), target)
-    show(read(options.out))
+            figures = check(Path(folder), target, [0, 2, 3, 5, 10, 20], options.rounds)
+        else:
+            wanted = dict(tuple(map(int, part.split("="))) for part in options.count)
+            take(options.out, wanted, Path(folder), target)
+            show(read(options.out))
+            figures = figures_of(read(options.out))
+    record(__file__, options, figures, packages=["onnxruntime", "numpy"], without=["out", "count"])
 
 
 if __name__ == "__main__":

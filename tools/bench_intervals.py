@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from history import add_record_option, record
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr
@@ -48,17 +50,25 @@ def true_percentile(share: float) -> float:
     return float(brentq(excess, 0.5, 5))
 
 
-def held(estimates: Sequence[Estimate], truth: float | NDArray[np.float64]) -> str:
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table, and the share of intervals that hold the truth; a header has none."""
+
+    text: str
+    held: float | None = None
+
+
+def held(estimates: Sequence[Estimate], truth: float | NDArray[np.float64]) -> float:
     low, high = (np.array([getattr(e, side) for e in estimates]) for side in ("low", "high"))
-    return f"{np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)):7.3f}"
+    return float(np.mean((low <= truth + 1e-12) & (truth - 1e-12 <= high)))
 
 
 def half_width(estimates: Sequence[Estimate]) -> str:
     return f"{50 * np.median([(e.high - e.low) / e.value for e in estimates]):7.2f} %"
 
 
-def percentiles(rng: np.random.Generator, trials: int) -> Iterable[str]:
-    yield "percentile over 8 processes      process sd   n each    held   bias   half-width"
+def percentiles(rng: np.random.Generator, trials: int) -> Iterator[Row]:
+    yield Row("percentile over 8 processes      process sd   n each    held   bias   half-width")
     for process_sd in (0.01, 0.03):
         for n in (100, 400):
             drawn = calls(rng, processes=8 * trials, n=n, process_sd=process_sd).reshape(trials, 8, n)
@@ -66,26 +76,29 @@ def percentiles(rng: np.random.Generator, trials: int) -> Iterable[str]:
                 found = [percentile_over_processes(list(trial), share) for trial in drawn]
                 truth = true_percentile(share)
                 bias = np.exp(np.mean(np.log([e.value for e in found]))) / truth - 1
-                told = f"{held(found, truth)} {bias:+6.1%} {half_width(found)}"
-                yield f"p{100 * share:.0f} {process_sd:39.0%} {n:8} {told}"
+                ours = held(found, truth)
+                told = f"{ours:7.3f} {bias:+6.1%} {half_width(found)}"
+                yield Row(f"p{100 * share:.0f} {process_sd:39.0%} {n:8} {told}", ours)
 
 
-def medians(rng: np.random.Generator, trials: int) -> Iterable[str]:
-    yield "median ratio, bootstrap          noise           n    held   half-width"
+def medians(rng: np.random.Generator, trials: int) -> Iterator[Row]:
+    yield Row("median ratio, bootstrap          noise           n    held   half-width")
     noises = {"sd 1 %": (0.01, 1e9), "sd 3 %": (0.03, 1e9), "t3, scale 2 %": (0.02, 3.0)}
     for label, (scale, freedom) in noises.items():
         for n in (10, 13, 20, 40):
             logs = scale * rng.standard_t(freedom, (trials, n))
             found = [decide_paired(np.ones(n), np.exp(row), quantity="p50", tolerance=0.03).ratio for row in logs]
-            yield f"paired    {label:>28} {n:11} {held(found, 1.0)} {half_width(found)}"
+            ours = held(found, 1.0)
+            yield Row(f"paired    {label:>28} {n:11} {ours:7.3f} {half_width(found)}", ours)
     for n in (8, 20):
         logs = 0.03 * rng.normal(size=(trials, 2, n))
         found = [decide_unpaired(*np.exp(two), quantity="p50", tolerance=0.03).ratio for two in logs]
-        yield f"unpaired  {'sd 3 % a side':>28} {n:11} {held(found, 1.0)} {half_width(found)}"
+        ours = held(found, 1.0)
+        yield Row(f"unpaired  {'sd 3 % a side':>28} {n:11} {ours:7.3f} {half_width(found)}", ours)
 
 
-def accuracies(rng: np.random.Generator, trials: int) -> Iterable[str]:
-    yield "paired difference     images   that differ   losses of them    held   lost more than its far end"
+def accuracies(rng: np.random.Generator, trials: int) -> Iterator[Row]:
+    yield Row("paired difference     images   that differ   losses of them    held   lost more than its far end")
     for n in (20, 200, 2000):
         for differ, losses in ((0.0, 0.5), (0.02, 0.5), (0.02, 0.9), (0.1, 0.5), (0.1, 0.9), (0.1, 1.0), (0.3, 0.7)):
             shares = [differ * losses, differ * (1 - losses), 1 - differ]
@@ -94,13 +107,15 @@ def accuracies(rng: np.random.Generator, trials: int) -> Iterable[str]:
             found = [known[lost, gained] for lost, gained, _ in drawn.tolist()]
             truth = shares[1] - shares[0]
             missed = np.mean([e.low > truth + 1e-12 for e in found])
-            yield f"{n:28} {differ:13.0%} {losses:16.0%} {held(found, truth)} {missed:28.3f}"
-    yield "proportion            images    held"
+            ours = held(found, truth)
+            yield Row(f"{n:28} {differ:13.0%} {losses:16.0%} {ours:7.3f} {missed:28.3f}", ours)
+    yield Row("proportion            images    held")
     for n in (10, 40, 200):
         truths = rng.uniform(0, 1, 10 * trials)
         of = [proportion(hits, n) for hits in range(n + 1)]
-        yield f"any share {n:18} {held([of[hits] for hits in rng.binomial(n, truths)], truths)}"
-    yield "mean of proportions   images    held  truth above  truth below   classes: their recalls"
+        ours = held([of[hits] for hits in rng.binomial(n, truths)], truths)
+        yield Row(f"any share {n:18} {ours:7.3f}", ours)
+    yield Row("mean of proportions   images    held  truth above  truth below   classes: their recalls")
     few, many = (0.9,) * 3, (0.9,) * 10
     for n, recalls in (
         *((n, few) for n in (5, 10, 40)),
@@ -113,7 +128,8 @@ def accuracies(rng: np.random.Generator, trials: int) -> Iterable[str]:
         truth = float(np.mean(recalls))
         above, below = (np.mean([e.high < truth for e in means]), np.mean([e.low > truth for e in means]))
         told = f"{len(recalls)}: {recalls[0]} to {recalls[-1]}"
-        yield f"{n:28} {held(means, truth)} {above:12.3f} {below:12.3f}   {told}"
+        ours = held(means, truth)
+        yield Row(f"{n:28} {ours:7.3f} {above:12.3f} {below:12.3f}   {told}", ours)
 
 
 def compare(logs: NDArray[np.float64], *, tolerance: float) -> LatencyChange:
@@ -125,9 +141,9 @@ def compare(logs: NDArray[np.float64], *, tolerance: float) -> LatencyChange:
     return seen
 
 
-def decisions(rng: np.random.Generator, trials: int) -> Iterable[str]:
-    yield f"sequential, at most {ROUNDS} rounds"
-    yield "tolerance   true ratio   noise   regressed  improved   no worse  inconclusive   rounds    held"
+def decisions(rng: np.random.Generator, trials: int) -> Iterator[Row]:
+    yield Row(f"sequential, at most {ROUNDS} rounds")
+    yield Row("tolerance   true ratio   noise   regressed  improved   no worse  inconclusive   rounds    held")
     for tolerance, ratios in ((0.03, (1.0, 1.02, 1.03, 1.05, 1.10)), (0.0, (1.0, 1.02))):
         for ratio in ratios:
             for noise in (0.01, 0.02, 0.04):
@@ -135,9 +151,11 @@ def decisions(rng: np.random.Generator, trials: int) -> Iterable[str]:
                 ends = [compare(row, tolerance=tolerance) for row in logs]
                 count = Counter(end.change for end in ends)
                 shares = [count[change] / trials for change in ("regressed", "improved", "no worse", "inconclusive")]
-                yield (
+                ours = held([e.ratio for e in ends], ratio)
+                yield Row(
                     f"{tolerance:9.0%} {ratio:12.2f} {noise:7.0%} {shares[0]:11.3f} {shares[1]:9.3f} {shares[2]:10.3f}"
-                    f" {shares[3]:13.3f} {np.mean([end.n for end in ends]):8.1f} {held([e.ratio for e in ends], ratio)}"
+                    f" {shares[3]:13.3f} {np.mean([end.n for end in ends]):8.1f} {ours:7.3f}",
+                    ours,
                 )
 
 
@@ -145,11 +163,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000, help="of each row; ten times as many for counts of images")
     parser.add_argument("--seed", type=int, default=0)
+    add_record_option(parser)
     options = parser.parse_args()
+    figures = {}
     for table in (percentiles, medians, accuracies, decisions):
-        for line in table(np.random.default_rng(options.seed), options.trials):
-            print(line, flush=True)
+        shares = []
+        for row in table(np.random.default_rng(options.seed), options.trials):
+            print(row.text, flush=True)
+            shares += [row.held] if row.held is not None else []
         print()
+        figures[f"{table.__name__}: least share held"] = min(shares)
+    record(__file__, options, figures, packages=["numpy", "scipy"])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from history import add_record_option, record
+
 from edgeoe.measure.speed import measure_speed
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.run.directory import Run
@@ -59,23 +61,29 @@ def main() -> None:
     parser.add_argument("--target", default="host-cpu")
     parser.add_argument("--core", type=int, help="keep both on this core, instead of where the profile says")
     parser.add_argument("--rounds", type=int, default=7)
+    add_record_option(parser)
     options = parser.parse_args()
     target, run = load_target(options.target), Run.open(options.run)
     if options.core is not None:
         target = replace(target, runtime=replace(target.runtime, affinity=(options.core,)))
     model = run.file(TargetFiles(target.name).artifact("model.onnx"))
-    ratios = []
+    bare_ms, validate_ms = [], []
     for _ in range(options.rounds):
         plain = bare(model, target)
         ours = speed_from_samples(measure_speed(model, target), target.measure)
         p50 = ours.latency.p50
-        ratios.append(p50.value / plain)
+        bare_ms.append(plain)
+        validate_ms.append(p50.value)
         print(
             f"bare p50 {plain:.4f} ms   validate p50 {p50.value:.4f} ms [{p50.low:.4f}, {p50.high:.4f}] "
-            f"(n = {ours.latency.n})   ratio {ratios[-1]:.3f}   {'; '.join(ours.noise)}",
+            f"(n = {ours.latency.n})   ratio {p50.value / plain:.3f}   {'; '.join(ours.noise)}",
             flush=True,
         )
+    ratios = [ours / plain for ours, plain in zip(validate_ms, bare_ms, strict=True)]
     print(f"median ratio {statistics.median(ratios):.3f} (n = {len(ratios)}, {min(ratios):.3f} to {max(ratios):.3f})")
+    figures = {"ratio": ratios, "bare_p50_ms": bare_ms, "validate_p50_ms": validate_ms}
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    record(__file__, options, medians, packages=["onnxruntime", "numpy"])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from time import perf_counter
 import numpy as np
 import torch
 import torch.nn.functional as F
+from history import add_record_option, record
 from PIL import Image
 from torch import Tensor, nn
 
@@ -74,6 +75,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--holdout", type=float, default=0.1, help="share of the pool for early stopping")
     parser.add_argument("--accelerator", default="auto")
+    add_record_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -106,17 +108,22 @@ def main() -> None:
 
         task = TrainingTask(name="bench", distance=distance, lr=0.02, max_steps=options.steps, label_weight=1.0)
         precision = "bf16" if "bf16" in str(fabric._precision.precision) else "fp32"
-        ratios = []
+        rates: dict[str, list[float]] = {"bare": [], "workbench": []}
         for round_ in range(options.rounds + 1):
             plain = bare(teacher, student, precision, options.steps, fabric.device)
             ours = bench.fit(copy.deepcopy(student), task).images_per_second
             if round_:  # the first warms up
-                ratios.append(ours / plain)
-                print(f"bare {plain:8.0f}   workbench {ours:8.0f} images/s   ratio {ratios[-1]:.3f}", flush=True)
+                rates["bare"].append(plain)
+                rates["workbench"].append(ours)
+                print(f"bare {plain:8.0f}   workbench {ours:8.0f} images/s   ratio {ours / plain:.3f}", flush=True)
+    ratios = [ours / plain for ours, plain in zip(rates["workbench"], rates["bare"], strict=True)]
     print(
         f"{options.teacher}, {fabric.device}, {precision}, {options.steps} steps a round: "
         f"median ratio {statistics.median(ratios):.3f} (n = {len(ratios)}, {min(ratios):.3f} to {max(ratios):.3f})"
     )
+    medians = {f"{loop}_images_per_s": statistics.median(values) for loop, values in rates.items()}
+    figures = {"ratio": statistics.median(ratios), **medians}
+    record(__file__, options, figures, packages=["torch", "timm", "lightning-fabric"])
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from history import add_record_option, record
 from oe_plots import plot
 from oe_runs import run, wanted
-from oe_tables import COLUMNS, append, markdown, read_rows, spec_of
+from oe_tables import COLUMNS, append, markdown, means, read_rows, spec_of
 
 
 def parse() -> argparse.Namespace:
@@ -43,6 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of each run; default: cores / jobs")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-oe"))
     parser.add_argument("--quick", action="store_true", help="resnet20, 10 steps, seed 0: does everything run?")
+    add_record_option(parser)
     options = parser.parse_args()
     if options.data is None or not (options.data / "cifar10-jpeg").is_dir():
         sys.exit("bench_oe: set EDGEOE_DATA to the folder that holds cifar10-jpeg/, ood-tiny-imagenet/ and teachers/.")
@@ -87,7 +89,12 @@ def main() -> None:
     (options.out / f"{options.teacher}.md").write_text(markdown(rows))
     plot(rows, options.out, options.keep_macs[0], options.steps)
     print(f"\n{markdown(rows)}\n{table}, {options.teacher}.md, accuracy.png and recall.png beside it")
-    sys.exit(1 if failed else 0)
+    if failed:
+        sys.exit(1)
+    chosen = set(wanted(options))
+    figures = means(row for row in rows if spec_of(row) in chosen)
+    packages = ["torch", "timm", "lightning-fabric"]
+    record(__file__, options, figures, packages=packages, without=["out", "data", "jobs", "threads"])
 
 
 if __name__ == "__main__":

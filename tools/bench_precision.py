@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from history import add_record_option, record
 
 from edgeoe.backends import Backend, Runner
 from edgeoe.data.preprocess import Preprocess
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--test", type=Path, required=True, help="a folder per class")
     parser.add_argument("--backend", action="append", help="onnxruntime unless told; may be given several times")
     parser.add_argument("--rounds", type=int, default=100)
+    add_record_option(parser)
     options = parser.parse_args()
     target = load_target("host-cpu")
     graphs = {"teacher fp32": options.teacher / "student.onnx"}
@@ -97,7 +99,7 @@ def main() -> None:
         print(f"n = {CALLS * options.rounds} calls each, batch 1, {target.runtime.threads} thread")
         header = ("MB", "top-1", "rare-3", "as fp32", "CPU ms", "x", "wall ms", "x")
         print(" " * 34 + "".join(f"{name:>8}" for name in header), f" {len(test.labels)} test images")
-        fp32 = np.zeros(0, np.int64)
+        fp32, figures = np.zeros(0, np.int64), {}
         for at, (name, (runner, size)) in enumerate(opened.items()):
             seen = predict(partial(infer, runner, facts.preprocess), test.images.rows, test.labels)
             if "fp32" in name:
@@ -114,6 +116,8 @@ def main() -> None:
             )
             row += (cpu[at], cpu[0] / cpu[at], wall[at], wall[0] / wall[at])
             print(f"{name:34}" + "".join(f"{value:8.3f}" for value in row), flush=True)
+            figures |= {f"{name}: top-1 %": row[1], f"{name}: CPU ms": cpu[at], f"{name}: wall ms": wall[at]}
+    record(__file__, options, figures, packages=["onnxruntime", "openvino", "numpy"])
 
 
 if __name__ == "__main__":

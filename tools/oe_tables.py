@@ -80,6 +80,17 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def means(rows: Iterable[dict[str, str]]) -> dict[str, float]:
+    """Top-1 and rare recall in percent, as means over seeds: figures of the history."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        state = "OE" if row["oe"] == "True" else "no OE"
+        for column in ("top1", "rare3"):
+            name = f"{row['method']}, {row['kind']}, n {row['n']}, keep {row['keep_macs']}, {state}: {column} %"
+            values[name].append(float(row[column]))
+    return {name: statistics.mean(percents) for name, percents in values.items()}
+
+
 def spread(values: Iterable[float]) -> str:
     values = list(values)
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
