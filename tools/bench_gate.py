@@ -139,7 +139,7 @@ def check(folder: Path, target: Target, percents: list[int], rounds: int) -> dic
         medians = {percent: statistics.median(times_ns) for percent, times_ns in taken.items()}
         for percent, median_ns in medians.items():
             print(f"+{percent} %: {median_ns / 1e6:.4f} ms CPU, x{median_ns / medians[0]:.4f}")
-        ratios = {f"cpu_ratio_at_{percent}_percent": median_ns / medians[0] for percent, median_ns in medians.items()}
+        ratios = {f"cpu_ratio_at_{percent}_percent": medians[percent] / medians[0] for percent in percents if percent}
         return {"cpu_ms": medians[0] / 1e6, **ratios}
 
 

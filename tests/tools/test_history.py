@@ -56,6 +56,16 @@ def test_every_benchmark_records_its_figures() -> None:
         assert "record(__file__, options, " in source, path.name
 
 
+def test_the_tracked_history_can_be_read_and_names_benchmarks_that_exist() -> None:
+    entries = history.read_entries(history.FILE)
+    assert entries
+    for entry in entries:
+        assert (TOOLS / f"{entry.benchmark}.py").is_file()
+        assert re.fullmatch(r"[0-9a-f]{12}", entry.commit), "recorded with files that no commit holds"
+        assert entry.figures
+        assert entry.note
+
+
 @given(
     arguments=st.dictionaries(st.text(), st.text()),
     figures=st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
