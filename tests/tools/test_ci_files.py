@@ -18,6 +18,7 @@ from edgeoe.cli.app import app
 
 FOLDER = Path(__file__).parents[2] / "tools" / "ci"
 FILES = sorted(FOLDER.glob("*.yml"))
+ROOT = FOLDER.parents[1]
 
 
 def read(name: str) -> Any:
@@ -57,7 +58,9 @@ def options_of(words: list[str]) -> set[str]:
 
 
 def test_there_are_files() -> None:
-    assert [path.name for path in FILES] == ["action.yml", "github-workflow.yml", "gitlab-ci.yml"]
+    assert [path.name for path in FILES] == [
+        "action.yml", "github-tests.yml", "github-workflow.yml", "gitlab-ci.yml",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -75,10 +78,10 @@ def test_every_option_is_one_that_edgeoe_has() -> None:
     for path in FILES:
         for script in scripts(yaml.safe_load(path.read_text(encoding="utf-8"))):
             for words in commands(script):
-                used = {word for word in words if word.startswith("--")}
+                used = {word for word in words if word.startswith("--")} - {"--help"}
                 assert used <= options_of(words), f"{path.name}: {words}"
                 seen.add(words[0])
-    assert seen == {"compare", "baseline"}
+    assert seen == {"--version", "compare", "baseline", "targets", "doctor"}
 
 
 def test_every_input_of_the_action_is_declared_and_used() -> None:
@@ -97,3 +100,30 @@ def test_no_text_of_a_user_is_pasted_into_a_script() -> None:
     for path in FILES:
         for script in scripts(yaml.safe_load(path.read_text(encoding="utf-8"))):
             assert "${{" not in script, path.name
+
+
+def test_the_tests_run_on_every_python_that_edgeoe_names() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    named = re.findall(r"Python :: (3\.\d+)", pyproject)
+    jobs = read("github-tests.yml")["jobs"]
+    assert jobs["tests"]["strategy"]["matrix"]["python"] == named
+    assert jobs["lean"]["strategy"]["matrix"]["python"] == [named[0], named[-1]]
+    assert f'requires-python = ">={named[0]}"' in pyproject
+    first, last = (f"({version.replace('.', ', ')})" for version in (named[0], named[-1]))
+    assert f"{first} <= sys.version_info[:2] <= {last}" in (ROOT / "tools/venv.sh").read_text(encoding="utf-8")
+
+
+def test_every_tool_that_a_job_runs_exists() -> None:
+    scripts_of_tests = "\n".join(scripts(read("github-tests.yml")))
+    tools = re.findall(r"\./(tools/\w+)", scripts_of_tests)
+    assert tools == ["tools/test", "tools/coverage"]
+    for tool in tools:
+        assert (ROOT / tool).stat().st_mode & 0o111, f"{tool} can't be run"
+
+
+def test_before_a_commit_the_same_is_checked_as_by_the_tool() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    before_commit = [hook["entry"].replace(" --force-exclude", "") for hook in hooks]
+    check = (ROOT / "tools/check").read_text(encoding="utf-8")
+    by_tool = re.findall(r"^(\.venv/bin/.*)$", check, re.MULTILINE)
+    assert [line.replace(" --check", "").removesuffix(" .") for line in by_tool] == before_commit
