@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_device import FakeDevice
+from backends.fake_device import FakeDevice
 
 HERE = Path(__file__).parent
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 RESET = {"major": 8, "minor": 7, "no_device": 0, "status": 0, "allocations": 0, "contexts": 0, "streams": 0}
 
@@ -14,7 +14,7 @@ RESET = {"major": 8, "minor": 7, "no_device": 0, "status": 0, "allocations": 0, 
 class FakeDevice:
     """trt: the module that `import tensorrt` gives. timings: the folder of timing caches."""
 
-    trt: ModuleType
+    trt: Any
     library: ctypes.CDLL
     timings: Path
 

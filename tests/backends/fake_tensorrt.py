@@ -82,7 +82,7 @@ def _fails(what: str, logger: Any) -> bool:
 
 
 class Builder:
-    def __init__(self, logger: ILogger) -> None:
+    def __init__(self, logger: Any) -> None:
         if _fails("Builder", logger):
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._logger = logger
@@ -277,7 +277,8 @@ class ICudaEngine:
 
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
-        self._engine, self._addresses = engine, {}
+        self._engine = engine
+        self._addresses: dict[str, int] = {}
         self._shape: tuple[int, ...] = ()
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
@@ -306,5 +307,5 @@ class IExecutionContext:
         return True
 
     def _view(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        buffer = (ctypes.c_float * int(np.prod(shape))).from_address(self._addresses[name])
+        buffer: Any = (ctypes.c_float * int(np.prod(shape))).from_address(self._addresses[name])
         return np.frombuffer(buffer, np.float32).reshape(shape)

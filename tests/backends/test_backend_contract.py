@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from edgeoe.targets.backends import known_backends
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import EngineSettings, RuntimeSettings, Target
 
-SETTINGS = {  # changes to a profile, and what must then stand in the settings of the artifact
+SETTINGS: dict[
+    str, tuple[dict[str, Any], dict[str, Any]]
+] = {  # changes to a profile, and what must then stand in the settings of the artifact
     "onnxruntime": ({"runtime": RuntimeSettings(threads=2, spinning=True)}, {"threads": 2, "spinning": True}),
     "openvino": ({"runtime": RuntimeSettings(threads=2)}, {"threads": 2, "unit": "cpu"}),
     "tensorrt": ({"engine": EngineSettings(batch_max=4, tf32=False)}, {"flags": ()}),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice
+from backends.fake_device import FakeDevice
 
 from edgeoe.backends.cuda import SIGNATURES, open_device
 from edgeoe.errors import BackendError

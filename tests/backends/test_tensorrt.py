@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fake_device import FakeDevice
+from backends.fake_device import FakeDevice
 from made_up import QUICK
 from onnx import TensorProto, helper
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from tensorrt_usage import Api, Use, complaints, read_uses
+from backends.tensorrt_usage import Api, Use, complaints, read_uses
 
 import edgeoe
 from edgeoe.targets.profile import EngineSettings
