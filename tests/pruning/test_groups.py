@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from grouped import SHAPE, Network, groups_of
+from pruning.grouped import SHAPE, Network, groups_of
 from torch import Tensor, nn
 
 from edgeoe.pruning.groups import Group, narrow_groups

@@ -1,6 +1,6 @@
 """Kinds: what is alike is pruned alike."""
 
-from grouped import SHAPE, Network, groups_of
+from pruning.grouped import SHAPE, Network, groups_of
 
 from edgeoe.models.structure import blocks_by_kind, read_structure
 from edgeoe.pruning.kinds import by_kind, group_kind, module_kind

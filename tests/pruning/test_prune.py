@@ -2,10 +2,12 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
-from grouped import SHAPE, Attention, Network, Prune, ShapeOf, deep, groups_of, images
+from layers import layer_of
+from pruning.grouped import SHAPE, Attention, Network, Prune, ShapeOf, deep, groups_of, images
 from torch import nn
 
 from edgeoe.errors import PruningError
@@ -107,7 +109,7 @@ def test_channel_counts_stay_at_multiples(name: str, multiple: int, network: Net
     made = prune_channels(network(name), shape=shape_of(name), keep=0.5, channel_multiple=multiple)
     assert made.removed
     for layer in made.removed:
-        left = len(made.model.get_submodule(layer).weight)
+        left = len(layer_of(made.model, layer).weight)
         assert left % multiple == 0
         assert left > 0
 
@@ -122,7 +124,7 @@ def test_odd_channels_go_first_so_that_what_stays_is_a_multiple() -> None:
 def test_a_share_out_of_reach_gives_the_least(network: Network) -> None:
     made = prune_channels(network("chain"), shape=SHAPE, keep=0.001)
     assert 0.001 < made.macs_kept < 0.02
-    assert {len(made.model.get_submodule(layer).weight) for layer in made.removed} == {1}
+    assert {len(layer_of(made.model, name).weight) for name in made.removed} == {1}
 
 
 def test_a_share_between_coarse_steps_gives_the_nearest(network: Network) -> None:
@@ -147,7 +149,7 @@ def chain_of(*widths: int) -> nn.Module:
 def test_below_the_multiple_only_what_the_share_needs_is_halved(network: Network) -> None:
     def widths(keep: float, *, below: bool) -> list[int]:
         made = prune_channels(network("chain"), shape=SHAPE, keep=keep, channel_multiple=8, below_multiple=below)
-        return [len(made.model[at][0].weight) for at in (0, 2, 4)]
+        return [len(layer_of(made.model, f"{at}.0").weight) for at in (0, 2, 4)]
 
     assert widths(0.2, below=False) == widths(0.1, below=False) == [8, 8, 8]
     narrow = widths(0.1, below=True)
@@ -160,7 +162,7 @@ def test_below_the_multiple_only_what_the_share_needs_is_halved(network: Network
 def test_a_network_narrower_than_the_multiple_is_pruned_below_it(network: Network) -> None:
     made = prune_channels(network("chain"), shape=SHAPE, keep=0.5, channel_multiple=64, below_multiple=True)
     assert made.macs_kept == pytest.approx(0.5, abs=0.1)
-    assert {len(made.model[at][0].weight) for at in (0, 2, 4)} <= {16, 8, 4}
+    assert {len(layer_of(made.model, f"{at}.0").weight) for at in (0, 2, 4)} <= {16, 8, 4}
 
 
 def test_a_network_of_which_nothing_can_go_says_why(network: Network) -> None:
@@ -267,7 +269,7 @@ def test_without_costs_groups_shrink_alike_and_with_them_they_do_not(network: Ne
 
 def test_where_groups_compete_the_channels_of_least_norm_go_wherever_they_are(network: Network) -> None:
     teacher = network("stages")
-    teacher.early[0].one[0].weight[:4] *= 1e-3
+    layer_of(teacher, "early.0.one.0").weight[:4] *= 1e-3
     groups = prunable_groups(teacher, shape=SHAPE)
     alike, ranked = (
         prune_channels(teacher, shape=SHAPE, keep=0.85, compete=compete, groups=groups) for compete in (False, True)
@@ -298,7 +300,7 @@ def test_a_group_keeps_a_sixteenth_of_its_channels() -> None:
     torch.manual_seed(0)
     wide = nn.Sequential(nn.Conv2d(3, 40, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 3))
     made = prune_channels(wide.eval(), shape=SHAPE, keep=0.001)
-    assert len(made.model[0].weight) == 3, "a sixteenth of 40, rounded up"
+    assert len(layer_of(made.model, "0").weight) == 3, "a sixteenth of 40, rounded up"
 
 
 def test_coarse_steps_reach_a_share_by_smaller_ones() -> None:
@@ -311,7 +313,7 @@ def test_coarse_steps_reach_a_share_by_smaller_ones() -> None:
     for keep in (0.9, 0.8, 0.7):
         made = prune_channels(model, shape=SHAPE, keep=keep, channel_multiple=4)
         assert made.macs_kept == pytest.approx(keep, rel=0.02)
-        assert all(len(made.model[at].weight) % 4 == 0 for at in (0, 2))
+        assert all(len(layer_of(made.model, f"{at}").weight) % 4 == 0 for at in (0, 2))
 
 
 @pytest.mark.parametrize(("multiple", "heads"), [(8, {4, 2}), (16, {4}), (4, {5, 4, 3, 2, 1})])
@@ -321,10 +323,10 @@ def test_heads_go_so_that_their_rows_stay_at_multiples(multiple: int, heads: set
     groups = narrow_groups(prunable_groups(model, shape=SHAPE), include=["1.qkv"])
     for keep in (0.7, 0.001):
         made = prune_channels(model, shape=SHAPE, keep=keep, channel_multiple=multiple, groups=groups)
-        assert made.model[1].qkv.out_features % multiple == 0
-        assert made.model[1].proj.in_features % multiple == 0
-        assert made.model[1].heads in heads
-    assert made.model[1].heads == min(heads)
+        assert layer_of(made.model, "1.qkv").out_features % multiple == 0
+        assert layer_of(made.model, "1.proj").in_features % multiple == 0
+        assert layer_of(made.model, "1").heads in heads
+    assert layer_of(made.model, "1").heads == min(heads)
 
 
 def test_layers_of_which_one_has_several_rows_for_each_channel_stay_at_multiples() -> None:
@@ -333,8 +335,8 @@ def test_layers_of_which_one_has_several_rows_for_each_channel_stay_at_multiples
         nn.Conv2d(3, 16, 1), nn.Conv2d(16, 32, 3, groups=16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)
     ).eval()  # fmt: skip
     made = prune_channels(model, shape=SHAPE, keep=0.5, channel_multiple=8)
-    assert len(made.model[0].weight) == 8
-    assert len(made.model[1].weight) == 16
+    assert len(layer_of(made.model, "0").weight) == 8
+    assert len(layer_of(made.model, "1").weight) == 16
 
 
 # Dropping
@@ -352,11 +354,11 @@ def test_dropped_channels_may_start_from_other_weights_of_the_same_shape(network
     assert made.model.get_submodule("early.0.one.0").weight.shape == (6, 8, 3, 3)
     assert all((parameter == 0.5).all() for parameter in made.model.parameters())
     assert all((parameter == 0.5).all() for parameter in start.parameters())
-    assert len(start.get_submodule("early.0.one.0").weight) == 8, "what it starts from is not changed"
+    assert len(layer_of(start, "early.0.one.0").weight) == 8, "what it starts from is not changed"
     plain = drop_channels(teacher, groups, {"early.0.one.0": (5, 1)}, shape=SHAPE)
     left = [0, 2, 3, 4, 6, 7]
-    weight = plain.model.get_submodule("early.0.one.0").weight
-    assert torch.equal(weight, teacher.get_submodule("early.0.one.0").weight[left])
+    weight = layer_of(plain.model, "early.0.one.0").weight
+    assert torch.equal(weight, layer_of(teacher, "early.0.one.0").weight[left])
     assert plain.macs_kept == made.macs_kept == count_macs(made.model, SHAPE) / count_macs(teacher, SHAPE)
     assert plain.params_kept == made.params_kept == count_params(made.model) / count_params(teacher)
     assert plain.dropped == made.dropped == ()
@@ -371,10 +373,11 @@ def test_dropped_blocks_hand_on_what_they_are_given(network: Network) -> None:
     block = 2 * 8 * 8 * 9 * 16 * 16
     assert made.macs_kept == pytest.approx(1 - 2 * block / made.macs)
     assert made.params_kept == count_params(made.model) / count_params(teacher)
-    x = torch.relu(teacher.stem(images()))
-    x = teacher.late[1](torch.relu(teacher.down(teacher.early[0](x))))
-    torch.testing.assert_close(made.model(images()), teacher.head(x.mean((2, 3))))
-    assert not isinstance(teacher.early[1], nn.Identity)
+    part = partial(layer_of, teacher)
+    x = torch.relu(part("stem")(images()))
+    x = part("late.1")(torch.relu(part("down")(part("early.0")(x))))
+    torch.testing.assert_close(made.model(images()), part("head")(x.mean((2, 3))))
+    assert not isinstance(part("early.1"), nn.Identity)
     assert not any(module.training for module in made.model.modules() if not isinstance(module, nn.Identity))
 
 

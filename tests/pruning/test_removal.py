@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from grouped import Network, Prune, ShapeOf, groups_of, images
+from layers import layer_of
+from pruning.grouped import Network, Prune, ShapeOf, groups_of, images
 from torch import Tensor, nn
 
 from edgeoe.pruning.removal import without_channels
@@ -95,7 +96,7 @@ def test_what_a_cut_takes_from_each_layer_is_where_the_group_says(
             shapes[layer][0] -= sum(len(spread[channel]) for channel in channels)
         for layer, spread in groups[group].consumers.items():
             shapes[layer][1] -= sum(len(spread[channel]) for channel in channels)
-    student = {layer: list(made.model.get_submodule(layer).weight.shape[:2]) for layer in shapes}
+    student = {name: list(layer_of(made.model, name).weight.shape[:2]) for name in shapes}
     assert student == shapes
 
 
@@ -103,5 +104,5 @@ def test_without_channels_is_a_copy(network: Network) -> None:
     teacher = network("stages")
     made = without_channels(teacher, (), {})
     assert torch.equal(made(images()), teacher(images()))
-    nn.init.zeros_(made.get_submodule("stem.0").weight)
-    assert bool(teacher.get_submodule("stem.0").weight.any())
+    nn.init.zeros_(layer_of(made, "stem.0").weight)
+    assert bool(layer_of(teacher, "stem.0").weight.any())

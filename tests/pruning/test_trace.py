@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.models.checkpoint import apply_plan, plan_between
@@ -242,7 +243,7 @@ def test_a_weight_that_two_layers_share_ties_both() -> None:
         two=conv(4, 4),
         head=linear(4, 2),
     )
-    model.two.weight = model.one.weight
+    layer_of(model, "two").weight = layer_of(model, "one").weight
     together = {"stem.weight 0": (2,), "one.weight 1": (2,), "one.weight 0": (2,), "head.weight 1": (2,)}
     assert refusals(model)["stem"] or goes_with(model, "stem", 2) == together
 
@@ -897,12 +898,13 @@ def test_reading_changes_nothing() -> None:
         head=linear(4, 2),
     )
     model.stem.requires_grad_(False)
-    model.norm.train()
-    model.norm.register_forward_hook(lambda *_: None)
+    norm = layer_of(model, "norm")
+    norm.train()
+    norm.register_forward_hook(lambda *_: None)
     tensors, before = list(model.parameters()), copy.deepcopy(model.state_dict())
     x = torch.randn(1, 3, SIDE, SIDE)
     seen = x.clone()
-    model.norm.eval()
+    norm.eval()
     trace_channels(model, x)
     assert torch.equal(x, seen)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from grouped import Attention, Counts, Network, deep, groups_of, images
+from layers import layer_of
+from pruning.grouped import Attention, Counts, Network, deep, groups_of, images
 from torch import Tensor, nn
 
 from edgeoe.models.checkpoint import apply_plan, plan_between
@@ -73,8 +74,8 @@ def test_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None
             return x + self.two(torch.relu(self.one(x)))
 
     model = deep(*(Plain(10) for _ in range(6)))
-    for block in model[1:7]:
-        del block.width
+    for at in range(1, 7):
+        del layer_of(model, str(at)).width
     found = groups_of(model)
     assert [name for name, group in found.items() if group.refused] == ["9"]
     inner = [f"{at}.one" for at in range(1, 7)]
@@ -104,8 +105,8 @@ def test_numbers_that_count_channels_follow_them() -> None:
     assert found["1.one"].attributes == (SizeAttribute("1", "width", 1),)
     assert found["2.one"].attributes == (SizeAttribute("2", "width", 1),)
     student = without_channels(model, found.values(), {"1.one": (3, 4), "2.one": (0, 1, 11)})
-    assert (student[1].width, student[2].width) == (8, 9)
-    assert (model[1].width, model[2].width) == (10, 12)
+    assert (layer_of(student, "1").width, layer_of(student, "2").width) == (8, 9)
+    assert (layer_of(model, "1").width, layer_of(model, "2").width) == (10, 12)
     assert student(images()).shape == (4, 3)
 
 
@@ -125,7 +126,7 @@ def test_numbers_in_tuples_follow_them_too() -> None:
     group = groups_of(model)["1"]
     assert not group.refused
     student = without_channels(model, [group], {"1": (3, 4)})
-    assert (student[2].shape, model[2].shape) == ((8, 1, 1), (10, 1, 1))
+    assert (layer_of(student, "2").shape, layer_of(model, "2").shape) == ((8, 1, 1), (10, 1, 1))
     again = copy.deepcopy(model)
     apply_plan(again, plan_between(model, student))
     again.load_state_dict(student.state_dict())
@@ -139,12 +140,12 @@ def test_heads_go_and_are_counted() -> None:
     assert group.attributes == (SizeAttribute("1", "heads", 1),)
     assert len(group.order) == 6
     student = without_channels(model, [group], {"1.qkv": (0, 4)})
-    assert student[1].heads == 4
-    assert student[1].qkv.out_features == 48
-    assert student[1].proj.in_features == 16
+    assert layer_of(student, "1").heads == 4
+    assert layer_of(student, "1.qkv").out_features == 48
+    assert layer_of(student, "1.proj").in_features == 16
     zeroed = copy.deepcopy(model)
     for head in (0, 4):
-        zeroed[1].proj.weight.data[:, 4 * head : 4 * head + 4] = 0
+        layer_of(zeroed, "1.proj").weight.data[:, 4 * head : 4 * head + 4] = 0
     torch.testing.assert_close(student(images()), zeroed(images()))
 
 
@@ -171,7 +172,9 @@ def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back(
         def __init__(self) -> None:
             super().__init__()
             self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
-            self.bias, self.bias_cache = nn.Parameter(torch.randn(8)), {}
+            self.bias = nn.Parameter(torch.randn(8))
+
+            self.bias_cache: dict[str, torch.Tensor] = {}
 
         def forward(self, x: Tensor) -> Tensor:
             if "bias" not in self.bias_cache:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from changes import APART, FINE, TOP1, comparison
+from report.changes import APART, FINE, TOP1, comparison
 
 from edgeoe.report.comparison import show_comparison
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from changes import APART, FINE, P50, comparison, validation
+from report.changes import APART, FINE, P50, comparison, validation
 
 from edgeoe.records.measurement import Check
 from edgeoe.report.github import GitHub

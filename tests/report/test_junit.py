@@ -5,12 +5,12 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from changes import APART, FINE, P50, comparison, validation
 from hypothesis import given
 from hypothesis import strategies as st
+from report.changes import APART, FINE, P50, comparison, validation
 
 from edgeoe.records.comparison import Comparison
-from edgeoe.records.measurement import Check, Estimate
+from edgeoe.records.measurement import Check, Estimate, Outcome
 from edgeoe.report.junit import junit_of_comparisons, junit_of_validation
 
 
@@ -55,10 +55,10 @@ def test_a_comparison_that_was_not_made_is_no_pass() -> None:
 @pytest.mark.parametrize(
     ("outcome", "tag"), [("passed", "system-out"), ("failed", "failure"), ("inconclusive", "error")]
 )
-def test_checks_of_a_verdict_are_cases(outcome: str, tag: str) -> None:
+def test_checks_of_a_verdict_are_cases(outcome: Outcome, tag: str) -> None:
     check = Check(
         name="p50_ms", limit=2.0, sense="at most", measured=Estimate(2.1, 2.0, 2.2), outcome=outcome, reason="noise"
-    )  # type: ignore[arg-type]
+    )
     document = junit_of_validation(validation(check))
     assert states(document) == {"p50_ms": tag}
     assert 'name="versions.onnxruntime" value="1.30"' in document

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from changes import APART, FINE, comparison, validation
 from hypothesis import given
 from hypothesis import strategies as st
+from report.changes import APART, FINE, comparison, validation
 
 from edgeoe.records.measurement import Check, Estimate
 from edgeoe.report.markdown import MARKER, markdown_of_comparisons, markdown_of_validation

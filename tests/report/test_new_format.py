@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import typer
-from changes import FINE, comparison, validation
+from report.changes import FINE, comparison, validation
 from typer.testing import CliRunner
 
 from edgeoe import registry
@@ -83,9 +83,11 @@ def test_every_format_writes_both_kinds_or_says_why_not(
     form = report_format(name)
     judged: Validation = validation(CHECK)
     compared: Sequence[Comparison] = [FINE]
-    for number, write in enumerate(
-        (lambda p: form.write_validation(judged, p), lambda p: form.write_comparisons(compared, p))
-    ):
+    writers: list[Callable[[Path | None], object]] = [
+        lambda path: form.write_validation(judged, path),
+        lambda path: form.write_comparisons(compared, path),
+    ]
+    for number, write in enumerate(writers):
         path = tmp_path / f"{number}.out"
         write(path if form.takes_file else None)
         assert path.is_file() == form.takes_file
