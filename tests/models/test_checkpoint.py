@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layers import layer_of
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
@@ -212,7 +213,7 @@ def test_a_student_that_answers_every_image_alike_is_not_written(
     network: Network, teacher_file: Path, tmp_path: Path
 ) -> None:
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
-    nn.init.zeros_(student.head.weight)
+    nn.init.zeros_(layer_of(student, "head").weight)
     with pytest.raises(PruningError, match="answers every image alike"):
         save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
     assert not (run.path / "student").exists()
@@ -223,7 +224,7 @@ def test_a_student_whose_outputs_are_no_numbers_is_told_apart_from_one_that_come
     value: float, network: Network, teacher_file: Path, tmp_path: Path
 ) -> None:
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
-    nn.init.constant_(student.head.weight, value)
+    nn.init.constant_(layer_of(student, "head").weight, value)
     with pytest.raises(PruningError, match=r"outputs are not finite: its weights have diverged\. Try a smaller --lr"):
         save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
     assert not (run.path / "student").exists()
@@ -233,7 +234,7 @@ def test_a_student_with_huge_outputs_is_compared_at_their_scale(
     network: Network, teacher_file: Path, tmp_path: Path
 ) -> None:
     student, run = copy.deepcopy(network("stages")), Run(tmp_path / "run")
-    student.head.weight.mul_(1e20)
+    layer_of(student, "head").weight.mul_(1e20)
     save_student(run, unpruned(student), TeacherSource.parse(f"{teacher_file}:stages"), outputs=3, x=images())
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -93,7 +94,8 @@ def test_a_package_imports_its_own_file_once(write: Write) -> None:
         }
     )
     modules = OwnModules(file)
-    assert sys.modules[modules.load().__package__].Net is modules.load().Net
+    net: Any = modules.load()
+    assert sys.modules[net.__package__].Net is net.Net
     assert [path.name for path in modules.loaded] == ["__init__.py", "net.py", "other.py"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
@@ -48,23 +49,28 @@ def test_a_teacher_is_rebuilt_from_its_copy(save: Callable[..., TeacherSource], 
     body = "    import parts\n" + NETWORK.format(width="parts.WIDTH")
     source = save(body, **{"parts.py": "WIDTH = 7"})
     shutil.rmtree(tmp_path / "mine")
-    assert source.build(3)[1].out_features == 7
+    assert layer_of(source.build(3), "1").out_features == 7
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["files"].keys() == {"student/code/net.py", "student/code/parts.py"}
 
 
 def test_the_same_code_is_rebuilt_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several runs of one teacher start one process; a line that changed starts another."""
-    started = []
+    started: list[Path] = []
     original = rebuild._in_fresh_process
-    monkeypatch.setattr(rebuild, "_in_fresh_process", lambda folder: [started.append(folder), original(folder)][1])
+
+    def counting(folder: Path) -> str:
+        started.append(folder)
+        return original(folder)
+
+    monkeypatch.setattr(rebuild, "_in_fresh_process", counting)
     for number, note in enumerate(("once", "once", "twice")):
         (tmp_path / "net.py").write_text(f"{START}    {note!r}\n{NETWORK.format(width=9)}")
         source = TeacherSource.parse(f"{tmp_path}/net.py:network")
         teacher = load_teacher(source, "random", classes=3)
         kept = save_code(Run(tmp_path / str(number)), source, teacher, shape=SHAPE, classes=3)
         assert (tmp_path / str(number) / "student/code/net.py").is_file()
-        assert kept.build(3)[1].out_features == 9
+        assert layer_of(kept.build(3), "1").out_features == 9
     assert len(started) == 2
 
 
@@ -140,7 +146,7 @@ def test_a_file_that_python_does_not_open_itself_is_found_by_its_absence(
     teacher = load_teacher(source, "random", classes=3)
     kept = save_code(Run(tmp_path / "run"), source, teacher, shape=SHAPE, classes=3)
     shutil.rmtree(tmp_path / "mine")
-    assert torch.equal(kept.build(3)[1].bias, torch.ones(3))
+    assert torch.equal(layer_of(kept.build(3), "1").bias, torch.ones(3))
 
 
 def test_a_published_name_needs_no_copy(tmp_path: Path) -> None:

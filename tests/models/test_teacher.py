@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_a_factory_gets_what_it_has_a_parameter_for(
 ) -> None:
     body = f"pass\n\n\ndef other({signature}):\n    given = locals()\n    m = nn.Linear(1, 1)\n    m.given = given\n"
     file = source_file(tmp_path, body + "    return m\n").file
-    module = TeacherSource("file", "other", file).build(7, channels=channels)
+    module: Any = TeacherSource("file", "other", file).build(7, channels=channels)
     assert {key: value for key, value in module.given.items() if value in (7, 1)} == given
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from layers import layer_of
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -200,8 +201,8 @@ def test_weights_of_another_network_keep_their_names(content: State, differing: 
 
 def test_shared_tensors_may_be_named_once() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    model[1].weight = model[0].weight
+    layer_of(model, "1").weight = model[0].weight
     load_state(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2), "1.bias": torch.ones(2)})
-    assert torch.equal(model[1].weight, torch.eye(2))
+    assert torch.equal(layer_of(model, "1").weight, torch.eye(2))
     with pytest.raises(RuntimeError, match=r"missing \['1\.bias'\]"):
         load_state(model, {"0.weight": torch.eye(2), "0.bias": torch.ones(2)})

@@ -91,6 +91,7 @@ def test_two_processes_normalise_as_one_with_the_rows_of_both(name: str, two_pro
     (both * torch.cat([aim, aim])).sum().backward()
     torch.testing.assert_close(out, both[: len(out)], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), rtol=1e-5, atol=1e-6)
+    assert x.grad is not None
     torch.testing.assert_close(2 * x.grad, same.grad, rtol=1e-4, atol=1e-4)
 
 
@@ -124,11 +125,12 @@ def test_half_precision_stays_half_precision_with_full_statistics() -> None:
 
 
 def test_what_a_call_leaves_out_is_as_torch_has_it() -> None:
-    mine, torchs = (torch.zeros(2, 5) for _ in range(2))
+    mine, theirs = torch.zeros(2, 5), torch.zeros(2, 5)
     with SynchronisedBatchNorm():
-        out = nn.functional.batch_norm(rows("2d"), *mine, training=True)
-    torch.testing.assert_close(out, nn.functional.batch_norm(rows("2d"), *torchs, training=True), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(mine, torchs, rtol=1e-5, atol=1e-6)
+        out = nn.functional.batch_norm(rows("2d"), mine[0], mine[1], training=True)
+    expected = nn.functional.batch_norm(rows("2d"), theirs[0], theirs[1], training=True)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
     with SynchronisedBatchNorm():
         out = nn.functional.batch_norm(rows("2d"), *mine.abs())
     torch.testing.assert_close(out, nn.functional.batch_norm(rows("2d"), *mine.abs()))

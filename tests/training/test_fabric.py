@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from layers import layer_of
 from safetensors.torch import load_file
 
 from edgeoe.errors import ConfigError, TeacherError
@@ -79,7 +80,7 @@ def test_bf16_is_refused_where_it_would_be_emulated(
     ids=["batch", "ood_batch"],
 )
 def test_a_batch_that_processes_cant_share_is_refused(
-    changes: dict[str, object], message: str, settings: CompressSettings
+    changes: dict[str, Any], message: str, settings: CompressSettings
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         new_fabric(replace(settings, processes=2, **changes))
@@ -137,13 +138,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("changes", "fabric"),
     [
-        ({"device": "cpu"}, ("cpu", 1, 1, "auto", "32-true")),
-        ({"device": "cpu", "devices": 2}, ("cpu", 2, 1, "ddp_spawn", "32-true")),
-        ({"device": "cuda"}, ("cuda", 1, 1, "auto", "32-true")),
-        ({"device": "auto", "devices": 4}, ("cuda", 4, 1, "ddp_spawn", "32-true")),
-        ({"device": "cuda", "precision": "bf16"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
-        ({"device": "cuda", "precision": "fp16"}, ("cuda", 1, 1, "auto", "16-mixed")),
-        ({"device": "cuda", "precision": "auto"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
+        ({"accelerator": "cpu"}, ("cpu", 1, 1, "auto", "32-true")),
+        ({"accelerator": "cpu", "processes": 2}, ("cpu", 2, 1, "ddp_spawn", "32-true")),
+        ({"accelerator": "cuda"}, ("cuda", 1, 1, "auto", "32-true")),
+        ({"accelerator": "auto", "processes": 4}, ("cuda", 4, 1, "ddp_spawn", "32-true")),
+        ({"accelerator": "cuda", "precision": "bf16"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
+        ({"accelerator": "cuda", "precision": "fp16"}, ("cuda", 1, 1, "auto", "16-mixed")),
+        ({"accelerator": "cuda", "precision": "auto"}, ("cuda", 1, 1, "auto", "bf16-mixed")),
     ],
 )
 def test_fabric_is_asked_for_what_the_settings_say(
@@ -167,7 +168,7 @@ def test_torchruns_processes_are_joined_with_ddp(
     for local, world in (("2", "4"), ("1", "1")):
         for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("LOCAL_WORLD_SIZE", local), ("WORLD_SIZE", world)):
             monkeypatch.setenv(name, value)
-        new_fabric(replace(settings, devices=3, nodes=5, device="cpu"))
+        new_fabric(replace(settings, processes=3, nodes=5, accelerator="cpu"))
     assert [tuple(one[key] for key in FABRIC) for one in asked] == [
         ("cpu", 2, 2, "ddp", "32-true"),
         ("cpu", 1, 1, "auto", "32-true"),
@@ -201,7 +202,7 @@ def test_several_processes_share_batch_statistics_in_one_way(
     fabric: Any = SimpleNamespace(world_size=world_size, device=torch.device(device))
     assert isinstance(synchronised_batchnorm(fabric), SynchronisedBatchNorm) is ours
     model = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
-    assert isinstance(with_native_sync(fabric, model)[0], torch.nn.SyncBatchNorm) is torchs
+    assert isinstance(layer_of(with_native_sync(fabric, model), "0"), torch.nn.SyncBatchNorm) is torchs
 
 
 # Processes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from layers import layer_of
 from lightning_fabric import Fabric
 from PIL import Image
 from torch import Tensor, nn
@@ -175,7 +176,11 @@ def test_which_samples_a_batch_has_follows_from_the_seed_alone(bench: Any) -> No
 def test_which_ood_images_are_held_out_follows_from_the_seed_alone(bench: Any) -> None:
     """Before a batch is drawn, so that the sampler can't stand in for the split of the pool."""
     first, again, other = (bench(WATCHED, seed=seed) for seed in (4, 4, 5))
-    for part in (lambda made: made.batches._holdout, lambda made: made.batches._sampler.pool_indices):
+    parts: list[Callable[[Any], Tensor]] = [
+        lambda made: made.batches._holdout,
+        lambda made: made.batches._sampler.pool_indices,
+    ]
+    for part in parts:
         assert torch.equal(part(first), part(again))
         assert set(part(first).tolist()) != set(part(other).tolist())
 
@@ -229,7 +234,7 @@ def test_without_any_labelled_sample_batches_are_ood_images(bench: Any, samples:
     student = copy.deepcopy(teacher)
     fit = made.fit(student, task(2))
     assert fit.steps == 2
-    assert not torch.equal(student[8].weight, teacher[8].weight)
+    assert not torch.equal(layer_of(student, "8").weight, layer_of(teacher, "8").weight)
     rows = made.rows()
     assert sum(len(x) for x, _ in rows) == 60
     assert all(len(x) for x, _ in rows), "no part is empty"
@@ -293,7 +298,7 @@ def test_ood_images_together_weigh_lambda_times_the_samples(bench: Any, ood_weig
 
 
 def test_an_ood_image_weighs_what_the_teacher_sees_of_rare_classes_in_it(bench: Any, teacher: nn.Module) -> None:
-    teacher[8].weight.mul_(20)  # it is of two minds about random pictures otherwise
+    layer_of(teacher, "8").weight.mul_(20)  # it is of two minds about random pictures otherwise
     made = bench(PLAN)
     x, weights = joined(made)
     guidance = teacher_guidance(teacher(x[18:]), made.batches.class_weights)
@@ -458,7 +463,7 @@ def test_teach_answers_without_a_gradient(bench: Any, teacher: nn.Module) -> Non
 def test_the_workbench_keeps_a_teacher_of_its_own(bench: Any, teacher: nn.Module) -> None:
     made = bench(None)
     before = made._teacher_logits(torch.ones(1, 3, 16, 16))
-    nn.init.zeros_(teacher[8].weight)
+    nn.init.zeros_(layer_of(teacher, "8").weight)
     assert torch.equal(made._teacher_logits(torch.ones(1, 3, 16, 16)), before)
 
 
@@ -696,7 +701,7 @@ def test_batch_statistics_move_only_where_a_stage_says_so(bench: Any, teacher: n
     bench(PLAN).fit(student, task(2, batch_statistics=moves))
     for name, buffer in student.named_buffers():
         assert torch.equal(buffer, teacher.get_buffer(name)) is not moves, name
-    assert not torch.equal(student[8].weight, teacher[8].weight)
+    assert not torch.equal(layer_of(student, "8").weight, layer_of(teacher, "8").weight)
 
 
 def test_a_stage_without_early_stopping_ends_at_its_last_step(
@@ -727,7 +732,7 @@ def test_the_distance_sees_what_passes_the_points_in_their_order(bench: Any, tea
     student = copy.deepcopy(teacher)
     bench(PLAN).fit(student, task(2, watch=watch, distance=noting))
     assert shapes == [(16, 16, 16, 16)] * 4
-    assert not torch.equal(student[0][0].weight, teacher[0][0].weight)
+    assert not torch.equal(layer_of(student, "0.0").weight, layer_of(teacher, "0.0").weight)
 
 
 def test_labels_count_for_nothing_unless_a_stage_says_so(bench: Any, teacher: nn.Module) -> None:
@@ -738,8 +743,8 @@ def test_labels_count_for_nothing_unless_a_stage_says_so(bench: Any, teacher: nn
             task(2, label_weight=weight, distance=lambda own, _: own.logits[:, 0] * 0, weight_decay=0.0),
         )
     assert TrainingTask(name="test", distance=apart, lr=0.1, max_steps=1).label_weight == 0.0
-    assert torch.equal(students[0][8].weight, teacher[8].weight)
-    assert not torch.equal(students[1][8].weight, teacher[8].weight)
+    assert torch.equal(layer_of(students[0], "8").weight, layer_of(teacher, "8").weight)
+    assert not torch.equal(layer_of(students[1], "8").weight, layer_of(teacher, "8").weight)
 
 
 def test_only_batch_norms_are_in_training_mode(bench: Any, teacher: nn.Module) -> None:
@@ -775,7 +780,7 @@ class Flattening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.conv(x))
-        return self.head(x.view(x.size(0), -1))  # type: ignore[no-any-return]
+        return self.head(x.view(x.size(0), -1))
 
 
 class Volume(nn.Module):
@@ -787,7 +792,7 @@ class Volume(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.conv(x[:, None]))).flatten(1, 2)
-        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+        return self.head(x.mean((2, 3)))
 
 
 class Filter(nn.Module):
@@ -801,7 +806,7 @@ class Filter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.fft.irfft2(torch.fft.rfft2(self.conv(x)) * torch.view_as_complex(self.filter), s=(16, 16))
-        return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+        return self.head(x.mean((2, 3)))
 
 
 @pytest.mark.parametrize("network", [Flattening, Volume, Filter])

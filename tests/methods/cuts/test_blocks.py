@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from layers import layer_of
 from torch import nn
 
 from edgeoe.errors import PruningError
@@ -38,7 +39,7 @@ def images(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(4, 5, 3), nn.Linear(4, 5)], ids=["convolution", "linear"])
 @pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, True)])
-def test_an_adaptor_starts_as_the_identity(layer: nn.Module, before: bool, after: bool) -> None:
+def test_an_adaptor_starts_as_the_identity(layer: Any, before: bool, after: bool) -> None:
     adaptor = Adaptor(layer, before=before, after=after)
     assert torch.equal(adaptor(layer.weight), layer.weight)
     assert ("before" in dict(adaptor.named_parameters())) is before
@@ -105,7 +106,7 @@ def test_blocks_of_a_kind_are_timed_together_and_share_what_they_save(network: N
 def nearly_nothing(teacher: nn.Module, *blocks: str) -> nn.Module:
     """`teacher` whose `blocks` add next to nothing to what they are given."""
     for name in blocks:
-        norm = teacher.get_submodule(f"{name}.two.1")
+        norm = layer_of(teacher, f"{name}.two.1")
         nn.init.constant_(norm.weight, 1e-3)
         nn.init.zeros_(norm.bias)
         norm.running_mean.zero_()
@@ -139,7 +140,7 @@ def test_what_recovery_makes_up_for_counts(network: Network, still: Any, asked: 
 
     def fitting(student: nn.Module, stage: Any) -> None:
         if stage.name == "Recovering late.1":
-            student.late[1] = copy.deepcopy(teacher.late[1])
+            layer_of(student, "late")[1] = copy.deepcopy(layer_of(teacher, "late.1"))
 
     made = Blocks(asked).prune(teacher, still(latency=lambda model: 1.0, fitting=fitting))
     assert made.dropped == ("late.1",)
@@ -219,7 +220,8 @@ def test_a_share_that_blocks_dont_meet_gives_the_nearest_with_a_note(
     asked: CompressSettings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    settings = replace(asked, **{"keep_macs": None, "options": {"recovery_steps": 0}, **goal})
+    changes: dict[str, Any] = {"keep_macs": None, "options": {"recovery_steps": 0}, **goal}
+    settings = replace(asked, **changes)
     made = Blocks(settings).prune(network("stages"), still())
     assert re.search(said, made.note)
     assert made.note in caplog.text, "which is known before hours of training"

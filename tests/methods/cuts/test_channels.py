@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from layers import layer_of
 from torch import nn
 
 from edgeoe.errors import PruningError
@@ -23,7 +24,7 @@ def settings(settings: CompressSettings) -> CompressSettings:
 
 
 def widths(pruned: Pruned) -> list[int]:
-    return [len(pruned.model.get_submodule(name).weight) for name in ("0.0", "2.0", "4.0")]
+    return [len(layer_of(pruned.model, name).weight) for name in ("0.0", "2.0", "4.0")]
 
 
 def test_widths_stay_at_the_multiple_of_the_target_by_default(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.methods import View, compress_with
@@ -138,11 +139,11 @@ def test_layers_that_lose_no_inputs_are_the_teachers(network: Network, still: An
     assert "stem.0" in same
     assert narrowed
     for name in same:
-        weight = teacher.get_submodule(name).weight
+        weight = layer_of(teacher, name).weight
         left = [row for row in range(len(weight)) if row not in gone.get(name, set())]
-        assert torch.equal(made.model.get_submodule(name).weight, weight[left]), name
+        assert torch.equal(layer_of(made.model, name).weight, weight[left]), name
     for name in narrowed:
-        assert made.model.get_submodule(name).weight.shape[1] < teacher.get_submodule(name).weight.shape[1]
+        assert layer_of(made.model, name).weight.shape[1] < layer_of(teacher, name).weight.shape[1]
 
 
 @pytest.mark.usefixtures("quick_choice")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from layers import layer_of
 from torch import nn
 
 from edgeoe.errors import PruningError
@@ -63,8 +64,8 @@ def test_the_head_reads_as_many_channels_as_before(network: Network, still: Any,
     assert refused[stream.name] == "head classifies them, and stays as it is"
     assert stream.name not in made.pruned.removed
     assert made.pruned.removed, "others lost channels"
-    assert made.pruned.model.get_submodule("late.1.two.0").weight.shape[0] == 16
-    assert torch.equal(made.pruned.model.get_submodule("head").weight, teacher.get_submodule("head").weight)
+    assert layer_of(made.pruned.model, "late.1.two.0").weight.shape[0] == 16
+    assert torch.equal(layer_of(made.pruned.model, "head").weight, layer_of(teacher, "head").weight)
     (stage,) = bench.fitted
     assert (stage.lr, stage.max_steps) == (0.03, 7)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.methods import compress_with
@@ -30,7 +31,7 @@ def cut(teacher: nn.Module, layer: str, channels: tuple[int, ...]) -> Pruned:
     return drop_channels(teacher, groups, {name: channels}, shape=SHAPE)
 
 
-def every(layer: nn.Module) -> Tensor:
+def every(layer: Any) -> Tensor:
     return torch.arange(len(layer.weight))
 
 
@@ -63,12 +64,12 @@ def test_no_other_1x1_convolution_does_better(network: Network, still: Any) -> N
     z = capture(pruned.model, bench.x, HookPoint("2.0"))[0].transpose(0, 1).flatten(1)  # (O, rows)
     target = capture(teacher, bench.x, HookPoint("2.0"))[0].transpose(0, 1).flatten(1)
     exact = torch.linalg.lstsq(F.pad(z, (0, 0, 0, 1), value=1).T.double(), target.T.double()).solution.T
-    layer, norm = (copy.deepcopy(pruned.model.get_submodule(name)) for name in ("2.0", "2.1"))
+    layer, norm = (copy.deepcopy(layer_of(pruned.model, name)) for name in ("2.0", "2.1"))
     solve_layer(pruned.model, teacher, "2.0", every(layer), read_structure(teacher, SHAPE), bench.rows())
-    solved = pruned.model.get_submodule("2.0").weight.flatten(1)
+    solved = layer_of(pruned.model, "2.0").weight.flatten(1)
     expected = exact[:, :-1] @ layer.weight.flatten(1).double()
     assert float((solved - expected).norm() / expected.norm()) < 0.02  # the damping's share
-    shift = norm.running_mean - pruned.model.get_submodule("2.1").running_mean
+    shift = norm.running_mean - layer_of(pruned.model, "2.1").running_mean
     assert float((shift - exact[:, -1]).abs().max()) < 0.02 * float(target.abs().max())
 
 
@@ -83,12 +84,12 @@ def test_the_merged_layer_is_the_1x1_convolution_after_it(network: Network, stil
     bench, student = still(), cut(teacher, "0", (0, 3)).model
     rows, z = capture(student, bench.x, HookPoint("2", "input"))[0], capture(student, bench.x, HookPoint("2"))[0]
     solve_layer(student, teacher, "2", torch.arange(4), read_structure(teacher, SHAPE), bench.rows())
-    merged = student[2](rows).transpose(0, 1).flatten(1)
+    merged = layer_of(student, "2")(rows).transpose(0, 1).flatten(1)
     design = F.pad(z.transpose(0, 1).flatten(1), (0, 0, 0, 1), value=1)
     found = torch.linalg.lstsq(design.T.double(), merged.T.double()).solution.T
     explicit = F.conv2d(z, found[:, :4, None, None].float(), found[:, 4].float())
-    torch.testing.assert_close(explicit, student[2](rows), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(z, student[2](rows), atol=1e-2), "something was solved"
+    torch.testing.assert_close(explicit, layer_of(student, "2")(rows), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(z, layer_of(student, "2")(rows), atol=1e-2), "something was solved"
 
 
 @torch.no_grad()
@@ -96,7 +97,7 @@ def test_in_a_residual_sum_it_is_the_sum_that_comes_nearer(network: Network, sti
     teacher, bench = network("stages"), still()
     student = cut(teacher, "early.0.one.0", (0, 2, 5)).model
     structure = read_structure(teacher, SHAPE)
-    student.get_submodule("stem.1").running_mean.add_(0.1)  # what comes down the shortcut is wrong too
+    layer_of(student, "stem.1").running_mean.add_(0.1)  # what comes down the shortcut is wrong too
     name = "early.0.two.0"
 
     def sums(model: nn.Module) -> Tensor:
@@ -119,7 +120,7 @@ def test_no_other_1x1_convolution_brings_the_sum_nearer(network: Network, still:
     """The best affine map from the layer's output to what the sum lacks; the norm between them scales each channel."""
     teacher, bench, name = network("stages"), still(weights=torch.ones(24)), "early.0.two.0"
     student, structure = cut(teacher, "early.0.one.0", (0, 2, 5)).model, read_structure(teacher, SHAPE)
-    student.get_submodule("stem.1").running_mean.add_(0.1)
+    layer_of(student, "stem.1").running_mean.add_(0.1)
 
     def flat(x: Tensor) -> Tensor:
         return x.transpose(0, 1).flatten(1).T.double()  # (rows, O)
@@ -144,13 +145,13 @@ def test_no_other_1x1_convolution_brings_the_sum_nearer(network: Network, still:
 def test_a_norm_that_lets_nothing_through_is_not_divided_by(network: Network, still: Any) -> None:
     """No output of the layer can put the sum right then: its own output is the target."""
     teacher, bench, name = network("stages"), still(), "early.0.two.0"
-    teacher.get_submodule("early.0.two.1").weight.zero_()
+    layer_of(teacher, "early.0.two.1").weight.zero_()
     structure, solved = read_structure(teacher, SHAPE), []
     for sums in (structure.sums, {}):
         student = cut(teacher, "early.0.one.0", (0, 2, 5)).model
-        student.get_submodule("stem.1").running_mean.add_(0.1)
+        layer_of(student, "stem.1").running_mean.add_(0.1)
         solve_layer(student, teacher, name, torch.arange(8), replace(structure, sums=sums), bench.rows())
-        solved.append(student.get_submodule(name).weight)
+        solved.append(layer_of(student, name).weight)
     assert solved[0].isfinite().all()
     torch.testing.assert_close(solved[0], solved[1])
 
@@ -166,9 +167,9 @@ def test_a_layer_without_bias_or_norm_is_solved_without_a_shift(still: Any) -> N
     z, target = (
         capture(m, bench.x, HookPoint("2"))[0].transpose(0, 1).flatten(1).T.double() for m in (student, teacher)
     )
-    exact = torch.linalg.lstsq(z, target).solution.T @ student[2].weight.flatten(1).double()
+    exact = torch.linalg.lstsq(z, target).solution.T @ layer_of(student, "2").weight.flatten(1).double()
     solve_layer(student, teacher, "2", torch.arange(4), read_structure(teacher, SHAPE), bench.rows())
-    assert float((student[2].weight.flatten(1) - exact).norm() / exact.norm()) < 0.02
+    assert float((layer_of(student, "2").weight.flatten(1) - exact).norm() / exact.norm()) < 0.02
 
 
 @torch.no_grad()
@@ -189,7 +190,7 @@ def test_rows_that_weigh_nothing_are_not_solved_for(network: Network, still: Any
     for rows in (still(weights=first).rows(), still(weights=first).rows()[:1], still(weights=torch.ones(24)).rows()):
         student = cut(teacher, "0.0", (1, 4, 6)).model
         solve_layer(student, teacher, "2.0", torch.arange(16), structure, rows)
-        solved.append(student.get_submodule("2.0").weight)
+        solved.append(layer_of(student, "2.0").weight)
     torch.testing.assert_close(solved[0], solved[1], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(solved[0], solved[2], atol=1e-3)
 
@@ -202,7 +203,7 @@ def test_a_row_that_weighs_3_counts_as_three(network: Network, still: Any) -> No
     for rows in ([(x, times.float())], [(repeated, torch.ones(len(repeated)))]):
         student = cut(teacher, "0.0", (1, 4, 6)).model
         solve_layer(student, teacher, "2.0", torch.arange(16), structure, rows)
-        solved.append(student.get_submodule("2.0").weight)
+        solved.append(layer_of(student, "2.0").weight)
     torch.testing.assert_close(solved[0], solved[1], rtol=1e-3, atol=1e-4)
 
 
@@ -246,7 +247,7 @@ def test_layers_that_lost_no_inputs_are_the_teachers(network: Network, still: An
     assert "stem.0" in same
     for name in same:
         kept = kept_outputs(teacher, made.pruned, name)
-        own, weight = made.pruned.model.get_submodule(name).weight, teacher.get_submodule(name).weight
+        own, weight = layer_of(made.pruned.model, name).weight, layer_of(teacher, name).weight
         assert torch.equal(own, weight[kept]), name
 
 
@@ -256,5 +257,5 @@ def test_depthwise_layers_are_not_solved(network: Network, still: Any, settings:
     made = compress_with(replace(settings, method="fskd", keep_macs=0.6), teacher, still())
     kept = kept_outputs(teacher, made.pruned, "depthwise.0")
     assert len(kept) < 16
-    own, weight = (model.get_submodule("depthwise.0").weight for model in (made.pruned.model, teacher))
+    own, weight = (layer_of(model, "depthwise.0").weight for model in (made.pruned.model, teacher))
     assert torch.equal(own, weight[kept])
