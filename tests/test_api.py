@@ -130,6 +130,7 @@ def test_the_line_takes_text_lists_dicts_and_names(settings: CompressSettings, p
     (compared,) = edgeoe.compare(run, "runs/a", target="host-cpu", settings={"most_rounds": 1}, stored=True)
     assert compared.how == "stored"
     (judged,) = edgeoe.deploy(run_settings(settings, pictures), out="runs/b", test=str(pictures / "test"))
+    assert isinstance(judged, edgeoe.Judged)
     assert repr(judged) == f"Judged({judged.validation.summary})"
     for page in (run._repr_html_(), validation._repr_html_(), judged._repr_html_()):
         assert_stands_alone(page)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def listening() -> None:
+def listening() -> Iterator[None]:
     """Ctrl-C as a terminal sends it, also where the tests run in the background."""
     was = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

@@ -45,12 +45,13 @@ def test_deploy_keeps_a_student_made_with_the_same_settings(
         deploy(asked, out=out, targets=targets, test=pictures / "test")
         made.append((out / "student" / "weights.safetensors").stat().st_mtime_ns)
     assert len(set(made)) == 1
-    for changed in (
+    changes: list[dict[str, Any]] = [
         {"settings": asked, "targets": [replace(other, channel_multiple=3)]},
         {"settings": replace(asked, seed=5), "targets": [target]},
         {"settings": replace(asked, channel_multiple=4), "targets": [target]},
         {"settings": replace(asked, method="practise"), "targets": [target]},
-    ):
+    ]
+    for changed in changes:
         with pytest.raises(RunError, match="already holds a run"):
             deploy(**changed, out=out, test=pictures / "test")
 

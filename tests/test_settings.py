@@ -48,7 +48,9 @@ def write(path: Path, text: str) -> Path:
 def read_settings(path: Path) -> CompressSettings:
     read = config(path)
     kinds = dict.fromkeys(PATHS, Path) | {"weights": weights_from_text}
-    options = {key: kinds[key](value) if key in kinds else value for key, value in read.options("compress").items()}
+    options: dict[str, Any] = {
+        key: kinds[key](value) if key in kinds else value for key, value in read.options("compress").items()
+    }
     own = {name: value for name, value in options.items() if name not in setting_names()}
     plain = {name: value for name, value in options.items() if name in setting_names()}
     return CompressSettings(**plain, options=own, preprocess=read.preprocess, oe_settings=read.oe)
@@ -120,8 +122,10 @@ def test_one_target_may_be_named_without_a_list_and_a_file_of_ones_own_means_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert replace(LEAST, target="jetson-orin-nano").target == ("jetson-orin-nano",)
-    tables = replace(LEAST, target=["host-cpu", "my/board.toml"]).to_toml()["compress"]
+    one: Any = "jetson-orin-nano"
+    several: Any = ["host-cpu", "my/board.toml"]
+    assert replace(LEAST, target=one).target == ("jetson-orin-nano",)
+    tables = replace(LEAST, target=several).to_toml()["compress"]
     assert tables["target"] == ["host-cpu", str(tmp_path / "my/board.toml")]
 
 
@@ -375,9 +379,10 @@ def test_random_weights_are_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_weights_are_a_path_or_the_word(settings: CompressSettings) -> None:
     assert replace(settings, weights="random").weights == "random"
-    assert replace(settings, weights="teacher.pt").weights == Path("teacher.pt")
+    text: Any = "teacher.pt"
+    assert replace(settings, weights=text).weights == Path("teacher.pt")
     with pytest.raises(ConfigError, match=r"--weights: input should be an instance of Path\. Got 3"):
-        replace(settings, weights=3)
+        replace(settings, weights=3)  # type: ignore[arg-type]
 
 
 def test_a_teacher_from_a_library_is_no_path(tmp_path: Path) -> None:

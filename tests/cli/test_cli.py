@@ -105,7 +105,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[CompressSettings]:
 
 
 def test_the_line_leads_from_a_teacher_to_a_verdict(edgeoe: Edgeoe, pictures: Path) -> None:
-    line = {
+    line: dict[str, list[str | Path]] = {
         "compress": ["--out", "a"],
         "export": ["a"],
         "build": ["a", "--target", "quick"],

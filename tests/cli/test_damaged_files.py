@@ -82,8 +82,9 @@ def test_a_damaged_result_ends_in_a_line(edgeoe: Edgeoe, finished: Path) -> None
     write_result(Path("good.json"), result(target=load_target("quick")))
     good = json.loads(Path("good.json").read_text(encoding="utf-8"))
     accepted, refused = [], 0
+    damage: tuple[Any, ...] = (None, -1, "x", [], {}, [[]])
     for way in leaves(good):
-        for wrong in (None, -1, "x", [], {}, [[]]):
+        for wrong in damage:
             data = json.loads(json.dumps(good))
             place = data
             for key in way[:-1]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_one_colour_stays_that_colour_at_any_size(
     preprocess: Preprocess, extent: tuple[int, int], colour: tuple[int, int, int]
 ) -> None:
     image = Image.new("RGB", extent, colour)
-    expected = colour if preprocess.channels == 3 else (image.convert("L").getpixel((0, 0)),)
+    expected: tuple[Any, ...] = colour if preprocess.channels == 3 else (image.convert("L").getpixel((0, 0)),)
     pixels = preprocess.pixels(image)
     np.testing.assert_array_equal(pixels, np.broadcast_to(np.reshape(expected, (-1, 1, 1)), pixels.shape))
 
@@ -111,7 +112,8 @@ def test_the_crop_fraction_is_the_central_share_that_is_kept() -> None:
 
 
 def test_interpolation_is_what_was_asked_for() -> None:
-    image, names = picture(16, 16, mode="L"), ("nearest", "bilinear", "bicubic", "lanczos")
+    image = picture(16, 16, mode="L")
+    names: tuple[Any, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
     made = [replace(GREY, interpolation=name).pixels(image) for name in names]
     assert len({pixels.tobytes() for pixels in made}) == 4
 

@@ -140,6 +140,7 @@ def test_errors_are_those_of_the_weights_that_were_written(recipe: Recipe) -> No
     made.graph.output[0].name = read
     made.opset_import[0].version = 19  # from which on onnx's reference reads them; the same in 18
     (weight,) = ReferenceEvaluator(made).run(None, {"images": x[:1]})
+    assert isinstance(weight, np.ndarray)
     written = convolution(weight, (3, 7, 6), pads=[1, 1, 1, 1], strides=[2, 2])
     difference = run_model(written, x, ["logits"])["logits"] - run_model(graph, x, ["logits"])["logits"]
     np.testing.assert_allclose(errors["layer"], difference.mean((0, 2, 3)), atol=1e-5)
@@ -156,7 +157,7 @@ def test_a_bias_that_two_layers_share_is_corrected_for_each() -> None:
     two = helper.make_node("Conv", ["between", "two", "bias"], ["logits"], name="second")
     constants = {"one": normal(4, 4, 1, 1), "two": normal(4, 4, 1, 1), "bias": normal(4)}
     graph = model([one, two], (4, 3, 3), 4, **constants)
-    made = correct_biases(graph, {"first": np.float32([1, 1, 1, 1]), "second": np.float32([2, 2, 2, 2])})
+    made = correct_biases(graph, {"first": np.full(4, 1, np.float32), "second": np.full(4, 2, np.float32)})
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
     given = [tensors[node.input[2]] for node in made.graph.node]
     np.testing.assert_allclose(given, [constants["bias"] - 1, constants["bias"] - 2])
@@ -164,8 +165,8 @@ def test_a_bias_that_two_layers_share_is_corrected_for_each() -> None:
 
 
 def test_a_scaled_bias_is_corrected_before_it_is_scaled() -> None:
-    graph = gemm(normal(4, 2), bias=np.float32([1, 2]), beta=2.0)
-    made = correct_biases(graph, {"layer": np.float32([1, 1])})
+    graph = gemm(normal(4, 2), bias=np.array([1, 2], np.float32), beta=2.0)
+    made = correct_biases(graph, {"layer": np.array([1, 1], np.float32)})
     (bias,) = (tensor for tensor in made.graph.initializer if tensor.name == made.graph.node[0].input[2])
     np.testing.assert_allclose(numpy_helper.to_array(bias), [0.5, 1.5])
 

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.data.preprocess import Preprocess
@@ -85,7 +86,7 @@ def test_a_graph_that_answers_no_numbers_is_refused(
     bad: float, student: nn.Module, images: np.ndarray, tmp_path: Path
 ) -> None:
     spoilt = copy.deepcopy(student)
-    nn.init.constant_(spoilt.get_submodule("head").bias, bad)
+    nn.init.constant_(layer_of(spoilt, "head").bias, bad)
     model = onnx_from_student(spoilt, preprocess=PREPROCESS, metadata={}, exporter="legacy")
     onnx.save(model, tmp_path / "student.onnx")
     with pytest.raises(ExportError, match="does not compute what the student does"):
@@ -209,7 +210,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_errors_are_shares_of_the_greatest_logit(scale: float, graphs: dict[float, Path], images: np.ndarray) -> None:
     """However large the logits are: a shift of 0.05 % of the greatest passes, one of 0.2 % does not."""
-    images = images + np.float32([2, -3, 1])[:, None, None]  # the greatest logit is a negative one
+    images = images + np.array([2, -3, 1], np.float32)[:, None, None]  # the greatest logit is a negative one
     greatest = float(np.abs(scale * images.mean((2, 3))).max())
     parity, _ = check_parity(graphs[scale], Shifted(scale, 5e-4 * greatest), images, precision="fp32")
     assert parity.max_rel_error == pytest.approx(5e-4, rel=0.02)

@@ -69,6 +69,7 @@ def test_what_was_seen_is_what_numpy_counts(graph: onnx.ModelProto, seen: dict[s
         assert tensor.histogram.sum() == pytest.approx(1)
         centres = np.linspace(tensor.low, tensor.high, 2049)[:-1] + (tensor.high - tensor.low) / 4096
         assert tensor.histogram @ centres == pytest.approx(value.mean(), abs=(tensor.high - tensor.low) / 2048)
+        assert tensor.mean is not None
         np.testing.assert_allclose(tensor.mean, value.mean(0), rtol=1e-4, atol=1e-5)
 
 
@@ -76,6 +77,8 @@ def test_weights_of_images_count(graph: onnx.ModelProto) -> None:
     x = pictures(4)
     alone = observe(graph, ["images"], x[:1], np.ones(1))["images"]
     heavy = observe(graph, ["images"], x, np.array([1e9, 1, 1, 1]))["images"]
+    assert heavy.mean is not None
+    assert alone.mean is not None
     np.testing.assert_allclose(heavy.mean, alone.mean, atol=1e-6)
 
 
@@ -83,6 +86,7 @@ def test_weights_count_in_histograms_and_over_batches(graph: onnx.ModelProto) ->
     x, weights = pictures(70), np.random.default_rng(1).uniform(0, 3, 70)
     x[weights > 1.5] += 1  # so that the weights matter
     tensor = observe(graph, ["images"], x, weights)["images"]
+    assert tensor.mean is not None
     np.testing.assert_allclose(tensor.mean, np.average(x, axis=0, weights=weights), atol=1e-5)
     expected, _ = np.histogram(
         x, bins=2048, range=(tensor.low, tensor.high), weights=np.broadcast_to(weights[:, None, None, None], x.shape)
@@ -189,7 +193,9 @@ def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
-def test_int8_is_near_fp32(graph: onnx.ModelProto, seen: dict[str, Observed], recipe: str, method: str) -> None:
+def test_int8_is_near_fp32(
+    graph: onnx.ModelProto, seen: dict[str, Observed], recipe: Recipe, method: CalibrationMethod
+) -> None:
     made = quantise(graph, recipe, seen, method=method)
     onnx.checker.check_model(made)
     assert 0 < error(graph, made) < 0.15

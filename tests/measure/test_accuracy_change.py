@@ -24,8 +24,10 @@ def predictions(n: int, *, lost: int, gained: int, wrong: int = 0) -> tuple[NDAr
 
 
 def compare(*predicted: NDArray[np.int64], rare: tuple[int, ...] = (), tolerance: float = 0.01) -> list[AccuracyChange]:
-    kept = {"classes": ("ant", "bee", "cow"), "rare": rare, "tolerance": tolerance, "class_tolerance": 0.05}
-    return list(accuracy_changes(*predicted, **kept))
+    classes = ("ant", "bee", "cow")
+    base, new, labels = predicted
+    changes = accuracy_changes(base, new, labels, classes=classes, rare=rare, tolerance=tolerance, class_tolerance=0.05)
+    return list(changes)
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_agreement_is_that_of_the_golden_images(exported: Path, wrong: int, agre
     assert (result.artifact, result.artifact_sha256) == ("student.onnx", file_sha256(graph))
     assert result.size_bytes == graph.stat().st_size
     assert (result.classes, result.rare, result.bundle_sha256) == (("circle", "cross", "square"), (2,), "")
+    assert result.speed is not None
     assert len(result.speed.calls_ms) == 2
     assert "onnxruntime" in result.environment["versions"]
     assert np.isfinite(result.speed.load_ms).all()
@@ -73,7 +74,8 @@ def test_all_that_was_measured_is_in_the_result(
     elsewhere: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.onnx").write_bytes(b"12345")
-    target, backend, facts = load_target("raspberry-pi-5"), Negating(), {"cpu": "Some CPU"}
+    target, facts = load_target("raspberry-pi-5"), {"cpu": "Some CPU"}
+    backend: Any = Negating()
     timed: list[Any] = []
     monkeypatch.setattr(of_artifact, "environment", lambda: facts)
     monkeypatch.setattr(of_artifact, "differences", lambda of, here: elsewhere if (of, here) == (target, facts) else 1)
@@ -83,7 +85,10 @@ def test_all_that_was_measured_is_in_the_result(
         tmp_path / "a.onnx",
         target,
         backend,
-        golden={"images": np.eye(3, dtype=np.float32), "logits": np.float32([[-9, 1, 0], [0, 9, 1], [1, 0, -9]])},
+        golden={
+            "images": np.eye(3, dtype=np.float32),
+            "logits": np.array([[-9, 1, 0], [0, 9, 1], [1, 0, -9]], np.float32),
+        },
         predictions=lambda runner: seen if runner is backend else None,
         classes=["a", "b", "c"],
         rare=[1, 0],

@@ -19,7 +19,7 @@ from edgeoe.records.measurement import Estimate
 
 Decide = Callable[..., LatencyChange]
 DECIDE = pytest.mark.parametrize("decide", [decide_paired, decide_unpaired])
-TIMES = st.integers(2, 30).flatmap(
+TIMES: st.SearchStrategy[NDArray[np.float64]] = st.integers(2, 30).flatmap(
     lambda n: st.lists(st.tuples(*[st.floats(0.5, 2)] * 2), min_size=n, max_size=n).map(np.array)
 )
 

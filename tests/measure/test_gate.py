@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from edgeoe.records.measurement import Estimate
 
 
 def latency(
-    change: Change = "no worse", quantity: str = "p50", p_value: float = 0.5, reason: str = ""
+    change: Change = "no worse", quantity: Literal["p50", "p99"] = "p50", p_value: float = 0.5, reason: str = ""
 ) -> LatencyChange:
     return LatencyChange(
         quantity=quantity,

@@ -106,7 +106,8 @@ def test_values_over_processes_have_the_t_interval_of_their_logarithms() -> None
 
 def test_one_process_says_nothing_of_others() -> None:
     estimate = over_processes([2.5])
-    assert (estimate.value, estimate.low, estimate.high) == (pytest.approx(2.5), 0.0, np.inf)
+    assert estimate.value == pytest.approx(2.5)
+    assert (estimate.low, estimate.high) == (0.0, np.inf)
 
 
 POSITIVES = st.lists(st.floats(0.01, 100), min_size=2, max_size=20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -143,7 +144,7 @@ def test_without_proc_peak_memory_is_that_of_rusage(
 
     monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.setattr("resource.getrusage", lambda who: Usage)
-    monkeypatch.setattr(worker.sys, "platform", platform)
+    monkeypatch.setattr(sys, "platform", platform)
     assert worker._peak_memory_mb() == pytest.approx(megabytes)
 
 

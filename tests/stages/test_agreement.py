@@ -26,6 +26,7 @@ class Nearest(nn.Module):
 
     def __init__(self, colours: NDArray[np.int64], preprocess: Preprocess) -> None:
         super().__init__()
+        self.colours: Tensor
         pixels = np.ascontiguousarray(colours.astype(np.uint8)[:, :, None, None])
         self.register_buffer("colours", torch.from_numpy(preprocess.normalise(pixels)[:, :, 0, 0]))
 

@@ -123,6 +123,7 @@ def test_it_runs_without_edgeoe_and_is_collected(
     assert "same class as the student on 100.0 % of the golden images" in ran.stdout
     result = read_result(folder.parent / "result.json")
     assert result.golden_agreement == 1.0
+    assert result.speed is not None
     assert len(result.speed.calls_ms) == 2
     validation = collect(run, folder.parent / "result.json")
     measurement = validation.measurement

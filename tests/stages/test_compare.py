@@ -166,8 +166,11 @@ def test_a_disturbed_result_decides_nothing(target: Target) -> None:
 def test_threads_are_a_condition_too(target: Target) -> None:
     own = result()
     more = replace(own.target, runtime=replace(own.target.runtime, threads=2))
-    sides = (Side(name=name, artifact=None, result=one) for name, one in (("a", own), ("b", replace(own, target=more))))
-    (made,) = compare([(target, *sides)], SETTINGS)
+    base, new = (
+        Side(name="a", artifact=None, result=own),
+        Side(name="b", artifact=None, result=replace(own, target=more)),
+    )
+    (made,) = compare([(target, base, new)], SETTINGS)
     assert "[runtime] threads was 1 and is 2" in made.reason
 
 
@@ -184,7 +187,7 @@ def test_predictions_on_the_same_images_are_paired(
     duel(1.0)
     path = tmp_path / "model.onnx"
     path.write_bytes(b"x")
-    own = {"artifact_sha256": file_sha256(path), "images": 1000}
+    own: dict[str, Any] = {"artifact_sha256": file_sha256(path), "images": 1000}
     sides = two(path, base=result(wrong=50, **own), new=result(wrong=200, **own))
     (made,) = compare([(target, *sides)], SETTINGS)
     top1 = made.accuracy[0]

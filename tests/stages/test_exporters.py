@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from layers import layer_of
 from torch import Tensor, nn
 
 from edgeoe.errors import ExportError
@@ -49,12 +50,12 @@ def answers_with(monkeypatch: pytest.MonkeyPatch, student: nn.Module) -> None:
 def spoil(monkeypatch: pytest.MonkeyPatch, how: str, *exporters: str) -> None:
     """Let `exporters` write graphs that the parity gate refuses."""
 
-    def spoilt(student: nn.Module, *, exporter: str, **options: Any) -> onnx.ModelProto:
+    def spoilt(student: nn.Module, *, exporter: Any, **options: Any) -> onnx.ModelProto:
         if exporter not in exporters:
             return onnx_from_student(student, exporter=exporter, **options)
         other = copy.deepcopy(student)
         if how == "another network's":
-            nn.init.normal_(other.get_submodule("head").weight)
+            nn.init.normal_(layer_of(other, "head").weight)
         graph = onnx_from_student(other, exporter="legacy", **options)
         if how == "for one batch size only":
             batch = graph.graph.input[0].type.tensor_type.shape.dim[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from layers import layer_of
 from made_up import QUICK
 from torch import Tensor, nn
 
@@ -106,7 +107,7 @@ def test_a_network_in_memory_goes_the_whole_line(
     monkeypatch.setattr("edgeoe.pipeline.compress", lambda *_, **__: pytest.fail("it trains again"))
     edgeoe.deploy(teacher=teacher, **line)
     with torch.no_grad():
-        teacher.head.bias += 1
+        layer_of(teacher, "head").bias += 1
     with pytest.raises(pytest.fail.Exception, match="it trains again"):
         edgeoe.deploy(teacher=teacher, **line)
 
@@ -136,7 +137,7 @@ def test_timm_networks_know_their_preprocessing(network: Callable[[str], nn.Modu
 
 
 class Branching(Mine):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         x = self.body(x).mean((2, 3))
         return self.head(x) if float(x.sum()) > 0 else self.head(2 * x)
 

@@ -156,7 +156,8 @@ def test_latencies_are_shared_among_those_alike(look: Look, timed: list[int]) ->
     assert record.target == "host-cpu"
     assert record.latency_ms == pytest.approx(record.macs / 1e6, rel=1e-5)
     assert record.noise_ms == pytest.approx(2e-6)
-    for share in (*going(record), *record.blocks):
+    shares: list[Any] = [*going(record), *record.blocks]
+    for share in shares:
         assert share.latency_share == pytest.approx(share.macs_share, abs=1e-5)
 
 

@@ -53,7 +53,8 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a clock of its own: each call takes as many ms as its network is numbered, and a cold one a second."""
-    now, calls = [0], []
+    now = [0]
+    calls: list[Any] = []
 
     class Runner:
         def __init__(self, number: int) -> None:
@@ -167,7 +168,7 @@ def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
 
     tried = []
 
-    def refusing(model: nn.Module, *, exporter: str = "dynamo", **options: object) -> object:
+    def refusing(model: nn.Module, *, exporter: str = "dynamo", **options: Any) -> object:
         tried.append(exporter)
         if exporter == "legacy":
             raise ExportError("no")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from layers import layer_of
 from made_up import QUICK
 from torch import nn
 
@@ -129,6 +130,7 @@ def test_validation_stores_its_raw_calls(exported: Path, target: Target, picture
     folder = exported / "targets" / "host-cpu"
     stored = json.loads((folder / "result.json").read_text())
     calls = [call for process in stored["speed"]["calls_ms"] for call in process]
+    assert measurement.speed is not None
     assert len(calls) == measurement.speed.latency.n
     assert len(stored["predictions"]["chosen"]) == 30
     record: dict[str, Any] = validation_json(run.read(layout.TargetFiles("host-cpu").validation))
@@ -205,7 +207,7 @@ def test_a_graph_that_fails_the_parity_gate_is_not_left_behind(
     def spoilt(student: nn.Module, **options: Any) -> onnx.ModelProto:
         other = copy.deepcopy(student)
         if spoil == "another network's":
-            nn.init.normal_(other.get_submodule("head").weight)
+            nn.init.normal_(layer_of(other, "head").weight)
         graph = onnx_from_student(other, **options)
         if spoil == "for an unknown runtime":
             graph.ir_version = 99
@@ -235,7 +237,7 @@ def test_elsewhere_accuracy_is_judged_and_no_latency_is_measured(
         ("golden_agreement", "passed"),
         ("device", "inconclusive"),
     ]
-    record = validation_json(run.read(layout.TargetFiles("away").validation))
+    record: dict[str, Any] = validation_json(run.read(layout.TargetFiles("away").validation))
     keys = ("latency_ms", "throughput_ips", "load_ms", "first_ms", "peak_memory_mb")
     assert {key: record[key] for key in keys} == dict.fromkeys(keys)
     assert (record["verdict"], record["noise"], record["intervals"]["speed"]) == ("inconclusive", [], None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import architecture_families as families
 import architecture_stages as stages
@@ -12,6 +13,7 @@ import bench_architectures as bench
 import numpy as np
 import pytest
 import torch
+from layers import layer_of
 from torch import nn
 
 
@@ -29,7 +31,8 @@ def test_the_smallest_member_of_each_family_of_torchvision_is_picked() -> None:
 def test_a_choice_made_before_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "families.json"
     path.write_text(json.dumps({source: {"f": ["n", 1]} for source in families.SOURCES}))
-    assert families.read_families(path) == {source: {"f": ["n", 1]} for source in families.SOURCES}
+    read: dict[str, Any] = families.read_families(path)
+    assert read == {source: {"f": ["n", 1]} for source in families.SOURCES}
 
 
 def test_a_model_that_fails_has_a_row_with_the_stage_and_one_line(tmp_path: Path) -> None:
@@ -82,12 +85,12 @@ def test_the_summary_tells_refusals_from_failures_and_faster_from_slower() -> No
 
 def test_no_tensor_of_a_network_to_be_tried_is_all_of_one_value() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 2))
-    nn.init.zeros_(model[1].weight)
-    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(layer_of(model, "1").weight)
+    nn.init.zeros_(layer_of(model, "2").weight)
     stages.enliven(model)
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     assert all(float(tensor.std()) > 0 for tensor in tensors)
-    assert float(model[1].running_var.min()) > 0
+    assert float(layer_of(model, "1").running_var.min()) > 0
 
 
 def test_a_deep_network_still_tells_images_apart() -> None:
