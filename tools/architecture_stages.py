@@ -91,7 +91,8 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
         "reason": notes.getvalue().strip(),
     }
     other = folder / "teacher.onnx"
-    onnx.save(onnx_from_student(teacher, preprocess=preprocess, metadata={}, exporter=record.exporter), other)
+    exporter: Any = record.exporter
+    onnx.save(onnx_from_student(teacher, preprocess=preprocess, metadata={}, exporter=exporter), other)
     check_parity(other, teacher, images, precision="fp32")
     yield {"stage": "pass", **speed(other, folder / record.path, images[:1])}
 
@@ -155,6 +156,7 @@ def load(model: Model) -> tuple[Any, Any, Facts]:
     source = TeacherSource.parse(f"{model.source}:{model.name}")
     teacher = source.build(CLASSES).eval().requires_grad_(False)
     preprocess = source.preprocess(teacher)
+    assert preprocess is not None  # noqa: S101 - both sources have one
     enliven(teacher)
     settle(teacher, torch.from_numpy(preprocess.normalise(pictures(8, preprocess.shape))))
     size = "x".join(map(str, preprocess.shape))
@@ -272,7 +274,6 @@ def work(tool: str, model: Model, multiple: int, folder: Path) -> None:
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    say = lambda facts: print(json.dumps(facts), flush=True)  # noqa: E731
     try:
         for facts in TASKS[tool](model, multiple, folder):
             say(facts)
@@ -280,6 +281,10 @@ def work(tool: str, model: Model, multiple: int, folder: Path) -> None:
         say({"stage": "refused", "reason": line_of(reason)})
     except Exception as reason:
         say({"reason": line_of(reason).replace(f"{folder}/", "")})
+
+
+def say(facts: Facts) -> None:
+    print(json.dumps(facts), flush=True)
 
 
 def line_of(reason: BaseException) -> str:

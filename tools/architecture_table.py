@@ -86,7 +86,7 @@ def summary(tables: dict[str, list[dict[str, str]]], left_out: list[str]) -> str
         lines += ["", f"Answer all images nearly alike (spread under 1e-3), so that parity says little: {names}."]
     baseline = [row for tool, rows in tables.items() if tool.startswith("torch-pruning") for row in rows]
     other = {(row["source"], row["name"]): row["outcome"] for row in baseline}
-    shown = ("source", "family", "name", "params_m", "outcome", "macs_kept", "params_kept", "exporter")
+    shown: tuple[str, ...] = ("source", "family", "name", "params_m", "outcome", "macs_kept", "params_kept", "exporter")
     shown += ("max_rel_error", "p50_teacher_ms", "p50_student_ms", "speedup", "n", "seconds")
     for tool, rows in tables.items():
         if tool.startswith("edgeoe"):

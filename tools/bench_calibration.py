@@ -36,7 +36,7 @@ from edgeoe.run import layout
 from edgeoe.run.directory import Run
 
 
-class Reader(CalibrationDataReader):
+class Reader(CalibrationDataReader):  # type: ignore[misc]  # its class has no types
     """Images one by one, as onnxruntime asks for them."""
 
     def __init__(self, images: NDArray[np.float32], name: str) -> None:
@@ -73,7 +73,7 @@ def predictions(graph: onnx.ModelProto, test: Samples) -> NDArray[np.int64]:
     def logits(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return run_model(graph, test.images.preprocess.normalise(pixels), [OUTPUT])[OUTPUT]
 
-    return predict(logits, test.images.rows, test.labels).chosen
+    return np.asarray(predict(logits, test.images.rows, test.labels).chosen)
 
 
 def main() -> None:
@@ -96,7 +96,8 @@ def main() -> None:
     }
     rare = np.isin(test.labels, rarest(np.asarray(facts.counts)))
     print(f"{'calibrated with':28} {'rule':38} as fp32  top-1 rare-3")
-    base, recorded = predictions(fp32, test), {}
+    base = predictions(fp32, test)
+    recorded: dict[str, float] = {}
 
     def show(source: str, rule: str, chosen: NDArray[np.int64]) -> None:
         right = chosen == test.labels

@@ -175,8 +175,8 @@ def read(out: Path) -> list[dict[str, Any]]:
 def show(rows: list[dict[str, Any]]) -> None:
     """Share that each rule calls regressed, [95 %]; for edgeoe also inconclusive, rounds and seconds."""
     rules = ("mean 5 %", "median 5 %", "Mann-Whitney 0.05")
-    header = ("slow-down", "load", "n", "edgeoe p50", "edgeoe p99", "gate failed", "inconclusive", "median ratio")
-    header += ("interval holds it", "rounds", "seconds", *rules)
+    header = ["slow-down", "load", "n", "edgeoe p50", "edgeoe p99", "gate failed", "inconclusive", "median ratio"]
+    header += ["interval holds it", "rounds", "seconds", *rules]
     print(f"| {' | '.join(header)} |")
     print("|" + "---|" * len(header))
     keys = {(row["percent"], loaded) for row in rows for loaded in (row["load"], None)}
@@ -236,7 +236,7 @@ def main() -> None:
         if options.check:
             figures = check(Path(folder), target, [0, 2, 3, 5, 10, 20], options.rounds)
         else:
-            wanted = dict(tuple(map(int, part.split("="))) for part in options.count)
+            wanted = {int(percent): int(pairs) for percent, pairs in (part.split("=") for part in options.count)}
             take(options.out, wanted, Path(folder), target)
             show(read(options.out))
             figures = figures_of(read(options.out))

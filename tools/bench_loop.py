@@ -47,8 +47,8 @@ def write_pictures(folder: Path) -> None:
 
 def bare(teacher: nn.Module, student: nn.Module, fabric_precision: str, steps: int, device: torch.device) -> float:
     """Images a second of the loop that anybody would write."""
-    teacher = copy.deepcopy(teacher).to(device, memory_format=torch.channels_last)
-    student = copy.deepcopy(student).train().requires_grad_(True).to(device, memory_format=torch.channels_last)
+    teacher = copy.deepcopy(teacher).to(device).to(memory_format=torch.channels_last)
+    student = copy.deepcopy(student).train().requires_grad_(True).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, nesterov=True)
     x = torch.randn(SAMPLES + OOD, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
     y = torch.randint(10, (SAMPLES + OOD,), device=device)

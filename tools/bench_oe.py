@@ -92,9 +92,9 @@ def main() -> None:
     if failed:
         sys.exit(1)
     chosen = set(wanted(options))
-    figures = means(row for row in rows if spec_of(row) in chosen)
+    accuracies = means(row for row in rows if spec_of(row) in chosen)
     packages = ["torch", "timm", "lightning-fabric"]
-    record(__file__, options, figures, packages=packages, without=["out", "data", "jobs", "threads"])
+    record(__file__, options, accuracies, packages=packages, without=["out", "data", "jobs", "threads"])
 
 
 if __name__ == "__main__":

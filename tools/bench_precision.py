@@ -40,7 +40,7 @@ def runners(
     graphs: dict[str, Path], backends: list[str], target: Target, folder: Path, stack: contextlib.ExitStack
 ) -> dict[str, tuple[Runner, int]]:
     """Each graph built and opened by each backend, and its artifact's bytes."""
-    opened = {}
+    opened: dict[str, tuple[Runner, int]] = {}
     for name, graph in graphs.items():
         for backend_name in backends:
             if backend_name == "openvino" and "fp16" in name:
@@ -99,7 +99,8 @@ def main() -> None:
         print(f"n = {CALLS * options.rounds} calls each, batch 1, {target.runtime.threads} thread")
         header = ("MB", "top-1", "rare-3", "as fp32", "CPU ms", "x", "wall ms", "x")
         print(" " * 34 + "".join(f"{name:>8}" for name in header), f" {len(test.labels)} test images")
-        fp32, figures = np.zeros(0, np.int64), {}
+        fp32 = np.zeros(0, np.int64)
+        figures: dict[str, float] = {}
         for at, (name, (runner, size)) in enumerate(opened.items()):
             seen = predict(partial(infer, runner, facts.preprocess), test.images.rows, test.labels)
             if "fp32" in name:
@@ -108,7 +109,7 @@ def main() -> None:
                 seen, classes=len(facts.classes), rare=rarest(np.asarray(facts.counts))
             )
             rare = accuracy.rare_recall.value if accuracy.rare_recall else float("nan")
-            row = (
+            row: tuple[float, ...] = (
                 size / 1e6,
                 100 * accuracy.top1.value,
                 100 * rare,

@@ -21,7 +21,9 @@ OFF = {
     "regulariser": 0.0,
     "holdout": 0.0,
 }
-PARTS = {  # part of OE -> the settings that turn it on, beside OFF, and those that turn it off, beside the defaults
+PARTS: dict[
+    str, tuple[dict[str, Any], dict[str, Any]]
+] = {  # part of OE -> the settings that turn it on, beside OFF, and those that turn it off, beside the defaults
     "complementary labels": ({"complementary_labels": True, "regulariser": 0.01}, {"complementary_labels": False}),
     "class weights": ({"class_weights": True}, {"class_weights": False}),
     "joint distillation": ({"ood_weight": 1.0}, {"ood_weight": 0.0}),
