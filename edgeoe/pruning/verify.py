@@ -266,7 +266,7 @@ def _example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
     return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0))
 
 
-class _WidthInvariant(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _WidthInvariant(TorchDispatchMode):
     """Replaces operators whose result depends on the number of channels by ones that zeroed channels don't change.
 
     Layer norms divide by a length instead of a mean square, means become sums, and weights are not standardised.

@@ -124,7 +124,7 @@ def _failure(model: nn.Module, x: Tensor, *, trains: bool) -> str:
     return ""
 
 
-class _NoStridedKernel(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _NoStridedKernel(TorchDispatchMode):
     """Raises before the kernel that `UnitStride` is to keep from being called: compiled code passes that by."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
