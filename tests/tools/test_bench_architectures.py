@@ -39,7 +39,7 @@ def test_a_model_that_fails_has_a_row_with_the_stage_and_one_line(tmp_path: Path
     model = families.Model("timm", "none", "no_such_net")
     made = bench.run("edgeoe", model, multiple=1, limit=120, folder=tmp_path)
     assert (made["family"], made["outcome"]) == ("none", "load")
-    assert made["reason"].startswith("--teacher timm:no_such_net: timm has no such model.")
+    assert made["reason"].startswith("teacher='timm:no_such_net': timm has no such model.")
     assert list(tmp_path.iterdir()) == [], "what the model wrote is gone"
 
 
