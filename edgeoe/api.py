@@ -94,7 +94,7 @@ def inspect(
     weights_key: which weights of a file with several.
     classes: outputs of a published architecture; None takes 1000, or those of published weights.
     preprocess: of the teacher's images; timm and torchvision know their own.
-    include, exclude: globs over layers whose channels may go, or must stay.
+    include, exclude: globs over layers whose channels may be pruned, or are not.
     target: where latencies are measured, on this machine; None measures none.
     seed: random seed, of fresh weights.
     progress: None shows bars in a terminal or a notebook.

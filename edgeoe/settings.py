@@ -157,11 +157,13 @@ class CompressSettings:
     )
     keep_params: Annotated[float, Gt(0), Le(1)] | None = option("Share of the teacher's parameters to keep.", None)
     keep_blocks: Annotated[float, Gt(0), Le(1)] | None = option(
-        "Share of the residual blocks that can go to keep, with a method that drops blocks.", None
+        "Share of the residual blocks that can be dropped to keep, with a method that drops blocks.", None
     )
     method: str = option(f"One of {', '.join(METHODS.built_in)}; edgeoe methods describes them.", "mir")
-    include: tuple[str, ...] = option("Glob over layers whose channels may go; '*' frees the first layer too.", ())
-    exclude: tuple[str, ...] = option("Glob over layers whose channels must stay.", ())
+    include: tuple[str, ...] = option(
+        "Glob over layers whose channels may be pruned; '*' frees the first layer too.", ()
+    )
+    exclude: tuple[str, ...] = option("Glob over layers whose channels are not pruned.", ())
     oe: bool = option("Rebalance with out-of-distribution images.", True)
     seed: Annotated[int, Ge(0), Lt(2**31)] = option("Random seed.", 0)
     steps: Annotated[int, Ge(1)] = option("Training steps at most.", 600)

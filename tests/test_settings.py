@@ -155,7 +155,7 @@ SHARE = st.floats(0.001, 1)
 VALUES: dict[str, st.SearchStrategy[Any]] = {  # of the options of methods
     "lr": st.floats(1e-12, 1e12),
     "temperature": st.floats(0.01, 100),
-    "widths": st.sampled_from(["uniform", "global", "measured"]),
+    "widths": st.sampled_from(["uniform", "global", "sensitivity"]),
     "recovery_steps": st.integers(0, 100),
 }
 

@@ -6,7 +6,7 @@ rows of other invocations stay. Accuracy is that of the student on the pack's te
   tools/bench_oe --quick                                        # minutes: does it work at all?
   tools/bench_oe --n 10 50 --seeds 0                            # the grid
   tools/bench_oe --ablation mir                                 # each part of OE alone, and each left out
-  tools/bench_oe --methods mir:widths=measured --keep-macs 0.5 0.33 0.2 --kinds lt100 --n 10 --oe on
+  tools/bench_oe --methods mir:widths=sensitivity --keep-macs 0.5 0.33 0.2 --kinds lt100 --n 10 --oe on
 """
 
 from __future__ import annotations

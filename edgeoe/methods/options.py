@@ -20,7 +20,7 @@ _LR = "Learning rate at the start; it falls along a cosine."
 class ChannelOptions:
     """Of cuts that prune channels."""
 
-    widths: Literal["uniform", "global", "measured"] = option(
+    widths: Literal["uniform", "global", "sensitivity"] = option(
         "Sparsity allocation: the same share of every layer, the channels of least relative norm wherever they are, or "
         "those whose loss adds the least reconstruction error.",
         "uniform",

@@ -238,7 +238,7 @@ def test_mir_hands_back_the_teachers_head(network: Network, settings: CompressSe
 def test_measured_widths_are_not_the_same_share_everywhere(
     method: str, network: Network, settings: CompressSettings
 ) -> None:
-    asked = replace(settings, method=method, options={"widths": "measured"}, keep_macs=0.6)
+    asked = replace(settings, method=method, options={"widths": "sensitivity"}, keep_macs=0.6)
     made = compressed(method, network("stages"), asked, oe=True).pruned
     assert made.macs_kept == pytest.approx(0.6, rel=0.02)
     groups = {group.name: group for group in made.groups if not group.refused}
@@ -273,7 +273,7 @@ def test_a_published_architecture_can_be_compressed(method: str, settings: Compr
 @pytest.mark.parametrize(
     ("method", "widths"),
     [
-        *((method, widths) for method in ("kd", "fskd", "cd") for widths in ("uniform", "measured")),
+        *((method, widths) for method in ("kd", "fskd", "cd") for widths in ("uniform", "sensitivity")),
         ("practise", "uniform"),
     ],
 )

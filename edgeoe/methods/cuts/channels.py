@@ -132,8 +132,8 @@ def find_groups(
         _refused(group, f"{protect} {_CLASSIFIES}") if protect in group.consumers else group
         for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)
     )
-    measured = settings.options_for(ChannelOptions).widths == "measured"
-    if not measured or all(group.refused for group in groups):
+    by_sensitivity = settings.options_for(ChannelOptions).widths == "sensitivity"
+    if not by_sensitivity or all(group.refused for group in groups):
         return groups
     probe = copy.deepcopy(teacher).to(bench.device)
     structure = read_structure(probe, bench.shape)
