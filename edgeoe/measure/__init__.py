@@ -1,1 +1,1 @@
-"""What is measured of an artifact, and the verdict over it."""
+"""Measurement of artifacts, statistics, and verdicts."""

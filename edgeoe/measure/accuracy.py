@@ -1,4 +1,4 @@
-"""How often an artifact is right, class by class."""
+"""Accuracy of an artifact: top-1 and recall per class."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["accuracy_from_predictions"]
 
 
 def accuracy_from_predictions(predictions: Predictions, *, classes: int, rare: Sequence[int]) -> Accuracy:
-    """Top-1, recall per class, and its mean over all, over the `rare` and in the worst class.
+    """Top-1, recall per class, mean recall over all and over the `rare` classes, and recall of the worst class.
 
-    classes: how many there are; those without a test image have no recall and enter no mean.
+    classes: number of classes; those without test images have no recall and do not enter the means.
     rare: indices of the rare classes.
     """
     predicted, labels = np.asarray(predictions.chosen), np.asarray(predictions.labels)
     hits = np.bincount(labels[predicted == labels], minlength=classes)
     images = np.bincount(labels, minlength=classes)
     recall = tuple(proportion(int(h), int(n)) if n else None for h, n in zip(hits, images, strict=True))
-    known = [part for part in recall if part is not None]
+    defined = [part for part in recall if part is not None]
     present, rare_present = np.flatnonzero(images), [k for k in rare if images[k]]
     return Accuracy(
         top1=proportion(int(hits.sum()), len(labels)),
@@ -32,7 +32,7 @@ def accuracy_from_predictions(predictions: Predictions, *, classes: int, rare: S
         rare_recall=mean_of_proportions(hits[rare_present].tolist(), images[rare_present].tolist())
         if rare_present
         else None,
-        worst_recall=Estimate(*(min(getattr(part, end) for part in known) for end in ("value", "low", "high"))),
+        worst_recall=Estimate(*(min(getattr(part, end) for part in defined) for end in ("value", "low", "high"))),
         rare_classes=tuple(rare),
         images_per_class=tuple(int(n) for n in images),
     )

@@ -1,4 +1,4 @@
-"""All that is measured of one artifact, the same on a device as where it was built. numpy alone, beside its runtime."""
+"""Measurement of one artifact, the same on a device and on the build machine. Needs only numpy and the runtime."""
 
 from __future__ import annotations
 
@@ -34,15 +34,22 @@ def measure_artifact(
     bundle_sha256: str = "",
     progress: Progress,
 ) -> Result:
-    """Compare with the golden outputs, predict, and time in fresh processes; that only on the target's own device.
+    """Compare `artifact` with the golden outputs, predict, and time it in fresh processes.
 
-    golden: images (N, C, H, W) as the network takes them, and the student's logits (N, K). predictions: what the loaded
-    artifact says of test images; None where there are none. Raises BackendError where it can't be loaded or run.
+    It is timed only on the target's own device.
+
+    golden: images (N, C, H, W) as the network takes them, and the student's logits (N, K).
+    predictions: predicts the test images with the loaded artifact; None without test images.
+    classes: names of the classes.
+    rare: indices of the rare classes.
+    settings: those that the artifact was built with.
+    bundle_sha256: of the bundle that brought the artifact here; empty where it was built.
+    Raises BackendError if the artifact can't be loaded or run.
     """
-    facts = environment()
+    machine = environment()
     with backend.open(artifact, target) as runner:
         agreement = float((runner.infer(golden["images"]).argmax(1) == golden["logits"].argmax(1)).mean())
-        predicted = predictions(runner)
+        result_predictions = predictions(runner)
     return Result(
         target=target,
         artifact=artifact.name,
@@ -51,9 +58,9 @@ def measure_artifact(
         classes=tuple(classes),
         rare=tuple(rare),
         golden_agreement=agreement,
-        predictions=predicted,
-        environment={**facts, "versions": backend.versions()},
-        speed=None if differences(target, facts) else measure_speed(artifact, target, progress=progress),
+        predictions=result_predictions,
+        environment={**machine, "versions": backend.versions()},
+        speed=None if differences(target, machine) else measure_speed(artifact, target, progress=progress),
         settings=settings,
         bundle_sha256=bundle_sha256,
     )

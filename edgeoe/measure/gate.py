@@ -1,4 +1,4 @@
-"""Many changes -> one outcome: corrected for their number, and what a CI gate makes of them."""
+"""Changes -> the outcome of a CI gate, corrected for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["gate", "holm", "with_holm"]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number, in the order given.
+    """`p_values` adjusted for multiple comparisons, in the same order.
 
-    To take all below alpha for real is wrong about any of them with a probability of at most alpha. Source: Holm, 1979.
+    Rejecting all below alpha keeps the family-wise error rate at most alpha. Source: Holm, 1979.
     """
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -25,10 +25,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def with_holm(changes: Sequence[LatencyChange], alpha: float = 0.002) -> list[LatencyChange]:
-    """`changes` of several targets, of which none is called changed for there being many.
+    """`changes` of several targets, corrected for multiple comparisons.
 
-    A regressed one whose p-value adjusted by `holm` isn't below alpha becomes inconclusive, an improved one no worse;
-    p_value stays that of its own test. To have the rounds for it, measure k targets with fewest_rounds(alpha / k).
+    If the p-value adjusted by `holm` isn't below alpha, a regression becomes inconclusive, and an improvement no worse;
+    p_value stays that of the single test. Enough rounds for k targets are fewest_rounds(alpha / k).
     """
     return [
         change if p < alpha else _unsure(change, f"{p:.2g} among {len(changes)} comparisons, not below {alpha:g}")
@@ -36,34 +36,34 @@ def with_holm(changes: Sequence[LatencyChange], alpha: float = 0.002) -> list[La
     ]
 
 
-def _unsure(change: LatencyChange, adjusted: str) -> LatencyChange:
+def _unsure(change: LatencyChange, detail: str) -> LatencyChange:
     if change.change == "improved":
         return dataclasses.replace(change, change="no worse")
     if change.change != "regressed":
         return change
-    reason = f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {adjusted}: more rounds would tell"
+    reason = f"{ratio_text(change.ratio)}, and p = {change.p_value:.2g} is {detail}: more rounds would tell"
     return dataclasses.replace(change, change="inconclusive", reason=reason)
 
 
 def gate(latency: Sequence[LatencyChange], accuracy: Sequence[AccuracyChange]) -> tuple[Outcome, str]:
-    """What a CI gate makes of one target's changes, and why.
+    """The outcome of a CI gate for one target's changes, and the reason.
 
-    Failed if anything regressed, be it p99 or one rare class. Inconclusive if p50 or top-1 is, or if there is nothing
-    to go by. Else passed: an inconclusive p99 or rare class is reported and doesn't hold up the gate, as with 1 % of
-    the calls, or a dozen images of a class, hardly any honest change could ever be shown to be harmless.
+    Failed if anything regressed, even if it is only p99 or one rare class. Inconclusive if p50 or top-1 is, or if
+    nothing was compared. Otherwise passed: an inconclusive p99 or rare class is reported without holding up the gate,
+    since 1 % of the calls, or a dozen images of a class, can hardly show that a change is harmless.
     """
     rows = [
         *((change.change, change.quantity, _latency_text(change)) for change in latency),
         *((change.change, change.subject, _accuracy_text(change)) for change in accuracy),
     ]
     regressed = [text for change, _, text in rows if change == "regressed"]
-    unsure = [(subject, text) for change, subject, text in rows if change == "inconclusive"]
+    undecided = [(subject, text) for change, subject, text in rows if change == "inconclusive"]
     if regressed:
         return "failed", "; ".join(regressed)
     if not rows:
         return "inconclusive", "nothing was compared"
-    holding = [text for subject, text in unsure if subject in ("p50", "top-1")]
-    return ("inconclusive", "; ".join(holding)) if holding else ("passed", "; ".join(text for _, text in unsure))
+    blocking = [text for subject, text in undecided if subject in ("p50", "top-1")]
+    return ("inconclusive", "; ".join(blocking)) if blocking else ("passed", "; ".join(text for _, text in undecided))
 
 
 def _latency_text(change: LatencyChange) -> str:

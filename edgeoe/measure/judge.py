@@ -10,18 +10,19 @@ from edgeoe.records.measurement import Check, Estimate, Measurement, Outcome, Ve
 __all__ = ["MIN_AGREEMENT", "UNLIMITED", "judge"]
 
 _UNCLEAR: Outcome = "inconclusive"
-MIN_AGREEMENT = 0.95  # of the artifact with its student on the golden images: fewer is a broken build
-UNLIMITED = ("golden_agreement", "device")  # checks that no budget asks for
+MIN_AGREEMENT = 0.95  # of the artifact with its student on the golden images: less means a broken build
+UNLIMITED = ("golden_agreement", "device")  # checks that do not come from the budget
 
 
 def judge(measurement: Measurement, budget: Mapping[str, float]) -> Verdict:
-    """Check each limit of `budget`, and always that the artifact decides as its student does.
+    """Check `measurement` against each limit of `budget`, and that the artifact agrees with its student.
+
+    A check is passed or failed only if the whole 95 % interval lies on one side of the limit, else it is inconclusive.
+    A limit on latency or throughput is inconclusive, with the reason, if the machine was too noisy. A measurement
+    without figures from the device is inconclusive whatever its budget.
 
     budget: limits by quantity.
-
-    A limit is passed or failed only if the whole 95 % interval lies on one side of it, else inconclusive. So is a limit
-    on latency or throughput, with the reason, where noise forbids to judge it; and, whatever the budget, all that was
-    not measured on the device. Raises ConfigError for an unknown quantity.
+    Raises ConfigError for an unknown quantity.
     """
     agreement = measurement.golden_agreement
     checks = [

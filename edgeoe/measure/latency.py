@@ -1,4 +1,4 @@
-"""How long the calls of one loaded artifact take, in the process that loaded it."""
+"""Timing of the calls of a loaded artifact, in the process that loaded it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from time import perf_counter_ns
 
 __all__ = ["time_calls", "warm_up"]
 
-_WINDOW_NS, _WINDOW_CALLS = 20_000_000, 3  # the warm-up looks at medians over at least so long and so many calls
-_STEADY = 0.05  # the last two windows and the two before them differ by less than this share
+_WINDOW_NS, _WINDOW_CALLS = 20_000_000, 3  # minimum duration and calls of a window, whose median the warm-up compares
+_STEADY = 0.05  # maximum relative difference of the last two windows from the two before them
 
 
 def warm_up(call: Callable[[], object], *, least_seconds: float, most_seconds: float) -> tuple[float, bool]:
-    """Call until the calls take no longer and no less than before: the seconds it took, and whether they came to that.
+    """Call until latency is steady. Returns the seconds that it took, and whether latency became steady.
 
-    least_seconds, most_seconds: bounds; a call that has begun is ended.
+    least_seconds, most_seconds: bounds of the warm-up; the last call may exceed them.
     """
     start, medians = perf_counter_ns(), [_window(call)] if most_seconds > 0 else []
     while medians:
-        past = (perf_counter_ns() - start) / 1e9
-        if past >= least_seconds and _is_steady(medians):
-            return past, True
-        if past >= most_seconds:
-            return past, False
+        elapsed = (perf_counter_ns() - start) / 1e9
+        if elapsed >= least_seconds and _is_steady(medians):
+            return elapsed, True
+        if elapsed >= most_seconds:
+            return elapsed, False
         medians.append(_window(call))
     return 0.0, True
 
@@ -42,22 +42,22 @@ def _is_steady(medians: list[float]) -> bool:
 
 
 def time_calls(call: Callable[[], object], *, seconds: float, calls: int) -> list[int]:
-    """Nanoseconds of each call, until both the least time and the least number are reached.
+    """Nanoseconds of each of repeated calls, with Python's garbage collector off.
 
-    Python's garbage collector is off meanwhile.
+    seconds, calls: minimum duration and minimum number of calls; both are reached.
     """
-    taken: list[int] = []
-    collecting = gc.isenabled()
+    calls_ns: list[int] = []
+    gc_was_enabled = gc.isenabled()
     gc.disable()
     try:
-        until = perf_counter_ns() + int(seconds * 1e9)
+        end = perf_counter_ns() + int(seconds * 1e9)
         while True:
             before = perf_counter_ns()
             call()
             after = perf_counter_ns()
-            taken.append(after - before)
-            if after >= until and len(taken) >= calls:
-                return taken
+            calls_ns.append(after - before)
+            if after >= end and len(calls_ns) >= calls:
+                return calls_ns
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()

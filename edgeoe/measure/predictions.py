@@ -1,4 +1,4 @@
-"""What an artifact says of test images. numpy alone, so that a device can do it too."""
+"""Predictions on test images. Needs only numpy, so that it runs on a device, too."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _BATCH = 64
 
 
 def labels_sha256(labels: ArrayLike) -> str:
-    """SHA-256 of (N,) labels, whatever machine holds them."""
+    """SHA-256 of (N,) labels, the same on every machine."""
     return _digest(labels).hexdigest()
 
 
 def test_sha256(pixels: NDArray[np.uint8], labels: ArrayLike) -> str:
-    """What `predict` makes the `test_sha256` of, for all images at once: (N, C, H, W) pixels and (N,) labels."""
+    """SHA-256 of test images, as `predict` records it.
+
+    pixels: (N, C, H, W) of all images.
+    labels: (N,)
+    """
     digest = _digest(labels)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -42,16 +46,16 @@ def predict(
     """Predictions of a network on N images.
 
     infer: (n, C, H, W) pixels -> (n, K) logits.
-    rows: the pixels of the images with those indices.
+    rows: indices -> pixels of these images.
     labels: (N,), N > 0.
     """
     digest = _digest(labels)
     parts = np.array_split(np.arange(len(labels)), max(1, -(-len(labels) // _BATCH)))
-    chosen = []
+    classes = []
     with progress("Testing", len(parts)) as advance:
         for part in parts:
             pixels = rows(part)
             digest.update(np.ascontiguousarray(pixels).tobytes())
-            chosen.append(infer(pixels).argmax(1))
+            classes.append(infer(pixels).argmax(1))
             advance()
-    return Predictions(tuple(np.concatenate(chosen).tolist()), tuple(labels.tolist()), digest.hexdigest())
+    return Predictions(tuple(np.concatenate(classes).tolist()), tuple(labels.tolist()), digest.hexdigest())

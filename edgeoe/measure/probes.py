@@ -1,4 +1,4 @@
-"""The probes of the quantities that a budget limits, entered around the timed calls of each process."""
+"""Probes that measure quantities of a budget during the timed calls of each process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Calls = TypeVar("Calls", bound=Sequence[object])
 
 
 class Probes:
-    """Collects what the probes that the budget of `target` needs measure, process by process.
+    """Runs the probes that the budget of `target` needs, and collects their figures, process by process.
 
-    A probe that fails in one process is not tried in the next, and its quantity is unknown.
+    A probe that fails in one process is not used in the next, and its quantity is unknown.
     """
 
     def __init__(self, target: Target) -> None:
@@ -29,29 +29,29 @@ class Probes:
         self._failed: dict[str, str] = {}
 
     def around(self, timed: Callable[[], Calls]) -> Calls:
-        """The calls that `timed` returns, with the probes measuring meanwhile."""
+        """Run `timed` with the probes measuring, and return its calls."""
         figures = {}
         with ExitStack() as stack:
             for name, probe in self._probes.items():
                 if name not in self._failed:
-                    with self._noting_failure(name):
+                    with self._record_failure(name):
                         figures[name] = stack.enter_context(probe.open(self._target))
             calls = timed()
         for name, figure in figures.items():
-            with self._noting_failure(name):
+            with self._record_failure(name):
                 self._figures[name].append(_positive(figure(len(calls))))
         return calls
 
     def measured(self) -> dict[str, tuple[float, ...]]:
-        """A figure of each process for every quantity whose probe never failed."""
+        """Figures by quantity, one per process, of the probes that never failed."""
         return {name: tuple(values) for name, values in self._figures.items() if name not in self._failed}
 
     def failed(self) -> dict[str, str]:
-        """Why the other quantities are unknown."""
+        """Reasons of failure, by quantity, of the other probes."""
         return dict(self._failed)
 
     @contextmanager
-    def _noting_failure(self, name: str) -> Iterator[None]:
+    def _record_failure(self, name: str) -> Iterator[None]:
         try:
             yield
         except (EdgeoeError, OSError, ValueError) as reason:

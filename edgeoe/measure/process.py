@@ -1,4 +1,4 @@
-"""An artifact loaded in a process of its own: two processes of a program differ more than two calls of one process."""
+"""An artifact loaded in its own process, since processes differ more from each other than calls of one process do."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _START = "import sys; sys.path[:] = sys.argv[1:]; from edgeoe.measure.worker imp
 
 
 class Process:
-    """A fresh process that loads `artifact` and calls it once; see measure/worker.py for what can then be asked.
+    """A fresh process that loads `artifact` and calls it once; measure/worker.py has the commands that it takes.
 
-    Nothing is imported from the working folder. It ends where the context is left. Raises BackendError, with what it
-    printed, where the process fails.
+    Nothing is imported from the working folder. The process ends when the context is left.
+    Raises BackendError with the last line that it printed if the process fails.
     """
 
     def __init__(self, artifact: Path, target: Target) -> None:
@@ -50,29 +50,29 @@ class Process:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._end()
 
     def loaded(self) -> dict[str, float]:
-        """Wait until it has loaded: {"load_ms", "first_ms"}."""
+        """Wait until the artifact is loaded. Returns {"load_ms", "first_ms"}."""
         if self._loaded is None:
             self._loaded = self._answer()
         return self._loaded
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """What the worker's command `do` answers."""
+        """Run the worker's command `do`, and return its answer."""
         self.loaded()
         self._send(do=do, **arguments)
         return self._answer()
 
     def _send(self, **fields: Any) -> None:
-        assert self._child.stdin is not None  # noqa: S101 - it was asked for
+        assert self._child.stdin is not None  # noqa: S101 - it is a pipe
         with suppress(BrokenPipeError):  # there will be no answer
             print(json.dumps(fields), file=self._child.stdin, flush=True)
 
     def _answer(self) -> dict[str, Any]:
-        assert self._child.stdout is not None  # noqa: S101 - it was asked for
+        assert self._child.stdout is not None  # noqa: S101 - it is a pipe
         line = self._child.stdout.readline()
         if not line:
             raise BackendError(f"{self._artifact}: the process that measures it died: {self._last_words()}")
@@ -84,8 +84,8 @@ class Process:
     def _last_words(self) -> str:
         code = self._child.wait()
         self._errors.seek(0)
-        said = [line.strip() for line in self._errors if line.strip()]
-        return said[-1] if said else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        lines = [line.strip() for line in self._errors if line.strip()]
+        return lines[-1] if lines else f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     def _end(self) -> None:
         for pipe in (self._child.stdin, self._child.stdout):

@@ -1,4 +1,4 @@
-"""The quantities that edgeoe measures of every artifact. A row of QUANTITIES names each."""
+"""The quantities that edgeoe measures for every artifact; the table QUANTITIES names each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def _of_speed(figure: Callable[[Speed], Estimate]) -> Callable[[Measurement], Estimate | None]:
+def _speed_figure(figure: Callable[[Speed], Estimate]) -> Callable[[Measurement], Estimate | None]:
     return lambda m: figure(m.speed) if m.speed else None
 
 
@@ -36,7 +36,7 @@ def _latency(figure: Callable[[Latency], Estimate]) -> Quantity:
     return Quantity(
         sense="at most",
         bounds=Positive,
-        estimate=_of_speed(lambda speed: figure(speed.latency)),
+        estimate=_speed_figure(lambda speed: figure(speed.latency)),
         unknown=lambda m: m.not_measured,
         more="processes",
         noisy=True,
@@ -70,22 +70,22 @@ P99_MS = _latency(lambda latency: latency.p99)
 THROUGHPUT_IPS = Quantity(
     sense="at least",
     bounds=Positive,
-    estimate=_of_speed(lambda speed: max(speed.throughput_ips.values(), key=lambda rate: rate.value)),
+    estimate=_speed_figure(lambda speed: max(speed.throughput_ips.values(), key=lambda rate: rate.value)),
     unknown=lambda m: m.not_measured,
     more="processes",
     noisy=True,
 )
 
-# Of the process that runs the artifact, in 10^6 bytes.
+# Peak memory of the process that runs the artifact, in 10^6 bytes.
 PEAK_MEMORY_MB = Quantity(
     sense="at most",
     bounds=Positive,
-    estimate=_of_speed(lambda speed: speed.peak_memory_mb),
+    estimate=_speed_figure(lambda speed: speed.peak_memory_mb),
     unknown=lambda m: m.not_measured,
     more="processes",
 )
 
-# Of the artifact's file, in 10^6 bytes.
+# Size of the artifact's file, in 10^6 bytes.
 SIZE_MB = Quantity(
     sense="at most", bounds=Positive, estimate=_size_mb, unknown=lambda m: m.not_measured, more="processes"
 )

@@ -1,4 +1,4 @@
-"""What a budget may limit: a record that judging, measuring and reporting derive from."""
+"""A quantity that a budget may limit: the record that measuring, judging and reporting read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Figure = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Measures a quantity beside the timed calls of each process, from the process that starts it.
+    """Measures a quantity during the timed calls of each process, from its parent process.
 
-    title: of its figure, for people.
-    unit: of its figure.
-    open: for a target, a context that is entered around the timed calls. It yields a function that is called after the
-    context is left: number of calls -> figure of one call, more than 0. Where the context or the function raises an
-    EdgeoeError or an OSError, the quantity is unknown for that reason.
+    title: name of the figure in reports.
+    unit: unit of the figure.
+    open: target -> context around the timed calls. It yields a function that is called after the context is left:
+        number of calls -> figure of one call, more than 0. If the context or the function raises an EdgeoeError or an
+        OSError, the quantity is unknown for that reason.
     """
 
     title: str
@@ -39,14 +39,14 @@ class Probe:
 class Quantity:
     """A quantity that [budget] of a profile may limit, under the name of its row in the table QUANTITIES.
 
-    sense: the side of a limit that passes.
-    bounds: the type of a limit, with its bounds.
-    estimate: its figure in a measurement, None where it is unknown.
-    unknown: why it is unknown in such a measurement.
-    more: what narrows its interval.
-    noisy: it can't be judged where noise was measured.
-    needs_teacher: its figure takes the teacher's predictions on the test images.
-    probe: what measures it, for a quantity that `measure/speed.py` does not measure anyway.
+    sense: whether a limit is a maximum ("at most") or a minimum ("at least").
+    bounds: type of a limit, with its bounds.
+    estimate: measurement -> figure, None if it is unknown.
+    unknown: measurement -> reason why the figure is unknown.
+    more: what there must be more of for a narrower interval.
+    noisy: noise on the machine makes it inconclusive.
+    needs_teacher: its figure needs the teacher's predictions on the test images.
+    probe: measures it, unless `measure/speed.py` does anyway.
     """
 
     sense: Sense
@@ -60,7 +60,7 @@ class Quantity:
 
 
 def probed_quantity(name: str, *, sense: Sense, bounds: Any, probe: Probe, noisy: bool = True) -> Quantity:
-    """The quantity `name` whose figure is what `probe` measured; see `Quantity`."""
+    """The quantity `name` that `probe` measures; see `Quantity`."""
 
     def estimate(m: Measurement) -> Estimate | None:
         return m.speed.probed.get(name) if m.speed else None
@@ -85,10 +85,10 @@ def limited_quantities(budget: Collection[str]) -> dict[str, Quantity]:
 
     Raises ConfigError for an unknown one.
     """
-    order = {name: place for place, name in enumerate(QUANTITIES)}
+    order = {name: index for index, name in enumerate(QUANTITIES)}
     return {name: quantity(name) for name in sorted(budget, key=lambda name: order.get(name, len(order)))}
 
 
 def needs_teacher(budget: Collection[str]) -> bool:
-    """Whether a limit of `budget` can be judged only beside the teacher's predictions."""
-    return any(one.needs_teacher for one in limited_quantities(budget).values())
+    """Whether a limit of `budget` needs the teacher's predictions."""
+    return any(record.needs_teacher for record in limited_quantities(budget).values())

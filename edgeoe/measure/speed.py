@@ -1,4 +1,4 @@
-"""An artifact's running, replicated by process: latency, throughput, memory, time to load."""
+"""Latency, throughput, memory and load time of an artifact, measured in several processes."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.backends import runs_on
 from edgeoe.targets.profile import MeasureSettings, Target
 
-__all__ = ["measure_speed", "measured_batches"]
+__all__ = ["measure_speed", "throughput_batches"]
 
 _THROUGHPUT_SECONDS = 0.5
 
 
 def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent) -> SpeedSamples:
-    """Run `artifact` as `target` says, in fresh processes one after another.
+    """Measure `artifact` with the settings of `target`, in fresh processes one after another.
 
-    Raises BackendError where it can't be loaded or run.
+    Raises BackendError if it can't be loaded or run.
     """
     settings, probes = target.measure, Probes(target)
     with (
         NoiseWatch(cores=target.runtime.affinity, gpu=runs_on(target) == "nvidia") as watch,
         progress("Measuring latency", settings.processes) as advance,
     ):
-        parts = []
+        samples = []
         for _ in range(settings.processes):
-            parts.append(_one_process(artifact, target, probes))
+            samples.append(_measure_process(artifact, target, probes))
             advance()
     return SpeedSamples(
         batch=settings.batch,
-        calls_ms=tuple(part.calls_ms for part in parts),
-        load_ms=tuple(part.load_ms for part in parts),
-        first_ms=tuple(part.first_ms for part in parts),
-        peak_memory_mb=tuple(part.peak_memory_mb for part in parts),
+        calls_ms=tuple(sample.calls_ms for sample in samples),
+        load_ms=tuple(sample.load_ms for sample in samples),
+        first_ms=tuple(sample.first_ms for sample in samples),
+        peak_memory_mb=tuple(sample.peak_memory_mb for sample in samples),
         throughput_ips={
-            batch: tuple(part.throughput_ips[batch] for part in parts) for batch in measured_batches(settings)
+            batch: tuple(sample.throughput_ips[batch] for sample in samples) for batch in throughput_batches(settings)
         },
-        unsteady=sum(not part.steady for part in parts),
+        unsteady=sum(not sample.steady for sample in samples),
         watched=watch.facts(),
         disturbed=watch.reasons(settings.max_foreign_load),
         probed=probes.measured(),
@@ -51,7 +51,7 @@ def measure_speed(artifact: Path, target: Target, *, progress: Progress = silent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class _ProcessSample:
     calls_ms: tuple[float, ...]
     load_ms: float
     first_ms: float
@@ -60,10 +60,10 @@ class _Part:
     steady: bool
 
 
-def _one_process(artifact: Path, target: Target, probes: Probes) -> _Part:
+def _measure_process(artifact: Path, target: Target, probes: Probes) -> _ProcessSample:
     settings = target.measure
     with Process(artifact, target) as process:
-        loaded = process.loaded()
+        loading = process.loaded()
         warm = process.ask("warm_up", least_seconds=settings.warmup_seconds, most_seconds=settings.warmup_max_seconds)
         calls_ns = probes.around(
             lambda: process.ask(
@@ -79,16 +79,16 @@ def _one_process(artifact: Path, target: Target, probes: Probes) -> _Part:
         }
         calls_ms = tuple(ns / 1e6 for ns in calls_ns)
         rates[settings.batch] = settings.batch * len(calls_ms) / (sum(calls_ms) / 1e3)
-        return _Part(
+        return _ProcessSample(
             calls_ms=calls_ms,
-            load_ms=loaded["load_ms"],
-            first_ms=loaded["first_ms"],
+            load_ms=loading["load_ms"],
+            first_ms=loading["first_ms"],
             peak_memory_mb=peak,
             throughput_ips=rates,
             steady=warm["steady"],
         )
 
 
-def measured_batches(settings: MeasureSettings) -> list[int]:
-    """The batch sizes that images per second are measured at, ascending."""
+def throughput_batches(settings: MeasureSettings) -> list[int]:
+    """The batch sizes at which throughput is measured, ascending."""
     return sorted({settings.batch, *settings.throughput_batches})

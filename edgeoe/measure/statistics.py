@@ -1,4 +1,4 @@
-"""Percentiles and 95 % intervals, each by one documented rule. tools/bench_intervals.py has their coverage."""
+"""Percentiles and 95 % intervals, each by one documented rule. tools/bench_intervals.py measures their coverage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def proportion(hits: int, n: int) -> Estimate:
 def mean(values: Sequence[float]) -> Estimate:
     """Mean of `values` of independent repetitions, and its Student t interval.
 
-    A single one leaves its interval without ends: minus infinity to infinity. Raises ValueError if there is none.
+    The interval of a single value is unbounded: minus infinity to infinity. Raises ValueError without values.
     """
     from scipy.special import stdtrit
 
@@ -54,30 +54,34 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def mean_of_proportions(hits: Sequence[int], n: Sequence[int]) -> Estimate:
-    """Mean of the shares `hits` / `n` of independent groups, all of one weight, with its adjusted Wald interval.
+    """Mean of the shares `hits` / `n` of independent groups of equal weight, with its adjusted Wald interval.
 
-    n: > 0 in each of at least one group; a single one is a `proportion`. Square-and-add of Wilson intervals was tried
-    too: of a few images a class, its upper end lies below the truth 6 to 15 % of the time where 2.5 % is meant, so that
-    a gate would fail what is good enough; here 2 to 6 %. Source: Price and Bonett, 2004.
+    hits, n: per group, n > 0, at least one group; a single group is a `proportion`.
+
+    The alternative, square-and-add of Wilson intervals, is worse: with a few images per class its upper end lies below
+    the truth 6 to 15 % of the time instead of 2.5 %, so that a gate would fail what is good enough; here it is 2 to
+    6 %. Source: Price and Bonett, 2004.
     """
     if len(hits) == 1:
         return proportion(hits[0], n[0])
     m = len(hits)
-    value = sum(own / of for own, of in zip(hits, n, strict=True)) / m
-    adjusted = [((own + 2 / m) / (of + 4 / m), of + 4 / m) for own, of in zip(hits, n, strict=True)]
+    value = sum(hit / count for hit, count in zip(hits, n, strict=True)) / m
+    adjusted = [((hit + 2 / m) / (count + 4 / m), count + 4 / m) for hit, count in zip(hits, n, strict=True)]
     centre = sum(share for share, _ in adjusted) / m
-    half = _Z / m * math.sqrt(sum(share * (1 - share) / of for share, of in adjusted))
+    half = _Z / m * math.sqrt(sum(share * (1 - share) / count for share, count in adjusted))
     return Estimate(value, min(value, max(0.0, centre - half)), max(value, min(1.0, centre + half)))
 
 
 def paired_difference(only_base: int, only_new: int, n: int) -> Estimate:
     """Share of `n` images that new gets right less that of base, both on the same images, with its score interval.
 
-    only_base, only_new: images that this one alone gets right; swap them for a drop, base less new. The interval holds
-    every difference that a score test doesn't refuse. Where all differences are losses, their far end is Wilson's, so
-    where there are none it still leaves room for z² / (n + z²). It was chosen for that end, which a gate looks at: in
-    simulation losses lie beyond it 4 % of the time at worst, and 6.5 % by the narrower adjusted Wald interval of Bonett
-    and Price (2012), where 2.5 % is meant.
+    only_base, only_new: images that only this one gets right; swap them for a drop, base less new.
+    n: all images.
+
+    The interval holds every difference that a score test does not reject. If only base or only new gains images, its
+    far end is Wilson's, so that without any difference it still reaches to z² / (n + z²). That end is the reason for
+    this interval, since a gate tests it: in simulation losses lie beyond it 4 % of the time at worst instead of 2.5 %,
+    against 6.5 % for the narrower adjusted Wald interval of Bonett and Price (2012).
     Raises ValueError if the counts are negative or more than n. Source: Tango, 1998.
     """
     if n <= 0 or min(only_base, only_new) < 0 or only_base + only_new > n:
@@ -106,7 +110,10 @@ def _highest_gain(gained: int, lost: int, n: int) -> float:
 
 
 def finite_positive(values: ArrayLike, *, what: str) -> NDArray[np.float64]:
-    """`values` as (n,) floats. Raises ValueError if there is none, or one isn't finite and above 0."""
+    """`values` as (n,) floats. Raises ValueError if there are none, or not all are finite and above 0.
+
+    what: their name in the message.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{what} must be a row of at least one number. Got the shape {array.shape}.")
@@ -117,10 +124,13 @@ def finite_positive(values: ArrayLike, *, what: str) -> NDArray[np.float64]:
 
 
 def nearest_rank(samples: NDArray[np.float64], share: float) -> float:
-    """The `share` percentile of `samples` (n,) by nearest rank: the ceil(share n)-th smallest; share: in (0, 1].
+    """The `share` percentile of `samples` by nearest rank: the ceil(share n)-th smallest.
 
-    With few samples it is low: the 99th of 100 is passed by 2 % of all calls, not by 1 %. Raises ValueError if there
-    is no sample.
+    With few samples it is biased low: of all calls, 2 % exceed the 99th of 100 samples, not 1 %.
+
+    samples: (n,)
+    share: in (0, 1].
+    Raises ValueError without samples.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1. Got {share}.")
@@ -133,8 +143,8 @@ def nearest_rank(samples: NDArray[np.float64], share: float) -> float:
 def over_processes(values: Sequence[float]) -> Estimate:
     """Geometric mean of one positive value per process, and its Student t interval on the log scale.
 
-    Calls in one process share its memory layout and its moment, so only processes count as repetitions. A single one
-    leaves its interval without ends: 0 to infinity. Source: Kalibera and Jones, Rigorous Benchmarking in Reasonable
+    Calls in one process share its memory layout and its moment, so only processes count as repetitions. The interval
+    of a single process is unbounded: 0 to infinity. Source: Kalibera and Jones, Rigorous Benchmarking in Reasonable
     Time, 2013. Raises ValueError as finite_positive does.
     """
     from scipy.special import stdtrit
@@ -150,11 +160,14 @@ def over_processes(values: Sequence[float]) -> Estimate:
 def percentile_over_processes(samples: Sequence[NDArray[np.float64]], share: float) -> Estimate:
     """The `share` percentile of all processes' calls together, by nearest rank, and its 95 % interval.
 
-    samples: one row of positive values per process. Slow calls come in bursts that a single process may not see, so
-    that the mean of each one's p99 would be far too low: the calls are pooled. The interval is Student's t on the log
-    scale with the standard error of the jackknife that leaves out one process at a time, and no narrower than the
-    ranks allow that independent calls would have. One process leaves it without ends: 0 to infinity. With so few calls
-    that the percentile is their greatest, the upper end is infinite.
+    samples: one row of positive values per process.
+    share: in (0, 1].
+
+    The calls are pooled, since slow calls come in bursts that a single process may miss, so that the mean of the
+    processes' p99 would be far too low. The interval is Student's t on the log scale with the standard error of the
+    jackknife over processes, and at least as wide as the interval of ranks of independent calls. The interval of a
+    single process is unbounded: 0 to infinity. With so few calls that the percentile is their maximum, the upper end is
+    infinite.
     Raises ValueError as finite_positive does. Source: Miller, The Jackknife - A Review, 1974.
     """
     from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
@@ -166,9 +179,11 @@ def percentile_over_processes(samples: Sequence[NDArray[np.float64]], share: flo
     value, n = nearest_rank(pooled, share), len(pooled)
     if processes == 1:
         return Estimate(value, 0.0, math.inf)
-    left_out = [math.log(nearest_rank(np.concatenate(rows[:at] + rows[at + 1 :]), share)) for at in range(processes)]
-    error = math.sqrt((processes - 1) / processes * sum((one - sum(left_out) / processes) ** 2 for one in left_out))
-    half = float(stdtrit(processes - 1, 0.975)) * error
+    replicates = [math.log(nearest_rank(np.concatenate(rows[:at] + rows[at + 1 :]), share)) for at in range(processes)]
+    standard_error = math.sqrt(
+        (processes - 1) / processes * sum((replicate - sum(replicates) / processes) ** 2 for replicate in replicates)
+    )
+    half = float(stdtrit(processes - 1, 0.975)) * standard_error
     spread = _Z * math.sqrt(n * share * (1 - share))
     low, high = math.floor(n * share - spread), math.ceil(n * share + spread) + 1  # ranks, from 1
     return Estimate(

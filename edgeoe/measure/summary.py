@@ -1,4 +1,4 @@
-"""Raw samples -> figures with their intervals, and why they may not be judged."""
+"""Raw samples -> figures with intervals, and the noise that makes them inconclusive."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ __all__ = ["speed_from_samples"]
 
 
 def speed_from_samples(samples: SpeedSamples, settings: MeasureSettings) -> Speed:
-    """Each figure over processes, by one rule: see `over_processes`."""
-    calls = [np.asarray(part, np.float64) for part in samples.calls_ms]
+    """The figures of `samples`: percentiles over the pooled calls, and geometric means over processes for the rest.
+
+    settings: how much noise is allowed.
+    """
+    calls = [np.asarray(row, np.float64) for row in samples.calls_ms]
     p50, p90, p99 = (percentile_over_processes(calls, share) for share in (0.50, 0.90, 0.99))
     return Speed(
         latency=Latency(p50=p50, p90=p90, p99=p99, n=sum(map(len, calls)), batch=samples.batch, processes=len(calls)),
@@ -32,9 +35,9 @@ def speed_from_samples(samples: SpeedSamples, settings: MeasureSettings) -> Spee
 
 def _noise(samples: SpeedSamples, settings: MeasureSettings) -> Iterator[str]:
     yield from samples.disturbed
-    differ = variation([nearest_rank(np.asarray(part, np.float64), 0.50) for part in samples.calls_ms])
-    if differ > settings.max_variation:
-        yield f"p50 varies by {100 * differ:.0f} % from process to process, allowed {100 * settings.max_variation:g} %"
+    spread = variation([nearest_rank(np.asarray(calls, np.float64), 0.50) for calls in samples.calls_ms])
+    if spread > settings.max_variation:
+        yield f"p50 varies by {100 * spread:.0f} % from process to process, allowed {100 * settings.max_variation:g} %"
     if 2 * samples.unsteady > len(samples.calls_ms):
         yield (
             f"{samples.unsteady} of {len(samples.calls_ms)} processes were not steady after "

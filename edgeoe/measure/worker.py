@@ -1,8 +1,9 @@
-"""The other side of measure/process.py, in a process of its own: loads one artifact and times its calls.
+"""The process that measure/process.py starts: loads one artifact and times its calls.
 
-It speaks JSON, a line each way. First comes the job {"artifact", "target"}, answered with {"load_ms", "first_ms"}; then
-commands {"do": name, ...}, each answered with what the method of that name returns. An error is answered with
-{"error": text}, and ends it. numpy and the target's own runtime are all that it imports beside edgeoe.
+It speaks JSON, one line per message. The first request, {"artifact", "target"}, is answered with
+{"load_ms", "first_ms"}; then each command {"do": name, ...} is answered with what the method of that name returns. An
+error is answered with {"error": text}, and ends the process. It imports only numpy and the target's runtime beside
+edgeoe.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["main"]
 
 
 class _Commands:
-    """What the parent may ask for."""
+    """The commands that the parent may send."""
 
     def __init__(self, runner: Runner, batch: int) -> None:
         self._runner = runner
@@ -38,7 +39,7 @@ class _Commands:
         self._runner.infer(self._x)
 
     def first(self) -> float:
-        """Milliseconds of one call."""
+        """Latency of one call, in milliseconds."""
         return time_calls(self._call, seconds=0, calls=1)[0] / 1e6
 
     def warm_up(self, least_seconds: float, most_seconds: float) -> dict[str, Any]:
@@ -49,34 +50,34 @@ class _Commands:
         return {"calls_ns": time_calls(self._call, seconds=seconds, calls=calls)}
 
     def burst(self, calls: int) -> dict[str, Any]:
-        """As `time`, without the first call: it finds the caches full of another process."""
+        """Time `calls` calls after one that is not timed, since another process has evicted the caches."""
         return {"calls_ns": time_calls(self._call, seconds=0, calls=calls + 1)[1:]}
 
     def throughput(self, batch: int, seconds: float) -> dict[str, Any]:
         x = _images(batch, self._runner.image_shape)
         self._runner.infer(x)
-        taken = time_calls(lambda: self._runner.infer(x), seconds=seconds, calls=3)
-        return {"images_per_second": batch * len(taken) / (sum(taken) / 1e9)}
+        calls_ns = time_calls(lambda: self._runner.infer(x), seconds=seconds, calls=3)
+        return {"images_per_second": batch * len(calls_ns) / (sum(calls_ns) / 1e9)}
 
     def peak_memory(self) -> dict[str, Any]:
         return {"peak_memory_mb": _peak_memory_mb()}
 
 
 def _images(batch: int, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Normalised images of noise: their content does not matter to latency, that they are no zeros may."""
+    """Normalised images of noise: latency does not depend on their content, but zeros might be faster."""
     return np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
 
 
 def _peak_memory_mb() -> float:
-    """The most memory that this process ever held, in 10^6 bytes. Its parent's does not count, as in rusage."""
+    """Peak memory of this process in 10^6 bytes, without that of its parent, which rusage includes."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
     except (OSError, IndexError, ValueError):  # not Linux
         import resource
 
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def _keep_on(cores: Sequence[int]) -> None:
@@ -90,31 +91,31 @@ def _keep_on(cores: Sequence[int]) -> None:
 
 
 def serve(commands: IO[str], answers: IO[str]) -> None:
-    """Answer every line of `commands` until there are no more."""
+    """Answer each line of `commands` until they end."""
 
     def answer(**fields: Any) -> None:
         print(json.dumps(fields), file=answers, flush=True)
 
     try:
-        job = json.loads(commands.readline())
-        target = from_json(Target, job["target"])
+        request = json.loads(commands.readline())
+        target = from_json(Target, request["target"])
         if target.runtime.affinity is not None:
             _keep_on(target.runtime.affinity)
         backend = backend_of(target)
         start = perf_counter_ns()
-        with backend.open(Path(job["artifact"]), target) as runner:
-            loaded = perf_counter_ns()
-            does = _Commands(runner, target.measure.batch)
-            answer(load_ms=(loaded - start) / 1e6, first_ms=does.first())
+        with backend.open(Path(request["artifact"]), target) as runner:
+            end = perf_counter_ns()
+            worker = _Commands(runner, target.measure.batch)
+            answer(load_ms=(end - start) / 1e6, first_ms=worker.first())
             for line in commands:
                 command = json.loads(line)
-                answer(**getattr(does, command.pop("do"))(**command))
+                answer(**getattr(worker, command.pop("do"))(**command))
     except EdgeoeError as reason:
         answer(error=str(reason))
 
 
 def main() -> None:
-    """Serve the parent, with a standard output of its own: what libraries print goes to standard error."""
+    """Serve the parent on standard output; what libraries print there goes to standard error instead."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers, on_command_line():  # the parent rewords
         os.dup2(2, 1)
         serve(sys.stdin, answers)

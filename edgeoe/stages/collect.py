@@ -12,7 +12,7 @@ from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
 from edgeoe.measure.predictions import labels_sha256
 from edgeoe.measure.quantity import limited_quantities
-from edgeoe.measure.speed import measured_batches
+from edgeoe.measure.speed import throughput_batches
 from edgeoe.records.bundle import BundleFacts, TestFacts
 from edgeoe.records.measurement import Validation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
@@ -113,8 +113,8 @@ def _of_speed(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[
     if fewest < least:
         yield "speed.calls_ms", f"of {fewest} calls in a process", f"of {least} at least"
     batches = sorted(speed.throughput_ips)
-    if batches != measured_batches(settings):
-        yield "speed.throughput_ips", f"at batches {batches}", f"at {measured_batches(settings)}"
+    if batches != throughput_batches(settings):
+        yield "speed.throughput_ips", f"at batches {batches}", f"at {throughput_batches(settings)}"
 
 
 def _of_probes(speed: SpeedSamples, budget: Mapping[str, float]) -> Iterator[tuple[str, object, object]]:

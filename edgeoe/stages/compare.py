@@ -21,7 +21,7 @@ from edgeoe.machine.fingerprint import differing
 from edgeoe.measure.accuracy_change import accuracy_changes
 from edgeoe.measure.decision import decide_paired, decide_unpaired, fewest_rounds, looks
 from edgeoe.measure.gate import gate, with_holm
-from edgeoe.measure.interleaved import Round, play_round
+from edgeoe.measure.interleaved import Round, measure_round
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
 from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
@@ -181,7 +181,7 @@ def _interleaved(
     due = looks(fewest_rounds(alpha), settings.most_rounds)
     with progress(f"Comparing on {target.name}", due[-1]) as advance:
         while True:
-            rounds.append(play_round(base.artifact, new.artifact, target, len(rounds)))
+            rounds.append(measure_round(base.artifact, new.artifact, target, len(rounds)))
             advance()
             late = monotonic() - start > settings.most_seconds
             if len(rounds) in due or late:

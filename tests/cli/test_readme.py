@@ -65,7 +65,7 @@ def test_every_command_of_the_workflow_works_where_readme_says(
     edgeoe: Edgeoe, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(  # the comparison itself is tested elsewhere, and takes long
-        "edgeoe.stages.compare.play_round", lambda *_: Round(((1.0,) * 10,) * 4, ((1.0,) * 10,) * 4)
+        "edgeoe.stages.compare.measure_round", lambda *_: Round(((1.0,) * 10,) * 4, ((1.0,) * 10,) * 4)
     )
     lines = command_lines()
     assert {words[1] for words in lines} == COMMANDS

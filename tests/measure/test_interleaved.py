@@ -11,7 +11,7 @@ import pytest
 from made_up import QUICK
 
 from edgeoe.measure import interleaved
-from edgeoe.measure.interleaved import Round, play_round, shared_core
+from edgeoe.measure.interleaved import Round, measure_round, pin_to_shared_core
 from edgeoe.measure.process import Process
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
@@ -68,7 +68,7 @@ def with_runtime(target: Target, **changes: Any) -> Target:
 def test_a_round_has_as_many_calls_of_each_side(exported: Path, target: Target) -> None:
     graph = exported / "student.onnx"
     for number in (0, 1):
-        played = play_round(graph, graph, target, number)
+        played = measure_round(graph, graph, target, number)
         assert len(played.base_ms) == len(played.new_ms) >= 1
         assert {len(row) for row in played.base_ms} == {len(row) for row in played.new_ms}
         assert sum(map(len, played.base_ms)) >= 20
@@ -94,7 +94,7 @@ FakeProcesses = Callable[[Callable[[Path, int], float]], type[FakeProcess]]
 )
 def test_turns_go_abba(number: int, turn: str, target: Target, fake_process: FakeProcesses) -> None:
     fake = fake_process(lambda artifact, calls: 1.0)
-    played = play_round(BASE, NEW, target, number)
+    played = measure_round(BASE, NEW, target, number)
     bursts = [artifact.stem for artifact, do, _ in fake.asked if do == "burst"][2:]  # two say how long a call takes
     assert bursts == turn.split() * len(played.base_ms)
 
@@ -104,7 +104,7 @@ def test_a_machine_that_slows_down_steadily_disturbs_both_sides_alike(
     number: int, target: Target, fake_process: FakeProcesses
 ) -> None:
     fake_process(lambda artifact, calls: 1.0 + calls)
-    played = play_round(BASE, NEW, target, number)
+    played = measure_round(BASE, NEW, target, number)
     for base, new in zip(played.base_ms, played.new_ms, strict=True):
         assert sum(base) == pytest.approx(sum(new))
 
@@ -112,7 +112,7 @@ def test_a_machine_that_slows_down_steadily_disturbs_both_sides_alike(
 @pytest.mark.parametrize("number", [0, 1])
 def test_each_side_gets_its_own_times(number: int, target: Target, fake_process: FakeProcesses) -> None:
     fake_process(lambda artifact, calls: 3.0 if artifact == NEW else 2.0)
-    played = play_round(BASE, NEW, target, number)
+    played = measure_round(BASE, NEW, target, number)
     assert {ms for row in played.base_ms for ms in row} == {2.0}
     assert {ms for row in played.new_ms for ms in row} == {3.0}
 
@@ -129,7 +129,7 @@ def test_the_slower_side_sets_how_many_calls_and_turns_there_are(
     slower_ms: float, calls: int, turns: int, target: Target, fake_process: FakeProcesses
 ) -> None:
     fake = fake_process(lambda artifact, _: slower_ms if artifact == NEW else slower_ms / 10)
-    played = play_round(BASE, NEW, target, 0)
+    played = measure_round(BASE, NEW, target, 0)
     bursts = [arguments["calls"] for _, do, arguments in fake.asked if do == "burst"]
     assert bursts == [3, 3, *[calls] * (4 * turns)]
     for side in (played.base_ms, played.new_ms):
@@ -144,7 +144,7 @@ def test_a_warm_up_lasts_a_second_at_most(
 ) -> None:
     fake = fake_process(lambda artifact, calls: 1.0)
     measure = replace(target.measure, warmup_seconds=least, warmup_max_seconds=most)
-    play_round(BASE, NEW, replace(target, measure=measure), 0)
+    measure_round(BASE, NEW, replace(target, measure=measure), 0)
     bounds = {"least_seconds": asked[0], "most_seconds": asked[1]}
     assert [one for one in fake.asked if one[1] == "warm_up"] == [(BASE, "warm_up", bounds), (NEW, "warm_up", bounds)]
 
@@ -156,7 +156,7 @@ def test_both_processes_of_a_round_are_kept_on_its_core(
     monkeypatch.setattr(interleaved, "usable_cores", lambda: (4, 6))
     monkeypatch.setattr(fake, "__enter__", lambda self: (cores.append(self.target.runtime.affinity), self)[1])
     for number in range(4):
-        play_round(BASE, NEW, target, number)
+        measure_round(BASE, NEW, target, number)
     assert cores == [(4,)] * 4 + [(6,)] * 4
 
 
@@ -175,7 +175,7 @@ def test_who_is_loaded_first_alternates(
 
     monkeypatch.setattr(interleaved, "Process", Noted)
     for number in range(3):
-        play_round(base, new, target, number)
+        measure_round(base, new, target, number)
     assert started == [base, new, new, base, base, new]
 
 
@@ -195,15 +195,15 @@ def test_both_share_a_core_which_goes_round(
     target: Target,
 ) -> None:
     own = with_runtime(target, affinity=affinity)
-    assert [shared_core(own, number, usable).runtime.affinity for number in range(5)] == cores
+    assert [pin_to_shared_core(own, number, usable).runtime.affinity for number in range(5)] == cores
 
 
 @pytest.mark.parametrize("runtime", [{"threads": 2}, {"provider": "cuda"}, {"provider": "openvino", "unit": "gpu"}])
 def test_what_one_core_does_not_do_is_left_to_the_scheduler(runtime: dict[str, Any], target: Target) -> None:
     own = with_runtime(target, **runtime)
-    assert shared_core(own, 0, (0, 1)) is own
+    assert pin_to_shared_core(own, 0, (0, 1)) is own
 
 
 def test_tensorrt_is_left_to_the_scheduler() -> None:
     own = load_target("jetson-orin-nano")
-    assert shared_core(own, 0, (0, 1)) is own
+    assert pin_to_shared_core(own, 0, (0, 1)) is own

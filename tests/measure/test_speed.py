@@ -14,7 +14,7 @@ from made_up import QUICK, speed
 
 from edgeoe.codec import from_json, to_json
 from edgeoe.errors import BackendError
-from edgeoe.measure.speed import measure_speed, measured_batches
+from edgeoe.measure.speed import measure_speed, throughput_batches
 from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import RuntimeSettings, Target
@@ -150,7 +150,7 @@ def test_progress_is_told_every_process(target: Target, fake_process: type[FakeP
 
 
 def test_the_batch_sizes_are_each_once_and_ascending() -> None:
-    assert measured_batches(replace(QUICK, batch=4, throughput_batches=(16, 1, 4))) == [1, 4, 16]
+    assert throughput_batches(replace(QUICK, batch=4, throughput_batches=(16, 1, 4))) == [1, 4, 16]
 
 
 def test_an_artifact_that_is_none_is_refused(tmp_path: Path, target: Target) -> None:

@@ -40,7 +40,7 @@ def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     def make(ratio: float, noise: float = 0.01) -> list[int]:
         rng, played = np.random.default_rng(0), []
 
-        def play_round(base: Path, new: Path, target: Target, number: int) -> Round:
+        def measure_round(base: Path, new: Path, target: Target, number: int) -> Round:
             played.append(number)
             machine = np.exp(rng.normal(0, 0.3))  # whatever else goes on, it disturbs both
             base_ms, new_ms = (
@@ -48,7 +48,7 @@ def duel(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             )
             return Round((tuple(base_ms),), (tuple(new_ms),))
 
-        monkeypatch.setattr(stage, "play_round", play_round)
+        monkeypatch.setattr(stage, "measure_round", measure_round)
         return played
 
     return make
