@@ -1,1 +1,1 @@
-"""ONNX graphs of students: written, checked against the student, free of local paths."""
+"""ONNX graphs of students: export, check against the student, reduced precision."""

@@ -1,10 +1,10 @@
-"""What passes each tensor of a graph, and the range that eight bits should cover there.
+"""Calibration: statistics of the tensors of a graph, and the range that eight bits should cover.
 
 Ranges are chosen from histograms by one of four rules. `minmax` covers every value. `percentile` cuts one
-value in 100,000 off each end. `mse` takes the range, between a fifth and all of it, in which rounding and clipping
-together leave the least squared error. `entropy` takes that in which the distribution of the rounded values says most
-about that of the values (Kullback-Leibler divergence, as Migacz's "8-bit inference with TensorRT", 2017): 2048 bins
-into 128, which onnxruntime's own default (128 into 128) leaves without a choice.
+value in 100,000 off each end. `mse` takes the range, between a fifth and all of it, with the least squared error of
+rounding and clipping. `entropy` takes the range with the least Kullback-Leibler divergence between the values and the
+rounded values (Migacz, "8-bit inference with TensorRT", 2017); it folds 2048 bins into 128 levels, where onnxruntime's
+default folds 128 into 128, which leaves nothing to choose.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from edgeoe.graph.evaluation import run_model
 from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import CalibrationMethod
 
-__all__ = ["CALIBRATION_METHODS", "Observed", "Range", "choose_range", "observe"]
+__all__ = ["CALIBRATION_METHODS", "Range", "TensorStatistics", "choose_range", "observe"]
 
 Range = tuple[float, float]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 _BINS = 2048
-_LEVELS = 128  # that the entropy rule folds one side into
+_LEVELS = 128  # per side, of the entropy rule
 _TAIL = 1e-5
-_AT_ONCE = 2**27  # floats of activations that are held at a time
+_MAX_FLOATS = 2**27  # of activations in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
-    """One tensor over all images, these weighted.
+class TensorStatistics:
+    """Statistics of one tensor over all calibration images, as weighted.
 
-    histogram: (2048,) mass between `low` and `high`, which include 0.
-    mean: the mean over images, of the tensor's shape without its first axis; None where that axis is not of images.
+    low, high: minimum and maximum, with 0 included.
+    histogram: (2048,) mass between `low` and `high`.
+    mean: mean over images, of the tensor's shape without its first axis; None if that axis is not the images'.
     """
 
     low: float
@@ -52,8 +53,12 @@ def observe(
     weights: NDArray[np.float64],
     *,
     progress: Progress = silent,
-) -> dict[str, Observed]:
-    """What `tensors` of `graph` hold for images (N, C, H, W) with `weights` (N,). Two passes: ends, then histograms."""
+) -> dict[str, TensorStatistics]:
+    """Statistics of `tensors` of `graph` by name, in two passes over the images: extremes, then histograms.
+
+    images: (N, C, H, W) as the network takes them.
+    weights: (N,) of the images.
+    """
     ends: dict[str, Range] = {}
     means: dict[str, NDArray[np.float64] | None] = {}
     histograms: dict[str, NDArray[np.float64]] = {}
@@ -72,13 +77,13 @@ def observe(
                 histograms[name] = histograms.get(name, 0.0) + histogram
             advance()
     return {
-        name: Observed(*ends[name], histograms[name], None if mean is None else mean.astype(np.float32))
+        name: TensorStatistics(*ends[name], histograms[name], None if mean is None else mean.astype(np.float32))
         for name, mean in means.items()
     }
 
 
 def _row_shares(value: NDArray[np.float32], share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of each row of `value`: an image's is shared by its rows; all are alike where they are no images'."""
+    """Weight of each row of `value`: the image's, divided among its rows; equal if rows are not of images."""
     if len(value) % len(share):
         return np.full(len(value), share.sum() / len(value))
     rows = len(value) // len(share)
@@ -88,15 +93,15 @@ def _row_shares(value: NDArray[np.float32], share: NDArray[np.float64]) -> NDArr
 def _add_mean(
     total: NDArray[np.float64] | None, value: NDArray[np.float32], share: NDArray[np.float64]
 ) -> NDArray[np.float64] | None:
-    """`total` and the images' shares of `value`; None where rows are no images'."""
+    """`total` plus the weighted sum of `value` over its rows; None if rows are not of images."""
     if total is None or total.shape != value.shape[1:] or len(value) % len(share):
         return None
     return np.asarray(total + np.tensordot(_row_shares(value, share), value, 1))
 
 
 def _batch(graph: onnx.ModelProto, tensors: Sequence[str], images: NDArray[np.float32]) -> int:
-    one = sum(value.size for value in run_model(graph, images[:1], tensors).values())
-    return max(1, min(64, _AT_ONCE // max(1, one)))
+    size = sum(value.size for value in run_model(graph, images[:1], tensors).values())
+    return max(1, min(64, _MAX_FLOATS // max(1, size)))
 
 
 def _activations(
@@ -116,10 +121,14 @@ def _histogram(value: NDArray[np.float32], share: NDArray[np.float64], ends: Ran
     return total
 
 
-def choose_range(observed: Observed, method: CalibrationMethod, *, symmetric: bool) -> Range:
-    """The (low, high) that eight bits should cover; low <= 0 <= high. symmetric: low = -high."""
-    low, high = {"minmax": _all, "percentile": _percentile, "mse": _least_error, "entropy": _entropy}[method](
-        observed, symmetric
+def choose_range(statistics: TensorStatistics, method: CalibrationMethod, *, symmetric: bool) -> Range:
+    """The range (low, high) that eight bits should cover; low <= 0 <= high.
+
+    method: the rule; see the module.
+    symmetric: low = -high.
+    """
+    low, high = {"minmax": _all, "percentile": _percentile, "mse": _mse, "entropy": _entropy}[method](
+        statistics, symmetric
     )
     if symmetric:
         high = max(-low, high)
@@ -127,73 +136,72 @@ def choose_range(observed: Observed, method: CalibrationMethod, *, symmetric: bo
     return (low, high) if high > low else (-1.0 if symmetric else 0.0, 1.0)  # a tensor of zeros
 
 
-def _all(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - one signature for all rules
-    return observed.low, observed.high
+def _all(statistics: TensorStatistics, symmetric: bool) -> Range:  # noqa: ARG001 - one signature for all rules
+    return statistics.low, statistics.high
 
 
-def _edges(observed: Observed) -> NDArray[np.float64]:
-    return np.linspace(observed.low, observed.high, _BINS + 1)
+def _edges(statistics: TensorStatistics) -> NDArray[np.float64]:
+    return np.linspace(statistics.low, statistics.high, _BINS + 1)
 
 
-def _percentile(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
-    mass = np.cumsum(observed.histogram)
+def _percentile(statistics: TensorStatistics, symmetric: bool) -> Range:  # noqa: ARG001 - as above
+    mass = np.cumsum(statistics.histogram)
     mass /= mass[-1]
-    edges = _edges(observed)
+    edges = _edges(statistics)
     low = edges[np.searchsorted(mass, _TAIL, side="right")]
     high = edges[min(_BINS, np.searchsorted(mass, 1 - _TAIL) + 1)]
     return min(0.0, float(low)), max(0.0, float(high))
 
 
-def _least_error(observed: Observed, symmetric: bool) -> Range:
-    edges = _edges(observed)
+def _mse(statistics: TensorStatistics, symmetric: bool) -> Range:
+    edges = _edges(statistics)
     centres = (edges[1:] + edges[:-1]) / 2
-    best, least = (observed.low, observed.high), np.inf
+    best, lowest = (statistics.low, statistics.high), np.inf
     for part in np.linspace(1, 0.2, 81):
-        low, high = part * observed.low, part * observed.high
+        low, high = part * statistics.low, part * statistics.high
         if symmetric:
             high = max(-low, high)
             low = -high
         step = (high - low) / (254 if symmetric else 255)
-        rounded = np.clip(np.round(centres / step), np.round(low / step), np.round(high / step)) * step
-        error = float(observed.histogram @ np.square(centres - rounded))
-        if error < least:
-            best, least = (low, high), error
+        quantised = np.clip(np.round(centres / step), np.round(low / step), np.round(high / step)) * step
+        error = float(statistics.histogram @ np.square(centres - quantised))
+        if error < lowest:
+            best, lowest = (low, high), error
     return best
 
 
-def _entropy(observed: Observed, symmetric: bool) -> Range:  # noqa: ARG001 - as above
-    """Of |x|, as published; an asymmetric range is cut by the same threshold at both ends.
+def _entropy(statistics: TensorStatistics, symmetric: bool) -> Range:  # noqa: ARG001 - as above
+    """The entropy rule on |x|, as published; an asymmetric range is clipped at the same threshold at both ends.
 
-    Zeros are rounded exactly by any range: their bin is taken to hold what its neighbour does, or it would outvote
-    all others.
+    Every range rounds zeros exactly: their bin gets the mass of its neighbour, or it would dominate all others.
     """
-    top = max(-observed.low, observed.high)
+    top = max(-statistics.low, statistics.high)
     ends = np.linspace(0, top, _BINS + 1)
-    below = np.concatenate([[0.0], np.cumsum(observed.histogram)])
-    p = np.diff(np.interp(ends, _edges(observed), below) - np.interp(-ends, _edges(observed), below))
+    below = np.concatenate([[0.0], np.cumsum(statistics.histogram)])
+    p = np.diff(np.interp(ends, _edges(statistics), below) - np.interp(-ends, _edges(statistics), below))
     p[0] = p[1]
-    best, least = _BINS, np.inf
-    for cut in range(_LEVELS, _BINS + 1, _LEVELS // 8):
-        divergence = _divergence(p, cut)
-        if divergence < least:
-            best, least = cut, divergence
+    best, lowest = _BINS, np.inf
+    for bins in range(_LEVELS, _BINS + 1, _LEVELS // 8):
+        divergence = _divergence(p, bins)
+        if divergence < lowest:
+            best, lowest = bins, divergence
     threshold = top * best / _BINS
-    return max(observed.low, -threshold), min(observed.high, threshold)
+    return max(statistics.low, -threshold), min(statistics.high, threshold)
 
 
-def _divergence(p: NDArray[np.float64], cut: int) -> float:
-    """KL(P || Q) of the first `cut` bins, outliers in the last, and of these folded into 128 levels."""
-    kept = p[:cut].copy()
-    kept[-1] += p[cut:].sum()
-    groups = np.minimum(np.arange(cut) * _LEVELS // cut, _LEVELS - 1)
-    filled = p[:cut] > 0
-    mass = np.bincount(groups, weights=p[:cut], minlength=_LEVELS)
-    count = np.bincount(groups, weights=filled, minlength=_LEVELS)
-    q = np.where(filled, (mass / np.maximum(count, 1))[groups], 0.0)
+def _divergence(p: NDArray[np.float64], bins: int) -> float:
+    """KL(P || Q) of the first `bins` of `p`: P has the outliers in its last bin, Q is folded into 128 levels."""
+    clipped = p[:bins].copy()
+    clipped[-1] += p[bins:].sum()
+    groups = np.minimum(np.arange(bins) * _LEVELS // bins, _LEVELS - 1)
+    occupied = p[:bins] > 0
+    mass = np.bincount(groups, weights=p[:bins], minlength=_LEVELS)
+    count = np.bincount(groups, weights=occupied, minlength=_LEVELS)
+    q = np.where(occupied, (mass / np.maximum(count, 1))[groups], 0.0)
     if q.sum() == 0:
         return np.inf
-    kept, q = kept / kept.sum(), q / q.sum()
-    there = kept > 0
-    if (q[there] == 0).any():
+    clipped, q = clipped / clipped.sum(), q / q.sum()
+    nonzero = clipped > 0
+    if (q[nonzero] == 0).any():
         q = np.maximum(q, 1e-12)
-    return float(np.sum(kept[there] * np.log(kept[there] / q[there])))
+    return float(np.sum(clipped[nonzero] * np.log(clipped[nonzero] / q[nonzero])))

@@ -1,4 +1,4 @@
-"""What a graph computes, by ONNX Runtime on the CPU: for whoever writes graphs and must check them."""
+"""Evaluation of graphs with ONNX Runtime on the CPU, to check graphs as they are written."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _HERE = Target(name="this machine", backend="onnxruntime")
 
 
 def run_graph(path: Path, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K) logits of one ONNX file for (N, C, H, W) images, with default settings."""
+    """Logits (N, K) of the ONNX file `path` for images `x` (N, C, H, W), with default settings."""
     with OnnxRuntime().open(path, _HERE) as runner:
         return runner.infer(x)
 
 
 def run_model(graph: onnx.ModelProto, x: NDArray[np.float32], tensors: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """What `tensors` of a graph hold for (N, C, H, W) images, by exact arithmetic: the same on every processor.
+    """Values of `tensors` of `graph` by name, for images `x` (N, C, H, W), the same on every processor.
 
-    On x86 without VNNI the fast kernels of int8 graphs add products in 16 bits, which overflow; the slower ones that
-    are taken here do not. Biases stay what the graph says.
+    Arithmetic is exact: on x86 without VNNI the fast kernels of int8 graphs add products in 16 bits, which overflow,
+    and the slower kernels that are used here do not. Biases stay as the graph has them.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(graph)
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.x64quantprecision", "1")
     session = ort.InferenceSession(
-        watched.SerializeToString(),
+        model.SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
         disabled_optimizers=["WeightBiasQuantization"],  # it rounds the float biases of an int8 graph

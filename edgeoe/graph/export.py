@@ -1,4 +1,4 @@
-"""Student -> ONNX, with a parity gate on real images."""
+"""Export of a student to ONNX, with a parity gate on real images."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ Exporter = Literal["dynamo", "legacy"]
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far a graph is from its student: max |difference| / max |logit|, and share of equal top-1."""
+    """Difference of a graph from its student.
+
+    max_rel_error: max |difference| / max |logit|.
+    agreement: share of images with equal top-1.
+    """
 
     max_rel_error: float
     agreement: float
@@ -44,11 +48,11 @@ def onnx_from_student(
 ) -> onnx.ModelProto:
     """The fp32 graph: input `images` (batch, C, H, W) normalised, output `logits` (batch, K), batch dynamic.
 
-    metadata: JSON data to store under "edgeoe.<key>", beside the preprocessing. exporter: "legacy" is
-    torch's TorchScript exporter, for students that the default one can't read.
-    Raises ExportError if it fails.
+    metadata: JSON data to store under "edgeoe.<key>", beside the preprocessing.
+    exporter: "legacy" is torch's TorchScript exporter, for students that "dynamo" can't read.
+    Raises ExportError if the exporter fails.
     """
-    example = torch.zeros(2, *preprocess.shape)  # two rows: a batch of 1 would be taken for a constant
+    example = torch.zeros(2, *preprocess.shape)  # two images: a batch of 1 would become a constant
     try:
         with _quiet():
             model = (_dynamo if exporter == "dynamo" else _legacy)(student.eval(), example)
@@ -62,7 +66,7 @@ def onnx_from_student(
     except Exception as reason:
         pass_on_out_of_memory(reason)
         cause: BaseException = reason
-        while cause.__cause__ is not None:  # the exporters wrap what went wrong in advice
+        while cause.__cause__ is not None:  # the exporters wrap the cause in advice
             cause = cause.__cause__
         line = first_line(cause).rstrip(".")
         raise ExportError(f"the {exporter} exporter can't read this student: {line}.") from reason
@@ -109,8 +113,8 @@ def _legacy(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' own chatter and deprecation warnings from the user."""
-    disabled, stdout = logging.root.manager.disable, os.dup(1)
+    """Suppress the output and the deprecation warnings of the exporters."""
+    log_level, stdout = logging.root.manager.disable, os.dup(1)
     logging.disable(logging.WARNING)
     try:
         with (
@@ -125,11 +129,11 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(stdout, 1)
         os.close(stdout)
-        logging.disable(disabled)
+        logging.disable(log_level)
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove, in place, what the exporters note about the source code: local paths, lines, stack traces."""
+    """Remove, in place, what the exporters record about the source code: local paths, lines, stack traces."""
     del model.metadata_props[:]
     model.doc_string = ""
     for part in (*_graphs(model.graph), *model.functions):
@@ -145,7 +149,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """`graph` and those within its nodes: branches and loop bodies."""
+    """`graph` and the graphs within its nodes: branches and loop bodies."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -157,21 +161,23 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 def check_parity(
     graph: Path, student: nn.Module, images: NDArray[np.float32], *, precision: str
 ) -> tuple[Parity, NDArray[np.float32]]:
-    """Compare `graph` with `student` on real images (N, C, H, W), one by one and as a batch.
+    """Compare `graph` with `student` on real images, as a batch and on a single image.
 
-    Returns how far it is, and the student's logits (N, K). Raises ExportError if the error is over TOLERANCE, or
-    the graph can't be run on both.
+    images: (N, C, H, W) as the network takes them.
+    precision: key of TOLERANCE.
+    Returns the difference, and the student's logits (N, K).
+    Raises ExportError if the error is over TOLERANCE, or the graph can't be run on both.
     """
     with torch.no_grad():
         expected = student(torch.from_numpy(images)).float().numpy()
     try:
-        got = run_graph(graph, images)
-        single = np.concatenate([run_graph(graph, images[:1]), got[1:]])  # the batch axis is really dynamic
+        logits = run_graph(graph, images)
+        single = np.concatenate([run_graph(graph, images[:1]), logits[1:]])  # the batch axis is really dynamic
     except BackendError as reason:
         raise ExportError(f"the exported graph can't be run: {reason}") from reason
     scale = float(np.abs(expected).max()) or 1.0
-    error = max(float(np.abs(out - expected).max()) for out in (got, single)) / scale
-    parity = Parity(error, float((got.argmax(1) == expected.argmax(1)).mean()))
+    error = max(float(np.abs(out - expected).max()) for out in (logits, single)) / scale
+    parity = Parity(error, float((logits.argmax(1) == expected.argmax(1)).mean()))
     if not error <= TOLERANCE[precision]:
         raise ExportError(
             f"the exported graph does not compute what the student does: max relative error {error:.2g} over "

@@ -13,10 +13,10 @@ def to_fp16(graph: onnx.ModelProto) -> onnx.ModelProto:
     """A copy of `graph` that computes in fp16 where the operator allows it, with casts at both ends."""
     from onnxconverter_common import float16
 
-    copied = onnx.ModelProto()
-    copied.CopyFrom(graph)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(graph)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it names every weight that becomes 0 or infinite; parity judges that
-        converted: onnx.ModelProto = float16.convert_float_to_float16(copied, keep_io_types=True)
+        warnings.simplefilter("ignore")  # about every weight that becomes 0 or infinite; the check against fp32 decides
+        converted: onnx.ModelProto = float16.convert_float_to_float16(copy, keep_io_types=True)
     onnx.checker.check_model(converted)
     return converted

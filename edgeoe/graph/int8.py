@@ -1,4 +1,4 @@
-"""fp32 graph -> int8 graphs, whose most sensitive layers may stay fp32."""
+"""fp32 graph -> int8 graphs, in which the most sensitive layers may stay fp32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeoe.graph.bias_correction import correct_biases, mean_errors
-from edgeoe.graph.calibration import Observed, observe
+from edgeoe.graph.calibration import TensorStatistics, observe
 from edgeoe.graph.precision import Draft, Source, logits_of
 from edgeoe.graph.quantize import quantisable_layers, quantise, watched_tensors
 from edgeoe.graph.recipes import Recipe
@@ -19,44 +19,44 @@ from edgeoe.records.graphs import LayerSensitivity
 
 __all__ = ["int8_writer"]
 
-_PROBED = 64  # images that a single layer's sensitivity is measured on
+_SENSITIVITY_IMAGES = 64  # images on which the sensitivity of a layer is measured
 
 
 def int8_writer(source: Source) -> Callable[[str], Draft]:
-    """Recipe -> int8 graph; all take their ranges from one look at the calibration images."""
+    """A function from recipe to int8 graph; all recipes share one pass over the calibration images."""
     weights = np.ones(len(source.calibration))
     tensors = watched_tensors(source.graph)
-    observed = observe(source.graph, tensors, source.calibration, weights, progress=source.progress)
-    return lambda recipe: _draft(_Maker(source, observed, cast("Recipe", recipe)))
+    statistics = observe(source.graph, tensors, source.calibration, weights, progress=source.progress)
+    return lambda recipe: _draft(_Maker(source, statistics, cast("Recipe", recipe)))
 
 
 def _draft(maker: _Maker) -> Draft:
     source, settings = maker.source, maker.source.settings
-    kept: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     layers: tuple[LayerSensitivity, ...] = ()
-    graph, allowed = maker.make(kept), settings.max_drop
-    too_far = allowed is not None and 1 - source.agreement(logits_of(graph, source.judging)) > allowed
+    graph, max_drop = maker.make(keep), settings.max_drop
+    too_far = max_drop is not None and 1 - source.agreement(logits_of(graph, source.judging)) > max_drop
     if settings.sensitivity or too_far:
         layers = maker.sensitivities()
-    if allowed is not None and too_far:
-        kept = maker.fewest_kept([layer.layer for layer in layers], allowed)
-        graph = maker.make(kept)
+    if max_drop is not None and too_far:
+        keep = maker.fewest_in_fp32([layer.layer for layer in layers], max_drop)
+        graph = maker.make(keep)
     return Draft(
         graph=graph,
         calibration=settings.calibration,
         calibration_images=len(source.calibration),
         bias_corrected=settings.bias_correction,
-        kept_fp32=kept,
+        kept_fp32=keep,
         layers=layers,
     )
 
 
 @dataclass
 class _Maker:
-    """Makes int8 graphs that differ in which layers stay fp32."""
+    """Makes int8 graphs of one recipe that differ in the layers that stay fp32."""
 
     source: Source
-    observed: Mapping[str, Observed]
+    statistics: Mapping[str, TensorStatistics]
     recipe: Recipe
     layers: list[str] = field(init=False)
     errors: Mapping[str, NDArray[np.float32]] = field(init=False)
@@ -64,8 +64,8 @@ class _Maker:
     def __post_init__(self) -> None:
         graph = self.source.graph
         self.layers = [*quantisable_layers(graph)]
-        corrected = self.source.settings.bias_correction
-        self.errors = mean_errors(graph, self._quantised(graph), self.observed) if corrected else {}
+        correct = self.source.settings.bias_correction
+        self.errors = mean_errors(graph, self._quantised(graph), self.statistics) if correct else {}
 
     def make(self, keep: Collection[str]) -> onnx.ModelProto:
         """The int8 graph in which the layers `keep` stay fp32."""
@@ -73,30 +73,30 @@ class _Maker:
         return self._quantised(correct_biases(self.source.graph, errors), keep)
 
     def _quantised(self, graph: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProto:
-        return quantise(graph, self.recipe, self.observed, method=self.source.settings.calibration, keep=keep)
+        return quantise(graph, self.recipe, self.statistics, method=self.source.settings.calibration, keep=keep)
 
     def sensitivities(self) -> tuple[LayerSensitivity, ...]:
-        """Each layer's sensitivity, when it alone is int8; the most sensitive first."""
-        judging = self.source.judging[:_PROBED]
-        expected = self.source.expected[:_PROBED]
-        measured = []
+        """Sensitivity of each layer when only that layer is int8, the most sensitive first."""
+        judging = self.source.judging[:_SENSITIVITY_IMAGES]
+        expected = self.source.expected[:_SENSITIVITY_IMAGES]
+        sensitivities = []
         with self.source.progress("Measuring sensitivity", len(self.layers)) as advance:
             for layer in self.layers:
                 logits = logits_of(self.make({*self.layers} - {layer}), judging)
                 error = float(np.sqrt(np.square(logits - expected).mean() / np.square(expected).mean()))
-                measured.append(LayerSensitivity(layer, error, 1 - self.source.agreement(logits)))
+                sensitivities.append(LayerSensitivity(layer, error, 1 - self.source.agreement(logits)))
                 advance()
-        return tuple(sorted(measured, key=lambda layer: -layer.error))
+        return tuple(sorted(sensitivities, key=lambda layer: -layer.error))
 
-    def fewest_kept(self, ordered: Sequence[str], allowed: float) -> tuple[str, ...]:
-        """The fewest of the layers, the most sensitive first, that must stay fp32 for the drop to be `allowed`."""
-        low, high = 0, 1  # `low` are too few
-        while high < len(ordered) and not self._suffice(ordered[:high], allowed):
-            low, high = high, min(2 * high, len(ordered))
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._suffice(ordered[:middle], allowed) else (middle, high)
-        return tuple(ordered[:high])
+    def fewest_in_fp32(self, layers: Sequence[str], max_drop: float) -> tuple[str, ...]:
+        """The fewest of `layers`, the most sensitive first, that must stay fp32 for a drop of at most `max_drop`."""
+        too_few, enough = 0, 1
+        while enough < len(layers) and not self._is_enough(layers[:enough], max_drop):
+            too_few, enough = enough, min(2 * enough, len(layers))
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if self._is_enough(layers[:middle], max_drop) else (middle, enough)
+        return tuple(layers[:enough])
 
-    def _suffice(self, keep: Sequence[str], allowed: float) -> bool:
-        return 1 - self.source.agreement(logits_of(self.make(keep), self.source.judging)) <= allowed
+    def _is_enough(self, keep: Sequence[str], max_drop: float) -> bool:
+        return 1 - self.source.agreement(logits_of(self.make(keep), self.source.judging)) <= max_drop

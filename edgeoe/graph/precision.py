@@ -1,6 +1,6 @@
-"""A precision that graphs are written in: everything that profiles, export and build need to know of it.
+"""The record of a precision: everything that profiles, export and build need to know about it.
 
-What a record imports is light: the functions that write graphs import onnx when they run.
+A record imports little: the functions that write graphs import onnx when they run.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Int8Settings:
     """How int8 graphs are written.
 
     calibration: rule that chooses ranges.
-    bias_correction: take the mean error of int8 weights off the biases.
+    bias_correction: subtract the mean error of int8 weights from the biases.
     max_drop: share of images that may change class, None for no limit; the most sensitive layers stay fp32 until it is
         met.
-    sensitivity: measure the sensitivity of every layer, needed or not.
+    sensitivity: measure the sensitivity of every layer even if `max_drop` does not need it.
     """
 
     calibration: CalibrationMethod = "percentile"
@@ -42,14 +42,14 @@ class Int8Settings:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What graphs of reduced precision are written from.
+    """The inputs of graphs of reduced precision.
 
     graph: the fp32 graph.
-    calibration: (N, C, H, W) images, as the network takes them, that ranges are taken from.
-    judging: (M, C, H, W) other images, that the written graphs are compared on.
+    calibration: (N, C, H, W) images, as the network takes them, that determine the ranges.
+    judging: (M, C, H, W) other images, on which the graphs are compared with the fp32 graph.
     expected: (M, K) logits of the fp32 graph for `judging`.
-    settings: of int8 graphs.
-    progress: of long work.
+    settings: for int8 graphs.
+    progress: shows long work.
     """
 
     graph: onnx.ModelProto
@@ -60,9 +60,9 @@ class Source:
     progress: Progress
 
     def agreement(self, logits: NDArray[np.float32]) -> float:
-        """Share of the judging images on which the class is that of the fp32 graph.
+        """Share of judging images with the same class as the fp32 graph.
 
-        logits: (m, K) of the first m of them.
+        logits: (m, K) for the first m judging images.
         """
         expected = self.expected[: len(logits)]
         return float((logits.argmax(1) == expected.argmax(1)).mean())
@@ -70,7 +70,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A graph that was written from a Source, and how; the fields below `graph` are those of a GraphRecord."""
+    """A graph of reduced precision before its check; the fields below `graph` are those of a GraphRecord."""
 
     graph: onnx.ModelProto
     calibration: CalibrationMethod | None = None
@@ -84,18 +84,20 @@ class Draft:
 class Precision:
     """A row of the table PRECISIONS.
 
-    variants: its graphs, each named as in student-<variant>.onnx; the first is for targets that need no other.
-    writer: what writes the graph of a variant, ready after work that variants share; None for that of the student.
-    variant_for: the variant that a target computes fast and exactly. here: the target's graph runs on this machine.
-    max_rel_error: most that logits may differ from the fp32 graph's, as a share of the greatest.
-    min_agreement: least share of images on which the class must be the fp32 graph's.
+    variants: names of its graphs, as in student-<variant>.onnx; the first is the default.
+    writer: Source -> function from variant to graph; it does the work that variants share. None for fp32, which the
+        exporter writes.
+    variant_for: (target, here) -> the variant that the target computes fast and exactly. here: the graph runs on this
+        machine.
+    max_rel_error: maximum difference of logits from the fp32 graph, relative to the largest logit.
+    min_agreement: minimum share of images with the same class as the fp32 graph.
     refusal: what an error above max_rel_error means, and what to do.
-    retry: what to try where a graph was refused; {run} stands for the run's path.
-    compute_capability: that an NVIDIA GPU needs for it.
-    on_cpu: runtimes compute in it on a CPU; else they would compute fp32 there.
+    retry: what to try after a refused graph; {run} stands for the run's path.
+    compute_capability: minimum of an NVIDIA GPU.
+    on_cpu: CPUs compute in it; else runtimes would compute fp32 there.
     on_npu: NPUs and DLAs compute in it.
-    note: what a reader should know of results that were measured in it, from the target, the facts of the machine and
-        whether a bundle brought the graph there; empty for nothing.
+    note: (target, facts of the machine, bundled) -> what a reader of the results should know; empty for nothing.
+        bundled: the graph came in a bundle.
     """
 
     variants: tuple[str, ...]
@@ -123,11 +125,11 @@ def precision_of(name: str) -> Precision:
 
 def precision_with(variant: str) -> Precision:
     """The precision that has `variant`."""
-    return next(one for one in map(precision_of, PRECISIONS) if variant in one.variants)
+    return next(precision for precision in map(precision_of, PRECISIONS) if variant in precision.variants)
 
 
 def logits_of(graph: onnx.ModelProto, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, K) logits of a graph for (N, C, H, W) images, by exact arithmetic."""
+    """Logits (N, K) of `graph` for `images` (N, C, H, W), by exact arithmetic."""
     from edgeoe.graph.evaluation import run_model
     from edgeoe.graph.export import OUTPUT
 

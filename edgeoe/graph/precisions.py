@@ -1,4 +1,4 @@
-"""The precisions that edgeoe writes graphs in. A row of PRECISIONS names each."""
+"""The precisions in which edgeoe writes graphs; the table PRECISIONS names each."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _int8_writer(source: Source) -> Callable[[str], Draft]:
 def _recipe_for(target: Target, here: bool) -> str:
     """The int8 recipe that `target` computes fast and exactly.
 
-    A profile that says nothing of its device means the machine that the graph runs on: with `here` this one, whose
-    processor decides; else an unknown one, for which nothing is assumed.
+    A profile without [device] means the machine that runs the graph: with `here` this one, whose processor decides,
+    else an unknown one, for which the plain recipe is chosen.
     """
     recipe = traits_of(target.backend).int8_recipe(target)
     exact = target.device.int8_dot
@@ -54,7 +54,7 @@ FP16 = Precision(
     variants=("fp16",),
     writer=_fp16_writer,
     max_rel_error=0.02,
-    refusal="some of its numbers are beyond half precision. Export fp32 or int8.",
+    refusal="some of its values exceed the range of fp16. Export fp32 or int8.",
     compute_capability=5.3,
     on_cpu=False,
 )

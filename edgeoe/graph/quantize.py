@@ -1,10 +1,12 @@
-"""fp32 graph -> int8 graph, in one of three recipes, since no graph serves all processors.
+"""fp32 graph -> int8 graph, by one of three recipes, since no single graph is fast on all processors.
 
-`int8-cpu`: activations uint8 with a zero point, weights int8 per channel; ONNX Runtime fuses these to integer kernels
-on x86. `int8-cpu-7bit`: the same with weights of 7 bits, for x86 without VNNI: its kernels, ONNX Runtime's and
-OpenVINO's, add pairs of products in 16 bits, and with weights of 8 bits these saturate. `int8-trt`: everything int8 and
-symmetric, only what TensorRT has integer kernels for, biases float. All are Q/DQ graphs with ranges from
-`graph/calibration.py`, so that they differ in nothing else.
+`int8-cpu`: activations uint8 with a zero point, weights int8 per channel; ONNX Runtime fuses these into integer kernels
+on x86.
+`int8-cpu-7bit`: the same with 7-bit weights, for x86 without VNNI: there the kernels of ONNX Runtime and OpenVINO add
+pairs of products in 16 bits, which saturate with 8-bit weights.
+`int8-trt`: everything int8 and symmetric, only layers for which TensorRT has integer kernels, biases float.
+
+All are Q/DQ graphs with ranges from `graph/calibration.py`, and differ in nothing else.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from edgeoe.graph.calibration import Observed, choose_range
+from edgeoe.graph.calibration import TensorStatistics, choose_range
 from edgeoe.graph.recipes import Recipe
 from edgeoe.records.graphs import CalibrationMethod
 
@@ -27,7 +29,7 @@ LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
 def quantisable_layers(graph: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """The nodes of layers with constant weights, by name and in their order."""
+    """The nodes of layers with constant weights, by name, in graph order."""
     constants = {tensor.name for tensor in graph.graph.initializer}
     return {
         node.name: node
@@ -52,16 +54,16 @@ def watched_tensors(graph: onnx.ModelProto) -> list[str]:
 def quantise(
     graph: onnx.ModelProto,
     recipe: Recipe,
-    observed: Mapping[str, Observed],
+    statistics: Mapping[str, TensorStatistics],
     *,
     method: CalibrationMethod,
     keep: Collection[str] = (),
 ) -> onnx.ModelProto:
     """The int8 graph of an fp32 `graph`.
 
-    observed: what its tensors hold, by name.
-    method: how ranges are chosen.
-    keep: names of nodes that stay as they are.
+    statistics: of its tensors, by name.
+    method: rule that chooses ranges.
+    keep: names of nodes that stay fp32.
     """
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod as OrtMethod
@@ -72,7 +74,7 @@ def quantise(
     symmetric = recipe == "int8-trt"
     ranges = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, tensor in observed.items()
+        for name, tensor in statistics.items()
         for low, high in [choose_range(tensor, method, symmetric=symmetric)]
     }
     options: dict[str, Any] = {"ActivationSymmetric": symmetric, "WeightSymmetric": True, "MinimumRealRange": 1e-4}
@@ -96,5 +98,5 @@ def quantise(
     quantizer.quantize_model()
     quantizer.model.clean_initializers()
     quantizer.model.topological_sort()
-    written: onnx.ModelProto = quantizer.model.model
-    return written
+    model: onnx.ModelProto = quantizer.model.model
+    return model

@@ -98,12 +98,12 @@ def _too_far(name: str, variant: str, error: float, agreement: float, images: in
     precision = precision_of(name)
     if isfinite(precision.max_rel_error) and not error <= precision.max_rel_error:
         return (
-            f"in {variant} this student strays from itself by {error:.2g} of its greatest logit over {images} "
+            f"in {variant} the logits of this student differ by {error:.2g} of the largest logit over {images} "
             f"images, allowed {precision.max_rel_error:g}: {precision.refusal}"
         )
     if agreement < precision.min_agreement:
         return (
-            f"in {variant} this student decides as in fp32 on {100 * agreement:.1f} % of {images} "
+            f"in {variant} this student predicts the same class as in fp32 on {100 * agreement:.1f} % of {images} "
             f"images, and {100 * precision.min_agreement:g} % are required."
         )
     return ""

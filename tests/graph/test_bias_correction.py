@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeoe.graph.bias_correction import correct_biases, mean_errors
-from edgeoe.graph.calibration import Observed, observe
+from edgeoe.graph.calibration import TensorStatistics, observe
 from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.quantize import quantise, watched_tensors
 from edgeoe.graph.recipes import RECIPES, Recipe
@@ -56,7 +56,7 @@ def tokens(weight: Array, bias: Array) -> onnx.ModelProto:
     return model([product, add], (5, len(weight)), 3, weight=weight, bias=bias)
 
 
-def look(graph: onnx.ModelProto, x: Array) -> dict[str, Observed]:
+def look(graph: onnx.ModelProto, x: Array) -> dict[str, TensorStatistics]:
     return observe(graph, watched_tensors(graph), x, np.ones(len(x)))
 
 

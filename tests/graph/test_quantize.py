@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.graph.calibration import CALIBRATION_METHODS, Observed, choose_range, observe
+from edgeoe.graph.calibration import CALIBRATION_METHODS, TensorStatistics, choose_range, observe
 from edgeoe.graph.evaluation import run_model
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.graph.fp16 import to_fp16
@@ -39,7 +39,7 @@ def graph() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def seen(graph: onnx.ModelProto) -> dict[str, Observed]:
+def seen(graph: onnx.ModelProto) -> dict[str, TensorStatistics]:
     return observe(graph, watched_tensors(graph), pictures(20), np.ones(20))
 
 
@@ -53,14 +53,14 @@ def error(graph: onnx.ModelProto, other: onnx.ModelProto) -> float:
     return float(np.abs(logits(other, x) - expected).max() / np.abs(expected).max())
 
 
-def constant(values: list[float]) -> Observed:
+def constant(values: list[float]) -> TensorStatistics:
     """What `observe` tells of a tensor with these values."""
     low, high = min(0.0, *values), max(0.0, *values)
     histogram, _ = np.histogram(values, bins=2048, range=(low, high), density=False)
-    return Observed(low, high, histogram / len(values), None)
+    return TensorStatistics(low, high, histogram / len(values), None)
 
 
-def test_what_was_seen_is_what_numpy_counts(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+def test_what_was_seen_is_what_numpy_counts(graph: onnx.ModelProto, seen: dict[str, TensorStatistics]) -> None:
     x = pictures(20)
     for name, tensor in seen.items():
         value = run_model(graph, x, [name])[name]
@@ -194,14 +194,14 @@ def test_zeros_do_not_outvote_what_a_rectifier_lets_through() -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_int8_is_near_fp32(
-    graph: onnx.ModelProto, seen: dict[str, Observed], recipe: Recipe, method: CalibrationMethod
+    graph: onnx.ModelProto, seen: dict[str, TensorStatistics], recipe: Recipe, method: CalibrationMethod
 ) -> None:
     made = quantise(graph, recipe, seen, method=method)
     onnx.checker.check_model(made)
     assert 0 < error(graph, made) < 0.15
 
 
-def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen: dict[str, TensorStatistics]) -> None:
     def zero_points(made: onnx.ModelProto) -> Counter[str]:
         tensors = {t.name: t for t in made.graph.initializer}
         found = [tensors[n.input[2]] for n in made.graph.node if n.op_type == "QuantizeLinear"]
@@ -218,7 +218,7 @@ def test_the_recipes_differ_where_their_runtimes_do(graph: onnx.ModelProto, seen
         assert {t.name for t in made.graph.initializer} <= {name for node in made.graph.node for name in node.input}
 
 
-def test_seven_bits_are_never_exceeded(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+def test_seven_bits_are_never_exceeded(graph: onnx.ModelProto, seen: dict[str, TensorStatistics]) -> None:
     def widest(recipe: Recipe) -> int:
         made = quantise(graph, recipe, seen, method="minmax")
         weights = [t for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8 and len(t.dims) > 1]
@@ -228,7 +228,7 @@ def test_seven_bits_are_never_exceeded(graph: onnx.ModelProto, seen: dict[str, O
     assert (widest("int8-cpu-7bit"), widest("int8-cpu")) == (64, 127)
 
 
-def test_layers_that_are_kept_stay_as_they_are(graph: onnx.ModelProto, seen: dict[str, Observed]) -> None:
+def test_layers_that_are_kept_stay_as_they_are(graph: onnx.ModelProto, seen: dict[str, TensorStatistics]) -> None:
     layers = quantisable_layers(graph)
     assert len(layers) == 4
     made = quantise(graph, "int8-cpu", seen, method="minmax", keep=layers)

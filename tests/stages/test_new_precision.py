@@ -118,7 +118,7 @@ def test_it_is_exported_built_and_validated(
 def test_a_graph_that_is_too_far_off_is_refused(site: Path, exported: Path) -> None:
     (site / "bfloat_weights.py").write_text(SOURCE.replace("0.05", "1e-9"), encoding="utf-8")
     run = Run.open(exported)
-    with pytest.raises(ExportError, match=r"^in bf16-weights this student strays .* need more digits\.$"):
+    with pytest.raises(ExportError, match=r"^in bf16-weights the logits of this student differ .* need more digits\.$"):
         export(run, precisions=["bf16"])
     with pytest.raises(RunError, match=r"which export refused: in bf16-weights .* need more digits\.$"):
         build(run, load_target("small"))
