@@ -1,6 +1,6 @@
-"""Inference runtimes. The seam has two nouns: a Backend builds and opens artifacts, a Runner runs one.
+"""Inference runtimes: a Backend builds and opens artifacts, a Runner runs one.
 
-A module here imports anywhere: its runtime is imported by the functions that use it.
+Every module here can be imported anywhere: the functions that use a runtime import it.
 """
 
 from __future__ import annotations
@@ -32,36 +32,35 @@ class Runner(Protocol):
     def image_shape(self) -> tuple[int, int, int]: ...
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, K) logits of (N, C, H, W) normalised images; returns when they are ready."""
+        """Logits (N, K) of normalised images `x` (N, C, H, W); returns when they are ready."""
         ...
 
 
 class Backend(Protocol):
-    """A runtime. Its verbs raise BackendError where it is missing or refuses.
+    """A runtime. Its methods raise BackendError if the runtime is missing or fails.
 
-    traits: of the class: what is known of it without its runtime.
+    traits: facts that are known without the runtime; an attribute of the class.
     """
 
     traits: Traits
 
     def check(self, target: Target) -> None:
-        """Raise BackendError if the runtime is not here, or lacks what `target` runs on: no graph is needed to tell."""
+        """Raise BackendError if the runtime, or the processor that `target` needs, is missing on this machine."""
         ...
 
     def build(self, graph: Path, target: Target, artifact: Path, *, progress: Progress = silent) -> dict[str, Any]:
-        """Write `artifact` for `target` from the ONNX `graph` and prove that it loads and runs.
+        """Write `artifact` for `target` from the ONNX `graph`, and check that it loads and runs.
 
-        Returns the settings that the artifact is tied to. Files that belong to it are named after it, with more
-        appended.
+        Returns the settings that the artifact depends on. Names of its side files are its own name with a suffix.
         """
         ...
 
     def open(self, artifact: Path, target: Target) -> AbstractContextManager[Runner]:
-        """A context that loads `artifact` when entered and frees it when left."""
+        """A context that loads `artifact` on entry and frees it on exit."""
         ...
 
     def versions(self) -> dict[str, str]:
-        """The versions that an artifact is tied to."""
+        """The versions that an artifact depends on."""
         ...
 
 

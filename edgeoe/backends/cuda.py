@@ -1,7 +1,7 @@
 """One CUDA device: its facts, memory, copies and a stream.
 
-Through ctypes on the driver's own library: a device that can run TensorRT has it, in a place that needs no search and
-with an interface that does not change from CUDA 12 to 13, and it may well have neither torch nor cuda-python.
+It calls the driver's library through ctypes: every device that can run TensorRT has that library, on the loader's path
+and with the same interface in CUDA 12 and 13, but it may have neither torch nor cuda-python.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {  # `_v2` names: the 64-bit ABI, which
 
 @dataclass(frozen=True, slots=True)
 class CudaDevice:
-    """What a plan is tied to beside TensorRT. cuda: the version that the driver runs."""
+    """Facts of a device that a plan depends on.
+
+    cuda: the CUDA version of the driver.
+    """
 
     name: str
     compute_capability: str
@@ -56,7 +59,7 @@ class CudaDevice:
 
 
 class Cuda:
-    """The device's primary context, the one that TensorRT uses too, current in this thread; see `open_device`."""
+    """The primary context of the device, which TensorRT uses too, current in this thread; see `open_device`."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
@@ -110,19 +113,19 @@ class Cuda:
         return address.value
 
     def copy_in(self, address: int, array: NDArray[Any]) -> None:
-        """Queue the copy of a contiguous `array`, which must live until `synchronize`, to the device."""
+        """Queue a copy of the contiguous `array` to the device; `array` must live until `synchronize`."""
         self.call("cuMemcpyHtoDAsync_v2", address, array.ctypes.data, array.nbytes, self._stream)
 
     def copy_out(self, array: NDArray[Any], address: int) -> None:
-        """Queue the copy from the device into a contiguous `array`, whose values are there after `synchronize`."""
+        """Queue a copy from the device into the contiguous `array`, which is complete after `synchronize`."""
         self.call("cuMemcpyDtoHAsync_v2", array.ctypes.data, address, array.nbytes, self._stream)
 
     def synchronize(self) -> None:
-        """Wait for everything queued. Raises BackendError for what failed meanwhile."""
+        """Wait for everything in the queue. Raises BackendError if any of it failed."""
         self.call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Free everything, whatever state it is in."""
+        """Free all memory, the stream and the context, in any state."""
         for address in self._allocated:
             self._library.cuMemFree_v2(address)
         self._library.cuStreamDestroy_v2(self._stream)
@@ -131,7 +134,7 @@ class Cuda:
 
 @contextmanager
 def open_device() -> Iterator[Cuda]:
-    """The first CUDA device (CUDA_VISIBLE_DEVICES chooses another). Raises BackendError where there is none."""
+    """The first CUDA device (CUDA_VISIBLE_DEVICES chooses another). Raises BackendError without one."""
     try:
         library = ctypes.CDLL(_LIBRARY)
         for name, arguments in SIGNATURES.items():
@@ -149,7 +152,7 @@ def open_device() -> Iterator[Cuda]:
 
 
 def _driver_version() -> str:
-    """The driver's own version, as the kernel tells it; "unknown" where it does not."""
+    """The driver's version from /proc; "unknown" without that file."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:

@@ -1,6 +1,6 @@
-"""ONNX Runtime, with the execution provider that the profile names and no other.
+"""ONNX Runtime, with only the execution provider that the profile names.
 
-The artifact is the graph itself: what it is tied to is how the session is set up.
+The artifact is the graph itself; the result depends on the settings of the session.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _describe() -> str:
 
 
 class OnnxRuntime:
-    """Backend "onnxruntime"; a provider that is missing, or does not take every node, is an error and no fallback."""
+    """Backend "onnxruntime". A provider that is missing, or can't run every node, is an error: there is no fallback."""
 
     traits = Traits(
         title="ONNX Runtime",
@@ -128,7 +128,7 @@ def _ort() -> Any:
 
 
 def _check_provider(settings: RuntimeSettings) -> str:
-    """ONNX Runtime's name of the provider that the profile asks for. Raises BackendError if this one lacks it."""
+    """ONNX Runtime's name of the profile's provider. Raises BackendError if this installation lacks it."""
     ort = _ort()
     provider = _PROVIDERS[settings.provider]
     if provider not in ort.get_available_providers():
@@ -152,9 +152,9 @@ def _session(path: Path, settings: RuntimeSettings, *, profile: Path | None = No
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    chosen = [(provider, _provider_options(settings))]
+    providers = [(provider, _provider_options(settings))]
     try:
-        session = ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=0)
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as reason:  # as above
         pass_on_out_of_memory(reason)
         raise BackendError(f"{path}: onnxruntime can't load it: {first_line(reason)}{_hint(settings)}") from reason
@@ -175,14 +175,14 @@ def _hint(settings: RuntimeSettings) -> str:
 
 
 def _provider_options(settings: RuntimeSettings) -> dict[str, str]:
-    """The options of a provider. TensorRT's precision is the graph's own: none of its precision options is set."""
+    """The options of a provider; none sets a precision, which is the graph's."""
     if settings.provider == "openvino":
         return {"device_type": settings.unit.upper(), "num_of_threads": str(settings.threads)}
     return {}
 
 
 def _placement(graph: Path, settings: RuntimeSettings, batch: int) -> dict[str, int]:
-    """The number of nodes that ran on each provider in a real run. Raises BackendError if not all ran on the one."""
+    """Number of nodes by provider in a real run. Raises BackendError unless all ran on the profile's provider."""
     with tempfile.TemporaryDirectory() as folder:
         session = _session(graph, settings, profile=Path(folder, "run"))
         runner = _Runner(session, graph)
@@ -193,11 +193,11 @@ def _placement(graph: Path, settings: RuntimeSettings, batch: int) -> dict[str, 
         for event in events
         if event.get("cat") == "Node" and "provider" in event.get("args", {})
     }
-    wanted = _PROVIDERS[settings.provider]
-    elsewhere = [f"{args['op_name']} on {args['provider']}" for args in nodes.values() if args["provider"] != wanted]
+    provider = _PROVIDERS[settings.provider]
+    elsewhere = [f"{args['op_name']} on {args['provider']}" for args in nodes.values() if args["provider"] != provider]
     if elsewhere:
         raise BackendError(
-            f"{graph}: {len(elsewhere)} of {len(nodes)} nodes did not run on {wanted}: {', '.join(elsewhere[:3])}. "
+            f"{graph}: {len(elsewhere)} of {len(nodes)} nodes did not run on {provider}: {', '.join(elsewhere[:3])}. "
             "Choose another provider, or another precision."
         )
     return dict(Counter(args["provider"] for args in nodes.values()))

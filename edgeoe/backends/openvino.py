@@ -1,6 +1,6 @@
-"""OpenVINO itself, for Intel processors.
+"""OpenVINO, for Intel processors.
 
-The artifact is the ONNX graph: OpenVINO reads it as fast as a format of its own, which would be two files.
+The artifact is the ONNX graph: OpenVINO loads it as fast as its native format, which would be two files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _describe() -> str:
 
 
 class OpenVino:
-    """Backend "openvino"; it computes on the unit that the profile names, in the precision of the graph."""
+    """Backend "openvino": runs on the unit that the profile names, in the precision of the graph."""
 
     traits = Traits(
         title="OpenVINO",
@@ -72,7 +72,7 @@ class OpenVino:
 
 
 def _core(target: Target) -> Any:
-    """OpenVINO's core. Raises BackendError if it is not installed, or does not find the profile's unit."""
+    """OpenVINO's core. Raises BackendError if OpenVINO is not installed, or does not find the profile's unit."""
     try:
         import openvino
     except ModuleNotFoundError:
@@ -86,7 +86,7 @@ def _core(target: Target) -> Any:
 
 
 class _Runner:
-    """One compiled model for each batch size: OpenVINO is faster when it knows the size."""
+    """One compiled model per batch size, since OpenVINO is faster with static shapes."""
 
     def __init__(self, path: Path, target: Target) -> None:
         self._core, self._path, self._target = _core(target), path, target
@@ -100,13 +100,13 @@ class _Runner:
             raise BackendError(f"{path}: takes images of {shape}; edgeoe runs graphs of a fixed (C, H, W).")
         channels, height, width = (shape[axis].get_length() for axis in (1, 2, 3))
         self.image_shape: tuple[int, int, int] = (channels, height, width)
-        self._compiled: dict[int, Any] = {}
+        self._requests: dict[int, Any] = {}
         self._request(target.measure.batch)
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         if x.shape[1:] != self.image_shape:
             raise BackendError(f"openvino can't run it on {x.shape}: it takes images of {self.image_shape}")
-        request = self._compiled.get(len(x)) or self._request(len(x))
+        request = self._requests.get(len(x)) or self._request(len(x))
         try:
             request.infer([x], share_inputs=True)
             return np.array(request.get_output_tensor(0).data, np.float32)
@@ -121,17 +121,17 @@ class _Runner:
             model.reshape([batch, *self.image_shape])
             compiled = self._core.compile_model(model, unit, _properties(self._target))
             ran_on = {name.partition(".")[0] for name in compiled.get_property("EXECUTION_DEVICES")}
-            self._compiled[batch] = compiled.create_infer_request()
+            self._requests[batch] = compiled.create_infer_request()
         except Exception as reason:  # as above
             pass_on_out_of_memory(reason)
             raise BackendError(f"{self._path}: openvino can't load it: {_last_line(reason)}") from reason
         if ran_on != {unit}:
             raise BackendError(f"{self._path}: OpenVINO chose {', '.join(sorted(ran_on))} instead of {unit}.")
-        return self._compiled[batch]
+        return self._requests[batch]
 
 
 def _properties(target: Target) -> dict[str, str]:
-    """How the model is compiled. The precision hint keeps OpenVINO from bfloat16, which some processors would get."""
+    """Properties of the compiled model; the precision hint prevents bfloat16, the default of some processors."""
     properties = {"PERFORMANCE_HINT": "LATENCY"}
     properties["INFERENCE_PRECISION_HINT"] = "f16" if target.precision == "fp16" else "f32"
     if target.runtime.unit == "cpu":
@@ -143,6 +143,6 @@ def _properties(target: Target) -> dict[str, str]:
 
 
 def _last_line(reason: Exception) -> str:
-    """OpenVINO's exceptions begin with places in its own source and end with the reason."""
+    """The last line of an OpenVINO exception, which is the reason; the others are locations in its source."""
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     return lines[-1] if lines else type(reason).__name__

@@ -1,7 +1,7 @@
-"""TensorRT, 10.3 to 11.x. The artifact is a plan, and a sidecar beside it says what the plan is tied to.
+"""TensorRT, 10.3 to 11.x. The artifact is a plan, with a sidecar file that records what the plan depends on.
 
-A plan is executable code, and there is no asking it whether it fits: only one whose sha256 a sidecar of ours holds is
-loaded, and only where everything that it is tied to is as it was.
+A plan is executable code, and TensorRT can't check beforehand whether it fits. It is loaded only if its sha256 is in
+the sidecar, and only if everything that it depends on is unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["TensorRT", "sidecar_path"]
 
 _FORMAT = 1
-_TIED = {  # by hardware compatibility: what must be the same where a plan is loaded
+_MUST_MATCH = {  # facts that must be the same where a plan is loaded, by hardware compatibility
     "none": ("tensorrt", "system", "compute_capability", "device", "cuda", "driver"),
     "same_compute_capability": ("tensorrt", "system", "compute_capability"),
     "ampere_plus": ("tensorrt", "system"),
@@ -50,7 +50,7 @@ def _describe() -> str:
 
 
 class TensorRT:
-    """Backend "tensorrt"; a plan is built on the device that runs it."""
+    """Backend "tensorrt": builds a plan on the device that runs it."""
 
     traits = Traits(
         title="TensorRT",
@@ -117,7 +117,7 @@ class TensorRT:
 
 
 def sidecar_path(artifact: Path) -> Path:
-    """Where the sidecar of a plan lies."""
+    """The path of the sidecar of a plan."""
     return artifact.with_name(f"{artifact.name}.json")
 
 
@@ -130,21 +130,21 @@ def _here(cuda: Cuda) -> dict[str, str]:
 
 
 def _require_same_device(target: Target, here: Mapping[str, str]) -> None:
-    wanted = target.device.compute_capability
-    if wanted is not None and wanted != float(here["compute_capability"]):
+    capability = target.device.compute_capability
+    if capability is not None and capability != float(here["compute_capability"]):
         raise BackendError(
-            f"target {target.name} is a device of compute capability {wanted}, and this is {here['device']} with "
+            f"target {target.name} is a device of compute capability {capability}, and this is {here['device']} with "
             f"{here['compute_capability']}. A plan is built on the device that runs it; or choose another target."
         )
 
 
 def _difference(sidecar: Mapping[str, Any], *, here: Mapping[str, str], settings: EngineSettings) -> str:
-    """The first thing that is not as it was when the plan was built; empty if there is none."""
-    built, tied_to = sidecar["engine"], sidecar["tied_to"]
+    """The first setting or fact that differs from the plan's build; empty if there is none."""
+    engine, tied_to = sidecar["engine"], sidecar["tied_to"]
     for key, value in asdict(settings).items():
-        if built.get(key) != value:
-            return f"it was built with {key} = {built.get(key)}, and the profile says {value}"
-    for key in _TIED[settings.hardware_compatibility]:
+        if engine.get(key) != value:
+            return f"it was built with {key} = {engine.get(key)}, and the profile says {value}"
+    for key in _MUST_MATCH[settings.hardware_compatibility]:
         if tied_to.get(key) != here[key]:
             return f"it was built for {key} {tied_to.get(key)}, and here is {here[key]}"
     return ""
@@ -166,7 +166,7 @@ def _read_sidecar(artifact: Path, again: str) -> dict[str, Any]:
 
 
 def _timing_cache(device: CudaDevice) -> Path:
-    """The user's timings of this device and these versions; others do not fit."""
+    """The file of the timing cache for this device and these versions."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{device.name}-sm{device.compute_capability}-cuda{device.cuda}-tensorrt{bindings().__version__}"
     return folder / "edgeoe" / "timings" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.cache"

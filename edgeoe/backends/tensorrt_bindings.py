@@ -1,6 +1,6 @@
-"""TensorRT's Python bindings, and what they call back: a logger and a progress monitor.
+"""TensorRT's Python bindings, and the callbacks for them: a logger and a progress monitor.
 
-The bindings are resolved when a function runs, so that this imports anywhere, with the standard library alone.
+The functions import the bindings when they run, so that this module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -41,57 +41,63 @@ def bindings() -> Any:
 
 
 class BuildPhases:
-    """TensorRT's nested build phases as one bar: each phase stands for one step of its parent.
+    """TensorRT's nested build phases as one progress bar: each phase is one step of its parent.
 
-    stopped: what a callback raised. It must not pass through TensorRT, so the build is cancelled instead.
+    error: the exception of a callback. It must not pass through TensorRT, so the build is cancelled instead.
     """
 
     STEPS = 100  # of the bar
 
     def __init__(self, advance: Callable[[], None]) -> None:
-        self.stopped: BaseException | None = None
+        self.error: BaseException | None = None
         self._advance = advance
-        self._shown = 0
+        self._steps_shown = 0
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
         self._lock = Lock()
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of so many steps begins, within `parent` unless it is the whole build."""
-        with self._guarded():
+        """Begin a phase of `steps` steps.
+
+        parent: the phase that contains it; None for the whole build.
+        """
+        with self._catching():
             self._phases[name] = (parent, max(1, steps), 0)
 
     def step(self, name: str, step: int) -> bool:
-        """Step number `step`, from 0, is done. Returns whether the build is to go on."""
-        with self._guarded():
+        """Record that a step is done. Returns whether the build should go on.
+
+        step: index of the step, from 0.
+        """
+        with self._catching():
             if name in self._phases:
                 self._phases[name] = (*self._phases[name][:2], step + 1)
             share = max((self._share(root) for root, phase in self._phases.items() if phase[0] is None), default=0.0)
-            while self._shown < int(share * self.STEPS):
-                self._shown += 1
+            while self._steps_shown < int(share * self.STEPS):
+                self._steps_shown += 1
                 self._advance()
-        return self.stopped is None
+        return self.error is None
 
     def finish(self, name: str) -> None:
-        """The phase has ended."""
-        with self._guarded():
+        """End the phase."""
+        with self._catching():
             self._phases.pop(name, None)
 
     @contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _catching(self) -> Iterator[None]:
         try:
             with self._lock:  # TensorRT calls from several threads
                 yield
         except BaseException as reason:  # a KeyboardInterrupt above all
-            self.stopped = reason
+            self.error = reason
 
     def _share(self, name: str) -> float:
-        _, steps, done = self._phases[name]
-        inner = max((self._share(other) for other, phase in self._phases.items() if phase[0] == name), default=0.0)
-        return min(1.0, (done + inner) / steps)
+        _, steps, steps_done = self._phases[name]
+        inner = max((self._share(child) for child, phase in self._phases.items() if phase[0] == name), default=0.0)
+        return min(1.0, (steps_done + inner) / steps)
 
 
 def new_monitor(trt: Any, phases: BuildPhases) -> Any:
-    """What TensorRT calls as it builds; it tells `phases`."""
+    """A progress monitor for TensorRT that forwards to `phases`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -111,7 +117,7 @@ def new_monitor(trt: Any, phases: BuildPhases) -> Any:
 
 @cache
 def process_logger(trt: Any) -> Any:
-    """The one logger of this process, because TensorRT keeps the first that it is given. Callers clear `errors`."""
+    """The only logger of this process, since TensorRT keeps the first one. Callers clear `errors`."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -128,11 +134,11 @@ def process_logger(trt: Any) -> Any:
 
 
 def why(logger: Any) -> str:
-    """What TensorRT logged as errors, on one line; empty if nothing."""
+    """The errors that TensorRT logged, on one line; empty without errors."""
     return one_line("; ".join(dict.fromkeys(logger.errors)))
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, and not endless."""
+    """`text` on one line, of at most 500 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 500 else f"{line[:500]}..."

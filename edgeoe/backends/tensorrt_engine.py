@@ -1,7 +1,7 @@
 """ONNX -> plan -> engine, with TensorRT 10.3 to 11.x.
 
 Flags and levels are resolved by name, because their numbers changed from 10 to 11.
-tests/backends/test_tensorrt_contract.py holds every name of TensorRT that is used here against the real bindings.
+tests/backends/test_tensorrt_contract.py checks every name of TensorRT in this module against the real bindings.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A serialised engine. flags: the builder's, by name. shapes: (N, C, H, W) of min, opt and max."""
+    """A serialised engine.
+
+    flags: names of the builder flags that were set.
+    shapes: (N, C, H, W) of min, opt and max.
+    """
 
     data: bytes
     flags: tuple[str, ...]
@@ -40,9 +44,9 @@ class Plan:
 
 
 def plan_from_onnx(graph: bytes, settings: EngineSettings, *, timing_cache: Path | None, progress: Progress) -> Plan:
-    """Build a strongly typed plan: every precision is the graph's own.
+    """Build a strongly typed plan: precisions are those of the graph.
 
-    timing_cache: a file of this device and these versions, read and added to.
+    timing_cache: file for this device and these versions, which is read and updated; None uses no cache.
     Raises BackendError with what TensorRT logged.
     """
     trt = bindings()
@@ -50,7 +54,7 @@ def plan_from_onnx(graph: bytes, settings: EngineSettings, *, timing_cache: Path
     logger.errors.clear()
     try:
         builder: tensorrt.Builder = trt.Builder(logger)
-    except (TypeError, RuntimeError) as reason:  # how the bindings say that there is none
+    except (TypeError, RuntimeError) as reason:  # how the bindings report a null pointer
         pass_on_out_of_memory(reason)
         raise BackendError(f"TensorRT can't start: {why(logger) or reason}") from None
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -65,8 +69,8 @@ def plan_from_onnx(graph: bytes, settings: EngineSettings, *, timing_cache: Path
         monitor = new_monitor(trt, phases)  # the config does not keep it alive
         config.progress_monitor = monitor
         data = builder.build_serialized_network(network, config)
-    if phases.stopped:
-        raise phases.stopped
+    if phases.error:
+        raise phases.error
     if data is None:
         raise BackendError(f"TensorRT can't build this graph: {why(logger) or 'it logged no reason'}")
     if timing_cache and timings is not None:
@@ -118,9 +122,9 @@ def _add_profile(
     if network.num_inputs != 1:
         raise BackendError(f"the graph has {network.num_inputs} inputs; edgeoe runs graphs with one.")
     images = network.get_input(0)
-    rest = tuple(images.shape)[1:]
+    image_shape = tuple(images.shape)[1:]
     batches = {"min": settings.batch_min, "opt": settings.batch_opt, "max": settings.batch_max}
-    shapes = {name: (batch, *rest) for name, batch in batches.items()}
+    shapes = {name: (batch, *image_shape) for name, batch in batches.items()}
     profile = builder.create_optimization_profile()
     profile.set_shape(images.name, min=shapes["min"], opt=shapes["opt"], max=shapes["max"])
     if config.add_optimization_profile(profile) < 0:
@@ -129,10 +133,10 @@ def _add_profile(
 
 
 def _load_timing_cache(config: tensorrt.IBuilderConfig, path: Path) -> tensorrt.ITimingCache:
-    stored = path.read_bytes() if path.is_file() else b""
-    timings = config.create_timing_cache(stored)
+    data = path.read_bytes() if path.is_file() else b""
+    timings = config.create_timing_cache(data)
     if timings is None or not config.set_timing_cache(timings, ignore_mismatch=False):
-        _log.warning("%s: TensorRT refuses this timing cache; it is begun anew.", path)
+        _log.warning("%s: TensorRT refuses this timing cache; it is replaced by a new one.", path)
         path.unlink(missing_ok=True)
         timings = config.create_timing_cache(b"")
         config.set_timing_cache(timings, ignore_mismatch=False)
@@ -140,14 +144,14 @@ def _load_timing_cache(config: tensorrt.IBuilderConfig, path: Path) -> tensorrt.
 
 
 def _store_timing_cache(config: tensorrt.IBuilderConfig, path: Path) -> None:
-    """Add to what other builds have stored meanwhile; what two write at the same moment one measures again."""
+    """Merge the timing cache into its file, which other builds update; of two writes at once one is lost."""
     timings = config.get_timing_cache()
     try:
-        others = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-        if others is not None:
-            timings.combine(others, ignore_mismatch=False)
-        stored = bytes(memoryview(timings.serialize()))
-        write_atomic(path, lambda file: file.write_bytes(stored))
+        newest = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        if newest is not None:
+            timings.combine(newest, ignore_mismatch=False)
+        data = bytes(memoryview(timings.serialize()))
+        write_atomic(path, lambda file: file.write_bytes(data))
     except OSError as reason:  # it only saves time
         _log.warning("the timing cache can't be written: %s", reason)
 
@@ -196,21 +200,21 @@ class Engine:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W)"""
+        """(C, H, W) of an image."""
         return self._image
 
     def infer(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, K) logits of (N, C, H, W) images, in parts of at most batch_max; those below batch_min are filled up."""
+        """Logits (N, K) of images `x` (N, C, H, W), in parts of at most batch_max, padded to batch_min."""
         if x.shape[1:] != self._image or not len(x):
             raise BackendError(f"tensorrt can't run it on {x.shape}: the engine takes (n, {str(self._image)[1:]}.")
         smallest, largest = self._batches
-        answers = []
+        logits = []
         for start in range(0, len(x), largest):
             part = x[start : start + largest]
-            filled = np.zeros((max(smallest, len(part)), *self._image), np.float32)
-            filled[: len(part)] = part
-            answers.append(self._run(filled)[: len(part)])
-        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+            padded = np.zeros((max(smallest, len(part)), *self._image), np.float32)
+            padded[: len(part)] = part
+            logits.append(self._run(padded)[: len(part)])
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def _run(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         self._set_batch(len(x))
@@ -234,13 +238,15 @@ class Engine:
         self._out_shape: tuple[int, ...] = tuple(self._context.get_tensor_shape(self._output))
 
     def _io(self, mode: tensorrt.TensorIOMode) -> str:
-        """The name of the one input or output."""
+        """The name of the only input or output."""
         trt = bindings()
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
-        own = [name for name in names if self._engine.get_tensor_mode(name) == mode]
-        if len(own) != 1 or self._engine.get_tensor_dtype(own[0]) != trt.DataType.FLOAT:
-            raise BackendError(f"the plan must have one {mode.name.lower()} of type float32. It has: {', '.join(own)}.")
-        return str(own[0])
+        names_of_mode = [name for name in names if self._engine.get_tensor_mode(name) == mode]
+        if len(names_of_mode) != 1 or self._engine.get_tensor_dtype(names_of_mode[0]) != trt.DataType.FLOAT:
+            raise BackendError(
+                f"the plan must have one {mode.name.lower()} of type float32. It has: {', '.join(names_of_mode)}."
+            )
+        return str(names_of_mode[0])
 
     def _allocate(self, name: str, shape: tuple[int, ...]) -> int:
         address = self._cuda.allocate(int(np.prod(shape)) * np.dtype(np.float32).itemsize)
@@ -249,6 +255,6 @@ class Engine:
         return address
 
     def close(self) -> None:
-        """Free TensorRT's objects, each before what it stands on."""
+        """Free TensorRT's objects, each before those that it depends on."""
         for name in ("_context", "_engine", "_runtime"):
             self.__dict__.pop(name, None)

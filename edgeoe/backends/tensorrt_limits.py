@@ -1,4 +1,4 @@
-"""What TensorRT refuses in a profile. The facts are NVIDIA's documents'."""
+"""Settings of a profile that TensorRT does not support, from NVIDIA's documentation."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def _plan(target: Target) -> Iterator[Issue]:
 
 
 def _batches(target: Target) -> Iterator[Issue]:
-    smallest, tuned, largest = target.engine.batch_min, target.engine.batch_opt, target.engine.batch_max
-    if not smallest <= tuned <= largest:
+    smallest, optimum, largest = target.engine.batch_min, target.engine.batch_opt, target.engine.batch_max
+    if not smallest <= optimum <= largest:
         yield Issue(
             "engine",
             "batch_opt",
-            f"batch_min <= batch_opt <= batch_max must hold. Got {smallest}, {tuned}, {largest}.",
+            f"batch_min <= batch_opt <= batch_max must hold. Got {smallest}, {optimum}, {largest}.",
         )
     elif not smallest <= target.measure.batch <= largest:
         message = f"batch must be within batch_min and batch_max of [engine], {smallest} to {largest}."

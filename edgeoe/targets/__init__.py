@@ -1,1 +1,1 @@
-"""Devices that artifacts are built for: profiles, what a device can't do, and whether this machine is it."""
+"""Profiles of the devices that artifacts are built for, and their limits."""

@@ -1,4 +1,4 @@
-"""The traits of a backend: everything that is known of a runtime without importing it. The standard library alone."""
+"""The traits of a backend: the facts about a runtime that need no import of it. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def _no_issues(target: Target) -> Iterator[Issue]:  # noqa: ARG001 - the default
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What a backend says of itself.
+    """The facts about a backend.
 
-    title: the name of its runtime, for people.
-    requirement: what pip installs the runtime by; empty if it needs nothing but numpy.
-    extra: the extra of edgeoe that brings it; empty for a backend that is not edgeoe's own.
-    modules: the runtime's top-level modules.
-    suffix: of its artifacts' file names.
-    portable: an artifact may be built on another machine than the device.
-    processor: what does the work for a target: a CPU, an NVIDIA GPU (or a DLA beside it), or something else.
-    int8_recipe: the recipe of int8 graphs that it computes fast for a target; see graph/quantize.py.
-    describe: the runtime on this machine in words. Raises BackendError or ModuleNotFoundError where it is missing.
-    tables: "runtime", "engine", those of the tables in a profile that it reads.
-    options: the dataclass of a table of its own, which has the backend's name; None for none.
-    providers: what `provider` of [runtime] may name; empty if the backend has no choice of one.
-    units: what `unit` of [runtime] may name, by provider ("cpu" where there is no choice of one).
-    single_thread: with threads = 1, the thread that calls does all the work for a target.
-    issues: what it refuses in a profile, beside what no backend takes.
+    title: name of its runtime in reports.
+    requirement: the pip requirement of the runtime; empty if it needs only numpy.
+    extra: the extra of edgeoe that installs the runtime; empty for a backend of another distribution.
+    modules: top-level modules of the runtime.
+    suffix: of the file names of its artifacts.
+    portable: whether an artifact may be built on another machine than the device.
+    processor: target -> processor that runs it: a CPU, an NVIDIA GPU (or its DLA), or another.
+    int8_recipe: target -> recipe of the int8 graphs that it computes fast; see graph/quantize.py.
+    describe: describes the runtime on this machine. Raises BackendError or ModuleNotFoundError if it is missing.
+    tables: the tables of a profile that it reads, of "runtime" and "engine".
+    options: dataclass of the table named after the backend; None without such a table.
+    providers: valid values of `provider` in [runtime]; empty if the backend has no choice of provider.
+    units: valid values of `unit` in [runtime], by provider ("cpu" if there is no choice of provider).
+    single_thread: target -> whether the calling thread does all the work if threads = 1.
+    issues: target -> settings that this backend does not support.
     """
 
     title: str
@@ -74,16 +74,16 @@ def traits_of(backend: str) -> Traits:
 
 
 def runs_on(target: Target) -> Processor:
-    """What does the work for `target`: a CPU, an NVIDIA GPU (or a DLA beside it), or something else."""
+    """The processor that runs `target`: a CPU, an NVIDIA GPU (or its DLA), or another."""
     return traits_of(target.backend).processor(target)
 
 
 def known_backends() -> dict[str, Traits]:
     """The traits of every backend that can be imported, by name."""
-    known = {}
+    backends = {}
     for name in BACKENDS:
         try:
-            known[name] = traits_of(name)
+            backends[name] = traits_of(name)
         except ConfigError:
             continue  # a broken plug-in, which doctor reports
-    return known
+    return backends

@@ -1,4 +1,4 @@
-"""Boards that profiles may name: what they have, and what a machine calls itself that is one. Vendors' facts."""
+"""Boards that profiles may name, with their vendors' facts and the names that machines report."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ _ALIASES = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64"}
 
 
 def architecture(name: str) -> str:
-    """The name that Linux has for an architecture: "arm64" of macOS is "aarch64", "AMD64" of Windows is "x86_64"."""
+    """Linux's name of an architecture: "aarch64" for macOS's "arm64", "x86_64" for Windows' "AMD64"."""
     return _ALIASES.get(name.lower(), name.lower())
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One board.
+    """A board.
 
     model: words in the name of the board in its device tree, /proc/device-tree/model.
-    compute_capability: of its NVIDIA GPU, None where it has none.
-    power_modes: as /etc/nvpmodel.conf calls them; empty where we don't know them.
+    compute_capability: of its NVIDIA GPU; None without one.
+    dla_cores: number of its DLA cores.
+    power_modes: their names in /etc/nvpmodel.conf; empty if unknown.
+    machine: its architecture.
     """
 
     model: str

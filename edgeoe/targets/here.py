@@ -1,4 +1,4 @@
-"""Whether this machine is the device that a profile describes. The standard library alone: bundles carry it."""
+"""Whether this machine is the device that a profile describes. Needs only the standard library: bundles contain it."""
 
 from __future__ import annotations
 
@@ -17,66 +17,71 @@ __all__ = ["bundle_command", "differences", "has_words", "is_of_every_machine", 
 
 
 def differences(target: Target, facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """What tells the machine with these `facts` from the device of `target`; empty if it is that device.
+    """Differences of a machine from the device of `target`; empty if it is that device.
 
-    facts: those of `environment`. A profile that states no architecture, board, processor or GPU is of every machine,
-    but what runs on an NVIDIA GPU needs one.
+    A profile without architecture, board, processor and GPU matches every machine, but a target that runs on an NVIDIA
+    GPU needs one.
+
+    facts: of the machine, from `environment`.
     """
-    machine = tuple(_other_machine(target, facts))
-    return machine or tuple(_other_parts(target, facts))  # of another architecture, everything differs
+    machine = tuple(_machine_difference(target, facts))
+    return machine or tuple(_part_differences(target, facts))  # of another architecture, everything differs
 
 
 def is_of_every_machine(target: Target) -> bool:
-    """Whether the profile says nothing of which machines are its device."""
+    """Whether the profile matches every machine: it names no board, architecture, processor or GPU."""
     device = target.device
     return not any((device.board, device.machine, device.board_model, device.cpu, device.gpu))
 
 
 def not_measured(differs: Sequence[str]) -> str:
-    """Why a latency is missing, in words: "not measured here: this is x86_64, raspberry-pi-5 is aarch64"."""
+    """The reason of a missing latency: "not measured here: this is x86_64, raspberry-pi-5 is aarch64"."""
     return f"not measured here: {'; '.join(differs)}"
 
 
 def bundle_command(run: object, target: str) -> str:
-    """The command that takes a run to the device of `target`, a profile's name or its file."""
+    """The command that bundles `run` for the device of `target`, a profile's name or its file."""
     archive = f"{Path(target).name.removesuffix('.toml')}.tar.gz"
     return f"edgeoe bundle {quoted(run)} --target {quoted(target)} -o {quoted(archive)} --test DIR"
 
 
 def require_here(target: Target, *, way_out: str) -> None:
-    """Raise TargetError, which ends with `way_out`, unless this machine is the device of `target`."""
+    """Raise TargetError unless this machine is the device of `target`.
+
+    way_out: what to do instead, for the end of the message.
+    """
     differs = differences(target, environment())
     if differs:
         raise TargetError(f"target {target.name}: {not_measured(differs)}. {way_out}")
 
 
 def has_words(name: str, words: str) -> bool:
-    """Whether `words` stand in `name` as whole words; * and ? are what they are in file names, case does not count.
+    """Whether `name` contains `words` as whole words; * and ? are wildcards, case is ignored.
 
     "T4" is in "Tesla T4" and not in "NVIDIA T400"; "RTX 40??" is in "NVIDIA GeForce RTX 4070 Ti".
     """
     return fnmatchcase(f" {name.lower()} ", f"* {words.lower()} *")
 
 
-def _other_machine(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
+def _machine_difference(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
     board = BOARDS.get(target.device.board or "")
-    wanted = target.device.machine or (board.machine if board else None)
+    machine = target.device.machine or (board.machine if board else None)
     here, cpu = _fact(facts, "machine"), _fact(facts, "cpu")
-    if wanted is not None and architecture(wanted) != architecture(here):
+    if machine is not None and architecture(machine) != architecture(here):
         processor = f" ({cpu})" if cpu not in ("", here) else ""
-        yield f"this is {here or 'of an unknown architecture'}{processor}, {target.name} is {architecture(wanted)}"
+        yield f"this is {here or 'of an unknown architecture'}{processor}, {target.name} is {architecture(machine)}"
 
 
-def _other_parts(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
+def _part_differences(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
     device, board = target.device, BOARDS.get(target.device.board or "")
     hidden = "no device tree tells which board this is (a container may hide it)"
-    wanted = [
+    requirements = [
         (board.model if board else None, "board", "this board is", hidden),
         (device.board_model, "board", "this board is", hidden),
         (device.cpu, "cpu", "this processor is", "this processor has no name"),
         (device.gpu, "gpu", "this GPU is", "nvidia-smi finds no GPU here"),
     ]
-    for words, key, this_is, unknown in wanted:
+    for words, key, this_is, unknown in requirements:
         here = _fact(facts, key)
         if words and not has_words(here, words):
             yield f"{f'{this_is} {here}' if here else unknown}, {target.name} is for {words}"
@@ -85,7 +90,7 @@ def _other_parts(target: Target, facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _has_nvidia(facts: Mapping[str, Any]) -> bool:
-    """Whether any fact speaks of an NVIDIA GPU: on a Jetson, nvidia-smi may be missing."""
+    """Whether any fact indicates an NVIDIA GPU: on a Jetson, nvidia-smi may be missing."""
     jetson = any(word in _fact(facts, "board").lower() for word in ("nvidia", "jetson"))
     return jetson or any(_fact(facts, key) for key in ("gpu", "driver", "power_mode", "jetson_clocks"))
 

@@ -1,4 +1,4 @@
-"""What is wrong with a profile."""
+"""Issues of a profile."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ __all__ = ["Issue"]
 class Issue:
     """A setting of a profile that its device, its runtime or edgeoe does not support.
 
-    table: the table that it stands in; "" is the top of the profile.
-    key: the key in that table.
+    table: its table; "" is the top of the profile.
+    key: its key in that table.
     message: what is wrong, and what to do about it.
     """
 

@@ -1,4 +1,4 @@
-"""Settings of a profile that its device or its runtime does not support. The facts are the vendors' documents'."""
+"""Settings of a profile that its device or its runtime does not support, from the vendors' documentation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeoe.versions import version_numbers
 
 __all__ = ["require_buildable", "unknown_names", "unsupported_precision", "unsupported_settings"]
 
-_NOT_WRITTEN = {"fp8": 8.9}  # precisions that edgeoe does not write, and the compute capability that they need
+_UNWRITABLE = {"fp8": 8.9}  # precisions that edgeoe does not write, and the compute capability that they need
 
 
 def require_buildable(target: Target) -> None:
@@ -28,7 +28,7 @@ def require_buildable(target: Target) -> None:
 
 
 def unknown_names(target: Target) -> Iterator[Issue]:
-    """The backend, the provider and the precision of `target`, those that edgeoe does not know."""
+    """Issues of `target` whose backend, provider or precision edgeoe does not know."""
     if target.precision not in PRECISIONS:
         message = f"precision must be one of {', '.join(PRECISIONS)}. Got {target.precision!r}."
         yield Issue("", "precision", message)
@@ -43,12 +43,12 @@ def unknown_names(target: Target) -> Iterator[Issue]:
 
 
 def unsupported_settings(target: Target, tables: Mapping[str, Any] | None = None) -> Iterator[Issue]:
-    """Every setting of `target` that is not supported.
+    """The issues of all settings of `target` that are not supported.
 
-    tables: those of its file, to see which of them it has.
+    tables: of its file, to find those that its backend does not read.
     """
     if tables:
-        yield from _unread_tables(target, tables)
+        yield from _unused_tables(target, tables)
     yield from _device(target.device)
     yield from _identity(target)
     if issue := unsupported_precision(target.precision, target.device):
@@ -58,21 +58,21 @@ def unsupported_settings(target: Target, tables: Mapping[str, Any] | None = None
 
 
 def unsupported_precision(precision: object, device: DeviceFacts) -> Issue | None:
-    """The issue of a precision, exported yet or not, that `device` can't compute in."""
-    name, has = str(precision), device.compute_capability
-    needed = PRECISIONS.load(name).compute_capability if name in PRECISIONS else _NOT_WRITTEN.get(name, 0.0)
-    if has is None or has >= needed:
+    """The issue of a precision that `device` can't compute; None if it can. edgeoe need not know the precision."""
+    name, capability = str(precision), device.compute_capability
+    required = PRECISIONS.load(name).compute_capability if name in PRECISIONS else _UNWRITABLE.get(name, 0.0)
+    if capability is None or capability >= required:
         return None
-    message = f"{precision} needs compute capability {needed} or higher, and this device has {has}."
+    message = f"{precision} needs compute capability {required} or higher, and this device has {capability}."
     return Issue("", "precision", f"precision: {message}")
 
 
-def _unread_tables(target: Target, tables: Mapping[str, Any]) -> Iterator[Issue]:
-    readers: dict[str, list[str]] = {}
+def _unused_tables(target: Target, tables: Mapping[str, Any]) -> Iterator[Issue]:
+    backends_of: dict[str, list[str]] = {}
     for backend, traits in known_backends().items():
         for table in (*traits.tables, *([backend] if traits.options else [])):
-            readers.setdefault(table, []).append(backend)
-    for table, backends in readers.items():
+            backends_of.setdefault(table, []).append(backend)
+    for table, backends in backends_of.items():
         if table in tables and target.backend not in backends:
             message = f"backend {target.backend} reads no [{table}]: that is for {' and '.join(backends)}. Remove it."
             yield Issue("", table, message)
@@ -82,32 +82,32 @@ def _runtime(target: Target) -> Iterator[Issue]:
     runtime, traits, default = target.runtime, traits_of(target.backend), RuntimeSettings()
     precision = PRECISIONS.load(target.precision)
     if runtime.provider != default.provider and not traits.providers:
-        having = " and ".join(name for name, other in known_backends().items() if other.providers)
-        message = f"provider is for backend {having}, and this is {target.backend}. Remove it."
+        names = " and ".join(name for name, others in known_backends().items() if others.providers)
+        message = f"provider is for backend {names}, and this is {target.backend}. Remove it."
         yield Issue("runtime", "provider", message)
     provider = runtime.provider if traits.providers else default.provider
     if runtime.unit != default.unit and runtime.unit not in traits.units.get(provider, ()):
-        yield Issue("runtime", "unit", f"unit is for {', or for '.join(_having_units())}. Remove it.")
+        yield Issue("runtime", "unit", f"unit is for {', or for '.join(_settings_with_units())}. Remove it.")
     elif runtime.unit == "npu" and not precision.on_npu:
-        message = f"unit: an NPU computes {_listed('on_npu')}, and precision is {target.precision}."
+        message = f"unit: an NPU computes {_precisions_on('on_npu')}, and precision is {target.precision}."
         yield Issue("runtime", "unit", message)
     if runtime.affinity is not None and len(set(runtime.affinity)) < runtime.threads:
         message = f"affinity has {len(set(runtime.affinity))} cores for threads = {runtime.threads}."
         yield Issue("runtime", "affinity", message)
     if runs_on(target) == "cpu" and not precision.on_cpu:
-        choices = _listed("on_cpu", word="or")
+        choices = _precisions_on("on_cpu", word="or")
         message = f"{target.backend} computes {target.precision} graphs in fp32 on a CPU. Choose {choices}."
         yield Issue("", "precision", f"precision: {message}")
 
 
-def _listed(place: str, *, word: str = "and") -> str:
-    """The precisions that are computed at a `place`, a field of their records: "fp16 and int8"."""
+def _precisions_on(place: str, *, word: str = "and") -> str:
+    """The precisions whose records have the flag `place`, as text: "fp16 and int8"."""
     names = [name for name in PRECISIONS if getattr(PRECISIONS.load(name), place)]
     return f" {word} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _having_units() -> Iterable[str]:
-    """The settings of a profile with which its backend reads `unit`, those of a backend alone first."""
+def _settings_with_units() -> Iterable[str]:
+    """The settings with which a backend reads `unit`, backends without a choice of provider first."""
     alone, with_provider = [], []
     for name, traits in known_backends().items():
         if traits.providers:
@@ -128,9 +128,9 @@ def _device(device: DeviceFacts) -> Iterator[Issue]:
             )
         return
     for key in ("compute_capability", "dla_cores"):
-        own, stated = getattr(board, key), getattr(device, key)
-        if stated is not None and own is not None and stated != own:
-            yield Issue("device", key, f"{key} of a {device.board} is {own}. Got {stated}.")
+        fact, stated = getattr(board, key), getattr(device, key)
+        if stated is not None and fact is not None and stated != fact:
+            yield Issue("device", key, f"{key} of a {device.board} is {fact}. Got {stated}.")
     if device.power_mode is not None and board.power_modes and device.power_mode not in board.power_modes:
         yield Issue(
             "device",
@@ -141,7 +141,7 @@ def _device(device: DeviceFacts) -> Iterator[Issue]:
 
 
 def _identity(target: Target) -> Iterator[Issue]:
-    """What a profile says of which machines are its device, and can't be true of any."""
+    """Issues of the keys that identify the device: combinations that no machine has."""
     device, board = target.device, BOARDS.get(target.device.board or "")
     if device.machine is not None and architecture(device.machine) not in ARCHITECTURES:
         message = f"machine must be one of {', '.join(ARCHITECTURES)}. Got {device.machine!r}."

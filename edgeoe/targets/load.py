@@ -1,4 +1,4 @@
-"""Profiles of devices: targets/<name>.toml -> Target."""
+"""Loading and checking of profiles: targets/<name>.toml -> Target."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _TABLES = {
 
 
 def _folders() -> tuple[Path, ...]:
-    """Where profiles are looked for: the user's own ./targets first, then those that edgeoe ships."""
+    """The folders of profiles: the user's ./targets first, then those that edgeoe ships."""
     package = Path(__file__).parents[1]
     shipped = package / "profiles"  # in a wheel; a source checkout has them beside the package
     return Path("targets"), shipped if shipped.is_dir() else package.parent / "targets"
 
 
 def find_targets() -> dict[str, Path]:
-    """Every profile's name and file; a user's profile hides the shipped one of that name."""
+    """The file of every profile, by name; a user's profile hides the shipped one of the same name."""
     profiles: dict[str, Path] = {}
     for folder in _folders():
         for path in sorted(folder.glob("*.toml")):
@@ -41,20 +41,20 @@ def find_targets() -> dict[str, Path]:
 
 
 def find_target(name: str) -> Path:
-    """The file of profile `name`, which may also be a path to a .toml file.
+    """The file of the profile `name`, which may also be a path to a .toml file.
 
-    Raises TargetError where there is none.
+    Raises TargetError for an unknown name.
     """
     if name.endswith(".toml"):
         return Path(name)
-    known = find_targets()
-    if name not in known:
-        raise TargetError(f"unknown target {name!r}. {nearest(name, known)} Your own go into ./targets/<name>.toml.")
-    return known[name]
+    profiles = find_targets()
+    if name not in profiles:
+        raise TargetError(f"unknown target {name!r}. {nearest(name, profiles)} Your own go into ./targets/<name>.toml.")
+    return profiles[name]
 
 
 def load_target(name: str) -> Target:
-    """The profile `name` (or the .toml file at that path), every key and type checked.
+    """The profile `name`, which may also be a path to a .toml file, with keys and types checked.
 
     Raises TargetError with file and line.
     """
@@ -66,32 +66,32 @@ def check_target(name: str) -> list[str]:
     document = TomlDocument(find_target(name), error=TargetError)
     try:
         issue = unsupported_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
-        if issue:  # before the list of what edgeoe knows: fp8 is no typing error on a device that has it
+        if issue:  # before unknown names: on a device that lacks fp8, that is the better reason
             raise document.complain(issue.table, issue.key, issue.message)
         target = _target(document)
     except TargetError as reason:
         return [str(reason)]
-    issues = sorted(unsupported_settings(target, document.tables), key=lambda one: document.line(one.table, one.key))
-    return [str(document.complain(one.table, one.key, one.message)) for one in issues]
+    issues = sorted(unsupported_settings(target, document.tables), key=lambda each: document.line(each.table, each.key))
+    return [str(document.complain(each.table, each.key, each.message)) for each in issues]
 
 
 def _target(document: TomlDocument) -> Target:
     fields = [field.name for field in dataclasses.fields(Target) if field.name not in ("name", "options")]
-    own = {name: traits.options for name, traits in known_backends().items() if traits.options}
-    document.refuse_unknown("", document.tables, [*fields, *own])
+    options = {name: traits.options for name, traits in known_backends().items() if traits.options}
+    document.refuse_unknown("", document.tables, [*fields, *options])
     parts: dict[str, Any] = {table: document.record(table, kind) for table, kind in _TABLES.items()}
-    top = {key: value for key, value in document.tables.items() if key not in {*_TABLES, *own, "budget"}}
+    top = {key: value for key, value in document.tables.items() if key not in {*_TABLES, *options, "budget"}}
     target = dataclasses.replace(document.record("", Target, {**top, "name": document.path.stem}), **parts)
     target = dataclasses.replace(target, budget=_budget(document))
     for issue in unknown_names(target):
         raise document.complain(issue.table, issue.key, issue.message)
-    if kind := own.get(target.backend):
+    if kind := options.get(target.backend):
         return dataclasses.replace(target, options=to_json(document.record(target.backend, kind)))
     return target
 
 
 def _budget(document: TomlDocument) -> Budget:
-    given = document.table("budget")
-    document.refuse_unknown("budget", given, list(QUANTITIES))
-    limits = dataclasses.make_dataclass("Limits", [(name, QUANTITIES.load(name).bounds) for name in given])
+    table = document.table("budget")
+    document.refuse_unknown("budget", table, list(QUANTITIES))
+    limits = dataclasses.make_dataclass("Limits", [(name, QUANTITIES.load(name).bounds) for name in table])
     return Budget(**dataclasses.asdict(document.record("budget", limits)))

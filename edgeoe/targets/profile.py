@@ -1,4 +1,4 @@
-"""The tables of a profile: what a device is, how its runtime starts, how it is measured, and its budget."""
+"""The tables of a profile: device, runtime, engine, measurement and budget."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
-    """`[runtime]` of a profile: how the runtime is started on the device.
+    """`[runtime]` of a profile: settings of the runtime on the device.
 
-    affinity: cores that the process is kept on, by the system's numbers; None is all.
-    provider: what executes the graph, of a backend that has a choice (traits: `providers`).
-    unit: the processor that computes, of a backend or provider that has a choice (traits: `units`).
+    threads: number of threads.
+    spinning: whether idle threads spin.
+    affinity: cores that the process is pinned to, by the system's numbers; None is all.
+    provider: execution provider, for backends with a choice (traits: `providers`).
+    unit: processor that computes, for backends or providers with a choice (traits: `units`).
     """
 
     threads: Annotated[int, Ge(1)] = 1
@@ -37,21 +39,22 @@ class RuntimeSettings:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """`[device]` of a profile: what the device is. A key that is missing is unknown, and nothing is compared with it.
+    """`[device]` of a profile: facts of the device. A missing key is unknown, and is not checked.
 
-    The keys board, machine, board_model, cpu and gpu say which machines are the device; latency is measured on no
-    other. Without the whole table, the profile is of the machine that it is used on, whose processor is asked.
+    The keys board, machine, board_model, cpu and gpu identify the machines that are the device; latency is measured
+    only there. A profile without the table describes the machine that it is used on.
 
-    board: one that `edgeoe targets check` knows by name.
+    board: a board that `edgeoe targets check` knows.
     compute_capability: of its NVIDIA GPU.
     memory_gb: in 10^9 bytes.
-    tensorrt: the version on it.
-    power_mode: as /etc/nvpmodel.conf calls it.
+    dla_cores: number of DLA cores.
+    tensorrt: version of TensorRT.
+    power_mode: its name in /etc/nvpmodel.conf.
     int8_dot: false for an x86 processor without VNNI, whose int8 sums saturate unless weights have 7 bits.
-    machine: the architecture.
+    machine: architecture.
     board_model: words in the name of the board, in its device tree.
     cpu: words in the name of the processor.
-    gpu: words in the name of the GPU, as nvidia-smi has it.
+    gpu: words in the name of the GPU in nvidia-smi.
     """
 
     board: str | None = None
@@ -71,11 +74,14 @@ class DeviceFacts:
 class EngineSettings:
     """`[engine]` of a profile: how TensorRT builds the plan.
 
-    batch_min, batch_opt, batch_max: of the optimisation profile; a plan is tuned for batch_opt.
-    workspace_mb: scratch memory in 2^20 bytes, None is what the device has.
+    batch_min, batch_opt, batch_max: of the optimisation profile; the plan is tuned for batch_opt.
+    workspace_mb: scratch memory in 2^20 bytes; None is all memory of the device.
+    optimization_level: TensorRT's builder optimisation level.
     tf32: fp32 layers may round their inputs to 10 bits of mantissa.
-    dla_core: run on that DLA.
-    gpu_fallback: layers that the DLA can't run go to the GPU.
+    hardware_compatibility: other GPUs that can load the plan.
+    dla_core: DLA core that runs the plan; None is the GPU.
+    gpu_fallback: the GPU runs layers that the DLA can't.
+    timing_cache: keep the timings of layers for later builds.
     """
 
     batch_min: Annotated[int, Ge(1)] = 1
@@ -92,13 +98,15 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True)
 class MeasureSettings:
-    """`[measure]` of a profile: how latency is sampled, and how much noise it may have.
+    """`[measure]` of a profile: how latency is sampled, and the noise that is allowed.
 
-    throughput_batches: sizes to measure images per second at.
-    processes: fresh ones, one after another, that share the seconds and the calls.
-    warmup_seconds, warmup_max_seconds: least and most that each warms up until its calls are steady.
-    max_variation: of the processes' p50, standard deviation / mean.
-    max_foreign_load: share of the CPU that other processes may use.
+    batch: batch size of latency.
+    throughput_batches: further batch sizes of throughput.
+    processes: number of fresh processes, one after another, that share the seconds and the calls.
+    warmup_seconds, warmup_max_seconds: minimum and maximum warm-up of a process, which ends when latency is steady.
+    min_seconds, min_iterations: minimum duration and number of timed calls, over all processes.
+    max_variation: maximum coefficient of variation of the processes' p50.
+    max_foreign_load: maximum share of the CPU that other processes use.
     """
 
     batch: Annotated[int, Ge(1)] = 1
@@ -113,9 +121,9 @@ class MeasureSettings:
 
 
 class Budget(dict[str, float]):
-    """`[budget]` of a profile: the limits that a verdict judges, by quantity; see the table QUANTITIES.
+    """`[budget]` of a profile: the limits of a verdict, by quantity; see the table QUANTITIES.
 
-    limits: None is no limit.
+    limits: by name of the quantity; None is no limit.
     """
 
     def __init__(self, **limits: float | None) -> None:
@@ -124,9 +132,10 @@ class Budget(dict[str, float]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A device that artifacts are built for: one file under targets/.
+    """A profile: the device that artifacts are built for, one file under targets/.
 
-    options: the backend's own table, which has its name; plain values.
+    channel_multiple: multiple of channels that the device computes fast.
+    options: the table named after the backend, as plain values.
     """
 
     name: str

@@ -362,7 +362,7 @@ def test_phases_that_never_began_or_have_no_steps_do_no_harm() -> None:
     phases.start("empty", None, 0)
     assert phases.step("empty", 0)
     phases.finish("unheard of")
-    assert phases.stopped is None
+    assert phases.error is None
 
 
 # The line, and what a device needs to have installed.
