@@ -139,6 +139,6 @@ def why(logger: Any) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` on one line, of at most 500 characters."""
+    """`text` on one line, cut after 500 characters."""
     line = " ".join(text.split())
     return line if len(line) <= 500 else f"{line[:500]}..."

@@ -1,1 +1,1 @@
-"""The stages of the line: each reads what it needs from a run directory and writes its results there."""
+"""The stages of the pipeline: each reads its inputs from a run directory and writes its results there."""

@@ -1,4 +1,4 @@
-"""Whether teacher, classes and preprocessing belong together: does the teacher agree with the labels?"""
+"""Agreement of a teacher with the labels, to check that its classes and preprocessing match the samples."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from edgeoe.stages.class_order import ClassOrder, find_order, mcnemar_p
 
 __all__ = ["check_agreement", "require_logits", "teacher_agreement"]
 
-_MOST, _TRIED = 1000, 200  # labelled images that the teacher is asked about, and those that preprocessing is tried on
-_ENOUGH = 20  # labelled images below which chance is no error
-_CHANCE_P, _SHUFFLES = 0.01, 2000  # of the permutation test against chance
-_DECENT, _GOOD = 0.5, 0.9  # of the way from chance to all right, classes weighing alike
-_GAIN, _GAIN_P = 0.1, 1e-3  # share of labels that other preprocessing must bring, and how surely, to be named
-_NAMES = 30  # classes that a message spells out
-_PIXELS = 250 * 32 * 32  # evaluated at a time
+_MAX_IMAGES, _MAX_IMAGES_PREPROCESSED = 1000, 200  # labelled images for agreement, and for other preprocessing
+_MIN_IMAGES = 20  # labelled images below which agreement by chance is not an error
+_CHANCE_P, _SHUFFLES = 0.01, 2000  # level and shuffles of the permutation test against chance
+_DECENT, _GOOD = 0.5, 0.9  # mean recall, on a scale from chance (0) to all right (1)
+_GAIN, _GAIN_P = 0.1, 1e-3  # of labels that other preprocessing must gain, and its level
+_NAMES = 30  # maximum of classes in a message
+_PIXELS = 250 * 32 * 32  # per batch of evaluation
 _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def require_logits(teacher: nn.Module, preprocess: Preprocess) -> None:
-    """Raises TeacherError if the answers of `teacher` to images of noise are probabilities: it ends in a softmax."""
+    """Raise TeacherError if the outputs of `teacher` for images of noise are probabilities: it ends in a softmax."""
     noise = np.random.default_rng(0).integers(0, 256, (8, *preprocess.shape)).astype(np.uint8)
     outputs = teacher(torch.from_numpy(preprocess.normalise(noise))).float()
     if bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(len(outputs)), atol=1e-3):
         raise TeacherError(
             "the teacher's outputs are probabilities (none is negative, and they sum to 1 for each image): it ends in "
-            "a softmax, and must answer with the logits before it. Remove the last softmax in what --teacher builds, "
+            "a softmax, and must return the logits before it. Remove the last softmax in what --teacher builds, "
             "e.g. network.softmax = torch.nn.Identity()."
         )
 
@@ -57,7 +57,12 @@ def teacher_agreement(
     seed: int = 0,
     progress: Progress = silent,
 ) -> TeacherAgreement | None:
-    """With how many labels of `files` the teacher of that name agrees. Raises EdgeoeError as `compress` would."""
+    """Number of labels of `files` that the teacher agrees with; None without labelled images.
+
+    teacher, weights, weights_key, preprocess: as for `compress`.
+    seed: random seed for the images.
+    Raises EdgeoeError as `compress` does.
+    """
     torch.manual_seed(seed)
     source = TeacherSource.parse(teacher)
     model = load_teacher(source, weights, classes=len(files.classes), channels=preprocess.channels, key=weights_key)
@@ -77,44 +82,47 @@ def check_agreement(
     quiet: bool = False,
     progress: Progress = silent,
 ) -> TeacherAgreement | None:
-    """With how many of the labels `teacher` agrees; None without labelled images.
+    """Number of labels that `teacher` agrees with; None without labelled images.
 
-    Up to _MOST images are taken, as many of each class as there are, drawn by `seed`. If agreement is poor, the cause
-    is looked for: the classes in another order, or other preprocessing that is usual. quiet: log no warning.
-    Raises TeacherError if agreement is poor and either the cause was found, or it is no more than by chance on enough
-    images to tell.
+    It is evaluated on up to _MAX_IMAGES images, balanced over classes as far as possible. If agreement is poor, two
+    causes are tested: another order of the classes, and other usual preprocessing.
+
+    device: runs the teacher; None is where it is.
+    seed: random seed for the images.
+    quiet: log no warning.
+    Raises TeacherError if agreement is poor, and its cause is known or it is no better than chance on enough images.
     """
     if not len(samples.labels):
         if not quiet:
-            _log.warning(
-                said("without labelled samples nothing tells whether teacher, classes and [preprocess] fit together")
-            )
+            _log.warning(said("without labelled samples, edgeoe can't check that teacher, classes and [preprocess] match"))
         return None
-    asked = _Asked.of(teacher, samples, device=device, seed=seed, progress=progress)
-    agreement, classes = asked.agreement, samples.classes
-    found = find_order(asked.probabilities, asked.labels, classes)
-    cause = _order_text(found, of=agreement.of) if found else ""
-    if asked.above_chance < _GOOD:
-        cause = asked.better_preprocessing(than=found.right / agreement.of if found else 0.0) or cause
-    poor = asked.above_chance < _DECENT
-    by_chance = poor and asked.is_chance()
+    evaluation = _Evaluation.of(teacher, samples, device=device, seed=seed, progress=progress)
+    agreement, classes = evaluation.agreement, samples.classes
+    order = find_order(evaluation.probabilities, evaluation.labels, classes)
+    cause = _order_text(order, of=agreement.of) if order else ""
+    if evaluation.above_chance < _GOOD:
+        cause = evaluation.better_preprocessing(than=order.right / agreement.of if order else 0.0) or cause
+    poor = evaluation.above_chance < _DECENT
+    by_chance = poor and evaluation.is_chance()
     if not (poor or cause):
         return agreement
-    note = f"{agreement}{', no more than by chance' if by_chance else ''}. {cause or _likely_causes(classes)}"
+    note = f"{agreement}{', no better than chance' if by_chance else ''}. {cause or _likely_causes(classes)}"
     if by_chance or (poor and cause):
         raise TeacherError(note)
-    if len(asked.labels) < _ENOUGH:
-        note += " (So few labelled images tell little.)"
+    if len(evaluation.labels) < _MIN_IMAGES:
+        note += " (With so few labelled images this is uncertain.)"
     if not quiet:
         _log.warning("%s", said(note))
     return replace(agreement, note=note)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the teacher said of some labelled images.
+class _Evaluation:
+    """Predictions of a teacher for some labelled images.
 
-    rows: (n, C, H, W) uint8. labels: (n,). probabilities: (n, K).
+    rows: (n, C, H, W) uint8.
+    labels: (n,)
+    probabilities: (n, K) of the teacher.
     """
 
     teacher: nn.Module
@@ -126,15 +134,15 @@ class _Asked:
     @classmethod
     def of(
         cls, teacher: nn.Module, samples: Samples, *, device: torch.device | None, seed: int, progress: Progress
-    ) -> _Asked:
-        chosen = _balanced_draw(samples.labels, _MOST, seed=seed)
-        rows = samples.images.rows(chosen)
+    ) -> _Evaluation:
+        indices = _balanced_indices(samples.labels, _MAX_IMAGES, seed=seed)
+        rows = samples.images.rows(indices)
         model = teacher if device is None or device.type == "cpu" else copy.deepcopy(teacher).to(device)
         preprocess = samples.images.preprocess
-        with progress("Asking the teacher", 1) as advance:
+        with progress("Evaluating the teacher", 1) as advance:
             probabilities = _probabilities(model, preprocess, rows)
             advance()
-        return cls(model, preprocess, rows, samples.labels[chosen], probabilities)
+        return cls(model, preprocess, rows, samples.labels[indices], probabilities)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -152,14 +160,14 @@ class _Asked:
 
     @property
     def _recalls(self) -> tuple[list[int], list[int]]:
-        """Right and all images of the classes that have some."""
+        """Numbers of right images and of all images, for each class with images."""
         agreement = self.agreement
-        some = [(right, of) for right, of in zip(agreement.right_per_class, agreement.of_per_class, strict=True) if of]
-        return [right for right, _ in some], [of for _, of in some]
+        pairs = [(right, of) for right, of in zip(agreement.right_per_class, agreement.of_per_class, strict=True) if of]
+        return [right for right, _ in pairs], [of for _, of in pairs]
 
     @property
     def above_chance(self) -> float:
-        """Mean recall of the classes on the way from chance (0) to all right (1)."""
+        """Mean recall, on a scale from chance (0) to all right (1)."""
         return self._above_chance(mean_of_proportions(*self._recalls).value)
 
     def _above_chance(self, mean_recall: float) -> float:
@@ -167,36 +175,39 @@ class _Asked:
         return (mean_recall - chance) / (1 - chance)
 
     def is_chance(self) -> bool:
-        """Whether agreement is no more than by chance, and the images are enough to exclude a decent teacher.
+        """Whether agreement is no better than chance, on enough images to exclude a decent teacher.
 
-        Chance: answers that are shuffled among the images have as high a mean recall in more than _CHANCE_P of cases.
-        Excluded: the upper end of the interval of mean recall is less than _DECENT of the way from chance.
+        Chance: predictions shuffled among the images have at least this mean recall in more than _CHANCE_P of cases.
+        Excluded: the upper end of the interval of mean recall is below _DECENT.
         """
-        if len(self.labels) < _ENOUGH or self._above_chance(mean_of_proportions(*self._recalls).high) >= _DECENT:
+        if len(self.labels) < _MIN_IMAGES or self._above_chance(mean_of_proportions(*self._recalls).high) >= _DECENT:
             return False
         weights = 1 / np.bincount(self.labels)[self.labels]
-        answers = np.tile(self.probabilities.argmax(1).astype(np.int32), (_SHUFFLES, 1))
-        shuffled = (np.random.default_rng(0).permuted(answers, axis=1) == self.labels) @ weights
-        as_high = int((shuffled >= self.right @ weights - 1e-9).sum())
-        return (1 + as_high) / (1 + _SHUFFLES) > _CHANCE_P
+        predictions = np.tile(self.probabilities.argmax(1).astype(np.int32), (_SHUFFLES, 1))
+        null_scores = (np.random.default_rng(0).permuted(predictions, axis=1) == self.labels) @ weights
+        exceeding = int((null_scores >= self.right @ weights - 1e-9).sum())
+        return (1 + exceeding) / (1 + _SHUFFLES) > _CHANCE_P
 
     def better_preprocessing(self, *, than: float) -> str:
-        """What makes the teacher agree with clearly more labels, a share of more than `than`; empty if nothing does."""
-        tried = _balanced_draw(self.labels, _TRIED, seed=0)
-        own, labels, n = self.right[tried], self.labels[tried], len(tried)
-        best, most = "", max(than * n, int(own.sum()) + _GAIN * n)
-        for remedy, preprocess, rows in self._variants(self.rows[tried]):
+        """Other preprocessing with clearly more agreement, as advice; empty if there is none.
+
+        than: share of labels that it must exceed.
+        """
+        subset = _balanced_indices(self.labels, _MAX_IMAGES_PREPROCESSED, seed=0)
+        right_now, labels, n = self.right[subset], self.labels[subset], len(subset)
+        best, threshold = "", max(than * n, int(right_now.sum()) + _GAIN * n)
+        for remedy, preprocess, rows in self._variants(self.rows[subset]):
             right = _probabilities(self.teacher, preprocess, rows).argmax(1) == labels
-            if right.sum() > most and mcnemar_p(own, right) < _GAIN_P:
-                best, most = f"It would agree with {int(right.sum())} of {n} {remedy}", int(right.sum())
+            if right.sum() > threshold and mcnemar_p(right_now, right) < _GAIN_P:
+                best, threshold = f"It would agree with {int(right.sum())} of {n} {remedy}", int(right.sum())
         return best
 
     def _variants(self, rows: NDArray[np.uint8]) -> Iterator[tuple[str, Preprocess, NDArray[np.uint8]]]:
         channels = self.preprocess.channels
         for means, stds in _USUAL:
             mean, std = (values if len(values) == channels else values[:1] * channels for values in (means, stds))
-            said = f"mean = {_rounded(mean)}, std = {_rounded(std)}"
-            remedy = f"with other values under [preprocess], e.g. {said}."
+            text = f"mean = {_rounded(mean)}, std = {_rounded(std)}"
+            remedy = f"with other values under [preprocess], e.g. {text}."
             yield remedy, replace(self.preprocess, mean=mean, std=std), rows
         if channels == 3:
             remedy = "on images in BGR: turn the channels around in what --teacher builds, e.g. x.flip(1)."
@@ -217,43 +228,45 @@ _USUAL: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = (  # means and
 
 @torch.no_grad()
 def _probabilities(model: nn.Module, preprocess: Preprocess, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, K) of (n, C, H, W) images."""
+    """Probabilities (n, K) of `model` for images `rows` (n, C, H, W)."""
     device = next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
-    at_once = max(8, _PIXELS // (rows.shape[2] * rows.shape[3]))
-    parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
-    said = [model(torch.from_numpy(preprocess.normalise(part)).to(device)).float().softmax(1).cpu() for part in parts]
-    return np.asarray(torch.cat(said).numpy(), np.float32)
+    batch = max(8, _PIXELS // (rows.shape[2] * rows.shape[3]))
+    parts = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    probabilities = [
+        model(torch.from_numpy(preprocess.normalise(part)).to(device)).float().softmax(1).cpu() for part in parts
+    ]
+    return np.asarray(torch.cat(probabilities).numpy(), np.float32)
 
 
 def _rounded(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _balanced_draw(labels: NDArray[np.int64], most: int, *, seed: int) -> NDArray[np.int64]:
-    """Sorted indices of at most `most` of (N,) labels: of each class as many as of the others, or all it has."""
+def _balanced_indices(labels: NDArray[np.int64], limit: int, *, seed: int) -> NDArray[np.int64]:
+    """Sorted indices of at most `limit` of (N,) labels, balanced over classes as far as they have images."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    turn = np.empty(len(labels), np.int64)
+    rank = np.empty(len(labels), np.int64)
     for k in np.unique(labels):
-        own = order[labels[order] == k]
-        turn[own] = np.arange(len(own))
-    return np.sort(np.argsort(turn, kind="stable")[:most])
+        members = order[labels[order] == k]
+        rank[members] = np.arange(len(members))
+    return np.sort(np.argsort(rank, kind="stable")[:limit])
 
 
-def _order_text(found: ClassOrder, *, of: int) -> str:
-    names = found.classes
+def _order_text(order: ClassOrder, *, of: int) -> str:
+    names = order.classes
     if len(names) <= _NAMES and not any("," in name for name in names):
-        order = f"pass --classes {quoted(','.join(names))}"
+        advice = f"pass --classes {quoted(','.join(names))}"
     else:
-        order = f"pass --classes FILE, one a line: {', '.join(names[:_NAMES])}{', ...' if names[_NAMES:] else ''}"
-    how = f" ({found.by})" if found.by else ""
-    unsure = f" Too few images tell where these belong: {', '.join(found.guessed)}." if found.guessed else ""
-    right = f"{found.right:,} of {of:,}"
-    return f"It would agree with {right} if its outputs were the classes in another order{how}: {order}.{unsure}"
+        advice = f"pass --classes FILE, one a line: {', '.join(names[:_NAMES])}{', ...' if names[_NAMES:] else ''}"
+    rule = f" ({order.by})" if order.by else ""
+    unsure = f" These classes have too few images to be placed: {', '.join(order.guessed)}." if order.guessed else ""
+    right = f"{order.right:,} of {of:,}"
+    return f"It would agree with {right} if its outputs were the classes in another order{rule}: {advice}.{unsure}"
 
 
 def _likely_causes(classes: Sequence[str]) -> str:
     return (
         f"Likely causes: its outputs are in another order than the classes ({', '.join(classes[:3])}, ...), which "
         "--classes gives; [preprocess] is not what it was trained with (mean, std, size, crop_fraction); or the "
-        "weights are of another data set."
+        "weights were trained on another data set."
     )

@@ -1,7 +1,7 @@
-"""Baselines: artifacts and their results in a folder that a repository can keep.
+"""Baselines: artifacts and their results, in a folder that can be kept under version control.
 
     baselines/
-      objects/<sha256>.onnx    artifacts, each under its own hash: saving one twice stores it once
+      objects/<sha256>.onnx    artifacts by hash, so that each is stored once
       main/host-cpu.json       a baseline's result on one target
 
 CI measures the old artifact beside the new one, instead of trusting times of another day.
@@ -29,7 +29,10 @@ _OBJECTS = "objects"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """artifact: None where only the result was at hand, as from a device."""
+    """A result on one target, with its artifact, saved under a name.
+
+    artifact: None if only the result was available, as from a device.
+    """
 
     name: str
     target: str
@@ -38,13 +41,16 @@ class Baseline:
 
 
 class Store:
-    """The baselines in a folder. Raises ConfigError or RunError where it lacks or has lost one."""
+    """The baselines in a folder.
+
+    Raises ConfigError for a baseline that does not exist, RunError for one that is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def save(self, name: str, result: Result, artifact: Path | None) -> Baseline:
-        """Keep a result, and the artifact that it is of, as baseline `name`; that target's earlier one is replaced."""
+        """Save a result and its artifact as baseline `name`, replacing the earlier one for that target."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == _OBJECTS:
             raise ConfigError(f"--name takes letters, digits and . _ -, and not {_OBJECTS!r}. Got {name!r}.")
         try:
@@ -56,14 +62,14 @@ class Store:
         return Baseline(name, result.target.name, result, artifact)
 
     def find(self, name: str, target: str) -> Baseline:
-        """Baseline `name` on `target`, its artifact checked against its hash."""
+        """The baseline `name` for `target`; its artifact is checked against its hash."""
         path = self._record(name, target)
         if not path.is_file():
             names = sorted({entry.parent.name for entry in self._records()})
             targets = sorted(entry.stem for entry in self._records() if entry.parent.name == name)
-            known = f"It has {', '.join(targets)}." if targets else nearest(name, names) if names else "It is empty."
+            advice = f"It has {', '.join(targets)}." if targets else nearest(name, names) if names else "It is empty."
             raise ConfigError(
-                f"{self._folder}: no baseline {name!r} for {target}. {known} "
+                f"{self._folder}: no baseline {name!r} for {target}. {advice} "
                 f"Save one: edgeoe baseline save RUN --target {quoted(target)} --name {quoted(name)} "
                 f"--store {quoted(self._folder)}"
             )
@@ -87,7 +93,7 @@ class Store:
         return self._folder / _OBJECTS / f"{result.artifact_sha256}{Path(result.artifact).suffix}"
 
     def _copies(self, result: Result, artifact: Path | None) -> Iterator[tuple[Path, Path]]:
-        """The files to copy, and where to: what belongs to an artifact is named after it, with more appended."""
+        """(source, destination) of the artifact and its side files, whose names begin with the artifact's."""
         if artifact is None:
             return
         place = self._object(result)

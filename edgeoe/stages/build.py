@@ -1,4 +1,4 @@
-"""build: ONNX -> artifact for one target."""
+"""build: ONNX graph -> artifact for one target."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["build", "require_runtime"]
 
 
 def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
-    """Build the artifact for `target` from the run's graph, and prove that it loads and runs.
+    """Build the artifact for `target` from the run's graph, and check that it loads and runs.
 
-    Raises TargetError if the profile asks for what can't be, RunError if its graph was not exported, BackendError where
-    only the device itself can build.
+    Raises TargetError if the profile has unsupported settings, RunError if its graph was not exported, BackendError if
+    only the device can build.
     """
     require_buildable(target)
     require_runtime(run, target)
@@ -34,8 +34,8 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     name = files.artifact(f"model{backend.traits.suffix}").name
     path = run.path / name
     settings = backend.build(graph, target, path, progress=progress)
-    for written in sorted(path.parent.glob(f"{path.name}*")):
-        run.note(files.artifact(written.name))
+    for file in sorted(path.parent.glob(f"{path.name}*")):
+        run.note(files.artifact(file.name))
     artifact = Artifact(
         artifact=name,
         sha256=file_sha256(path),
@@ -52,7 +52,7 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
 
 
 def require_runtime(run: Run, target: Target) -> None:
-    """Raise BackendError unless artifacts for `target` can be built and run on this machine; it names the way out."""
+    """Raise BackendError, with advice, unless artifacts for `target` can be built and run on this machine."""
     backend = backend_of(target)
     differs = differences(target, environment())
     reason = "a plan is built on the device that runs it" if differs and not backend.traits.portable else ""
@@ -69,5 +69,5 @@ def require_runtime(run: Run, target: Target) -> None:
                 ) from None
             reason = str(missing).rstrip(".")
     if reason:
-        told = f"target {target.name}: not built here: {'; '.join(differs)}; {reason}."
-        raise BackendError(f"{told} Take it to the device: {bundle_command(run.path, target.name)}")
+        problem = f"target {target.name}: not built here: {'; '.join(differs)}; {reason}."
+        raise BackendError(f"{problem} Take it to the device: {bundle_command(run.path, target.name)}")

@@ -1,4 +1,4 @@
-"""bundle: a run and a target -> one archive that builds, checks and measures on a device that has no edgeoe."""
+"""bundle: a run and a target -> an archive that builds, checks and measures on a device without edgeoe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, Test
 from edgeoe.registry import BACKENDS, QUANTITIES, Table
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
-from edgeoe.stages.modules import reached, source
+from edgeoe.stages.modules import reachable_modules, source
 from edgeoe.stages.precisions import graph_file, graph_for
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
@@ -50,7 +50,7 @@ _START = f"""\
 import os
 import sys
 
-# What is imported comes from {LIBRARY}/, or is installed: never from this folder, nor from where this is started.
+# Imports come from {LIBRARY}/ or from installed packages, never from this folder or the working folder.
 here = os.path.dirname(os.path.realpath(__file__))
 installed = [path for path in sys.path if os.path.isabs(path) and os.path.realpath(path) not in (here, os.getcwd())]
 sys.path[:] = [os.path.join(here, "{LIBRARY}"), *installed]
@@ -65,49 +65,50 @@ if __name__ == "__main__":
 def bundle(
     run: Run, target: Target, *, out: Path, test: Path | None = None, progress: Progress = silent
 ) -> BundleRecord:
-    """Write `out`, whose suffix is .tar.zst, .tar.gz or .tar; the same run and target give the same bytes.
+    """Write the archive `out`; the same run and target give the same bytes.
 
-    test: a folder per class, for accuracy on the device. Raises ConfigError for another suffix, TargetError for a
-    profile that asks for what can't be.
+    out: its suffix is .tar.zst, .tar.gz or .tar.
+    test: test images, a folder per class, for accuracy on the device.
+    Raises ConfigError for another suffix, TargetError for a profile with unsupported settings.
     """
     pack = _packer(out)
     require_buildable(target)
     samples = read_test(run, test, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
-    said = None
+    predictions = None
     if samples and needs_teacher(target.budget):
-        said = teacher_predictions(run, samples, progress=progress)
+        predictions = teacher_predictions(run, samples, progress=progress)
     files = dict(_files(run, target))
     if samples and pixels is not None:
         files |= {"test-images.npy": _npy(pixels), "test-labels.npy": _npy(samples.labels)}
     hashes = {name: sha256(data).hexdigest() for name, data in sorted(files.items())}
-    known = run.read(layout.FACTS)
+    run_facts = run.read(layout.FACTS)
     facts = BundleFacts(
         edgeoe=__version__,
         target=target,
-        classes=known.classes,
-        rare=rarest(np.asarray(known.counts)),
-        preprocess=Normalisation(known.preprocess.mean, known.preprocess.std),
+        classes=run_facts.classes,
+        rare=rarest(np.asarray(run_facts.counts)),
+        preprocess=Normalisation(run_facts.preprocess.mean, run_facts.preprocess.std),
         graph=_graph_record(run, graph_file(target, here=False).name),
         size_bytes=len(files["model.onnx"]),
         test=_test_facts(pixels, samples.labels) if samples and pixels is not None else None,
         files=hashes,
     )
-    kept = layout.TargetFiles(target.name)
-    files["bundle.json"] = record_text(facts, format=kept.bundle.format).encode()
-    packed = pack(_tar(files, root=layout.unpacked_folder(target.name)))
+    target_files = layout.TargetFiles(target.name)
+    files["bundle.json"] = record_text(facts, format=target_files.bundle.format).encode()
+    archive = pack(_tar(files, root=layout.unpacked_folder(target.name)))
     try:
-        write_atomic(out, lambda path: path.write_bytes(packed))
+        write_atomic(out, lambda path: path.write_bytes(archive))
     except OSError as reason:
         raise ConfigError(f"--out {out}: can't be written: {reason.strerror}.") from None
-    run.forget(kept.bundle, kept.teacher)
-    if said:
-        run.save(kept.teacher, said)
-    run.save(kept.bundle, facts)
+    run.forget(target_files.bundle, target_files.teacher)
+    if predictions:
+        run.save(target_files.teacher, predictions)
+    run.save(target_files.bundle, facts)
     return BundleRecord(
         path=str(out),
-        sha256=sha256(packed).hexdigest(),
-        size_bytes=len(packed),
+        sha256=sha256(archive).hexdigest(),
+        size_bytes=len(archive),
         target=target.name,
         precision=target.precision,
         test_images=len(samples.labels) if samples else 0,
@@ -136,11 +137,11 @@ def _test_facts(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> TestFac
 
 
 def _graph_record(run: Run, name: str) -> dict[str, Any]:
-    """What `export` noted of that graph: for int8 its calibration, too."""
+    """The record of the graph `name` that `export` wrote, with the calibration of int8."""
     record = to_json(run.read(layout.EXPORT))
     graphs = [record, *record.pop("graphs")]
-    found: dict[str, Any] = next(graph for graph in graphs if graph["path"] == name)
-    return found
+    graph: dict[str, Any] = next(graph for graph in graphs if graph["path"] == name)
+    return graph
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -153,7 +154,7 @@ def _readme(target: Target) -> str:
     runtime = traits_of(target.backend).requirement
     needs = f"Python 3.10 or newer, numpy and {runtime}" if runtime else "Python 3.10 or newer and numpy"
     return (
-        f"A model for {target.description or target.name}, and what builds, checks and measures it there.\n\n"
+        f"A model for {target.description or target.name}, and a program that builds, tests and measures it.\n\n"
         "    python3 run.py --out result.json\n\n"
         f"It needs {needs}, and no network. Take result.json back:\n\n"
         "    edgeoe collect RUN result.json\n"
@@ -161,7 +162,7 @@ def _readme(target: Target) -> str:
 
 
 def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
-    """A tar of `files` under the folder `root`, without a clock, an owner or an order of its own."""
+    """A reproducible tar of `files` under the folder `root`: sorted, without times and owners."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in sorted(files.items()):
@@ -172,10 +173,10 @@ def _tar(files: Mapping[str, bytes], *, root: str) -> bytes:
 
 
 def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
-    """The modules that run on the device, and the one package that they need beside numpy."""
+    """The modules that run on the device, and the only package that they need beside numpy."""
     rows = [(BACKENDS, target.backend), *((QUANTITIES, name) for name in target.budget)]
     homes = [table[name].partition(":")[0] for table, name in rows]
-    for module in reached(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", *homes)):
+    for module in reachable_modules(("edgeoe.devices.bundle_runner", "edgeoe.measure.worker", *homes)):
         path = source(module)
         name = f"{module.replace('.', '/')}{'/__init__' if path.name == '__init__.py' else ''}.py"
         yield f"{LIBRARY}/{name}", path.read_bytes()
@@ -190,7 +191,7 @@ def _runner_files(target: Target) -> Iterator[tuple[str, bytes]]:
 
 
 def _entry_points(rows: Sequence[tuple[Table, str]]) -> Iterator[tuple[str, bytes]]:
-    """The metadata that makes rows of other distributions known on the device; nothing for rows of edgeoe."""
+    """The metadata that registers rows of other distributions on the device; nothing for rows of edgeoe."""
     points: dict[str, list[str]] = {}
     for table, name in rows:
         if distribution := table.distribution(name):

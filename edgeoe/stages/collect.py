@@ -30,10 +30,10 @@ __all__ = ["collect"]
 def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Validation:
     """Read the result at `path` into the run, and judge it.
 
-    What the run knows itself (target, budget, classes, artifact, labels) comes from its own `bundle.json`.
+    Target, budget, classes, artifact and labels come from the run's own `bundle.json`, not from the result.
 
-    target: a profile whose budget judges instead of the one that was bundled.
-    Raises RunError if the result did not come from this run's latest bundle for its target, or a field contradicts it.
+    target: a profile whose budget judges instead of the bundled one.
+    Raises RunError if the result is not from this run's latest bundle for its target, or contradicts that bundle.
     """
     result = read_result(Path(path))
     name = result.target.name
@@ -42,12 +42,12 @@ def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Vali
     files = TargetFiles(name)
     facts = run.read(files.bundle)
     if file_sha256(run.file(files.bundle)) != result.bundle_sha256:
-        raise RunError(f"{path}: not from the bundle that {run.path} made last for {name}. Run that one on the device.")
-    for field, got, wanted in _contradictions(result, facts):
+        raise RunError(f"{path}: not from the latest bundle of {run.path} for {name}. Run that bundle on the device.")
+    for field, actual, expected in _contradictions(result, facts):
         raise RunError(
-            f"{path}: {field} is {_said(got)}, and by the bundle that {run.path} made last for {name} it is "
-            f"{_said(wanted)}. "
-            "Run that bundle on the device, and collect what it wrote, unchanged."
+            f"{path}: {field} is {_value_text(actual)}, but in the latest bundle of {run.path} for {name} it is "
+            f"{_value_text(expected)}. "
+            "Run that bundle on the device, and collect its result unchanged."
         )
     teacher = run.read(files.teacher) if run.has(files.teacher) else None
     random_weights = run.read(layout.FACTS).random_weights
@@ -56,38 +56,44 @@ def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Vali
     return validation
 
 
-def _said(value: object) -> object:
+def _value_text(value: object) -> object:
     return "not set" if value is None else value
 
 
 def _contradictions(result: Result, facts: BundleFacts) -> Iterator[tuple[str, object, object]]:
-    """(field, what the result has, what it is by the bundle's facts) for all that can't be of that bundle."""
+    """(field, value in the result, expected value) of every field that contradicts the bundle."""
     target = facts.target
     yield from _unequal("target", to_json(result.target), to_json(target))
     traits = traits_of(target.backend)
-    known: dict[str, object] = {"classes": facts.classes, "rare": facts.rare, "artifact": f"model{traits.suffix}"}
-    if traits.portable:  # the artifact is the graph; a plan is built on the device, and nobody else knows it
-        known |= {"artifact_sha256": facts.files["model.onnx"], "size_bytes": facts.size_bytes}
-    for field, wanted in known.items():
-        if getattr(result, field) != wanted:
-            yield field, getattr(result, field), wanted
+    expected_fields: dict[str, object] = {
+        "classes": facts.classes,
+        "rare": facts.rare,
+        "artifact": f"model{traits.suffix}",
+    }
+    if traits.portable:  # the artifact is the graph; a plan is built on the device and is unknown here
+        expected_fields |= {"artifact_sha256": facts.files["model.onnx"], "size_bytes": facts.size_bytes}
+    for field, expected in expected_fields.items():
+        if getattr(result, field) != expected:
+            yield field, getattr(result, field), expected
     if result.golden_agreement is None:
         yield "golden_agreement", result.golden_agreement, "a share from 0 to 1"
-    yield from _of_predictions(result.predictions, facts.test)
+    yield from _prediction_contradictions(result.predictions, facts.test)
     if result.speed:
-        yield from _of_speed(result.speed, target.measure)
-        yield from _of_probes(result.speed, target.budget)
+        yield from _speed_contradictions(result.speed, target.measure)
+        yield from _probe_contradictions(result.speed, target.budget)
 
 
-def _unequal(name: str, got: Any, wanted: Any) -> Iterator[tuple[str, object, object]]:
-    if isinstance(got, dict) and isinstance(wanted, dict):
-        for key in {**wanted, **got}:
-            yield from _unequal(f"{name}.{key}", got.get(key), wanted.get(key))
-    elif got != wanted:
-        yield name, got, wanted
+def _unequal(name: str, actual: Any, expected: Any) -> Iterator[tuple[str, object, object]]:
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for key in {**expected, **actual}:
+            yield from _unequal(f"{name}.{key}", actual.get(key), expected.get(key))
+    elif actual != expected:
+        yield name, actual, expected
 
 
-def _of_predictions(predictions: Predictions | None, test: TestFacts | None) -> Iterator[tuple[str, object, object]]:
+def _prediction_contradictions(
+    predictions: Predictions | None, test: TestFacts | None
+) -> Iterator[tuple[str, object, object]]:
     if predictions is None or test is None:
         if predictions or test:
             yield "predictions", "there" if predictions else "missing", "there" if test else "missing"
@@ -100,7 +106,7 @@ def _of_predictions(predictions: Predictions | None, test: TestFacts | None) -> 
         yield "predictions.test_sha256", predictions.test_sha256, test.test_sha256
 
 
-def _of_speed(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[str, object, object]]:
+def _speed_contradictions(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[str, object, object]]:
     if speed.batch != settings.batch:
         yield "speed.batch", speed.batch, settings.batch
     lists = {field: getattr(speed, field) for field in ("calls_ms", "load_ms", "first_ms", "peak_memory_mb")}
@@ -109,16 +115,16 @@ def _of_speed(speed: SpeedSamples, settings: MeasureSettings) -> Iterator[tuple[
     for field, values in lists.items():
         if len(values) != settings.processes:
             yield f"speed.{field}", f"of {len(values)} processes", f"of {settings.processes}"
-    fewest, least = min(map(len, speed.calls_ms)), ceil(settings.min_iterations / settings.processes)
-    if fewest < least:
-        yield "speed.calls_ms", f"of {fewest} calls in a process", f"of {least} at least"
+    calls, min_calls = min(map(len, speed.calls_ms)), ceil(settings.min_iterations / settings.processes)
+    if calls < min_calls:
+        yield "speed.calls_ms", f"of {calls} calls in a process", f"of {min_calls} at least"
     batches = sorted(speed.throughput_ips)
     if batches != throughput_batches(settings):
         yield "speed.throughput_ips", f"at batches {batches}", f"at {throughput_batches(settings)}"
 
 
-def _of_probes(speed: SpeedSamples, budget: Mapping[str, float]) -> Iterator[tuple[str, object, object]]:
-    measured = sorted({**speed.probed, **speed.not_probed})
-    wanted = sorted(name for name, one in limited_quantities(budget).items() if one.probe)
-    if measured != wanted:
-        yield "speed.probed", f"of {', '.join(measured) or 'nothing'}", f"of {', '.join(wanted) or 'nothing'}"
+def _probe_contradictions(speed: SpeedSamples, budget: Mapping[str, float]) -> Iterator[tuple[str, object, object]]:
+    names = sorted({**speed.probed, **speed.not_probed})
+    expected = sorted(name for name, quantity in limited_quantities(budget).items() if quantity.probe)
+    if names != expected:
+        yield "speed.probed", f"of {', '.join(names) or 'nothing'}", f"of {', '.join(expected) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""compare: two artifacts on a target -> whether the new one is slower, faster, or less often right.
+"""compare: two artifacts on a target -> whether the new one is slower, faster, or less accurate.
 
 Needs no torch: a CI job installs `edgeoe[gate]` in seconds.
 """
@@ -43,9 +43,11 @@ _QUANTITIES: dict[_Quantity, float] = {"p50": 0.50, "p99": 0.99}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSettings:
-    """What is too much: tolerance, p99_tolerance: shares of the base's latency. accuracy_tolerance, class_tolerance:
-    of top-1 and of a rare class's recall, as fractions. most_rounds, most_seconds: where a comparison of one target
-    ends undecided.
+    """Tolerances and limits of a comparison.
+
+    tolerance, p99_tolerance: slow-down of p50 and p99 that is allowed, as fractions of the base's latency.
+    accuracy_tolerance, class_tolerance: loss of top-1 and of a rare class's recall that is allowed, as fractions.
+    most_rounds, most_seconds: maximum per target, after which the comparison is inconclusive.
     """
 
     tolerance: float = 0.03
@@ -58,7 +60,12 @@ class GateSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One of the two. artifact: where it is at hand. result: what was measured of it earlier."""
+    """One of the two sides of a comparison.
+
+    name: as the user calls it.
+    artifact: None if only the result is available.
+    result: its earlier measurement; None if there is none.
+    """
 
     name: str
     artifact: Path | None
@@ -72,32 +79,38 @@ def compare(
     stored: bool = False,
     progress: Progress = silent,
 ) -> list[Comparison]:
-    """(target, base, new) for each target -> a comparison each.
+    """Compare base and new on each target.
 
-    Where both artifacts are at hand, and this machine is the target's device, they are measured here, one against the
-    other; else, or with `stored`, by what was measured of them earlier, on like devices. Raises RunError where neither
-    can be done.
+    If both artifacts are available and this machine is the target's device, they are measured here, interleaved.
+    Otherwise their earlier measurements on equal devices are compared.
+
+    sides: (target, base, new)
+    stored: always compare earlier measurements.
+    Raises RunError if neither is possible.
     """
-    alpha, facts = _ALPHA / len(sides), environment()  # to stop by; with_holm then takes back what is too strict
-    seen = []
+    alpha, facts = _ALPHA / len(sides), environment()  # the level to stop at; with_holm then corrects less strictly
+    latencies = []
     for target, base, new in sides:
         elsewhere = () if stored else differences(target, facts)
         if base.artifact and new.artifact and not stored and not elsewhere:
-            seen.append(_interleaved(target, base, new, settings, alpha, progress))
+            latencies.append(_interleaved(target, base, new, settings, alpha, progress))
         else:
-            seen.append(_from_stored(target, base, new, settings, alpha, elsewhere))
-    p50s = [change for one in seen for change in one.changes if change.quantity == "p50"]
-    p99s = [change for one in seen for change in one.changes if change.quantity == "p99"]
-    held = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
+            latencies.append(_from_stored(target, base, new, settings, alpha, elsewhere))
+    p50s = [change for latency in latencies for change in latency.changes if change.quantity == "p50"]
+    p99s = [change for latency in latencies for change in latency.changes if change.quantity == "p99"]
+    adjusted = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
     return [
-        _comparison(*side, replace(one, changes=next(held)) if one.changes else one, settings)
-        for side, one in zip(sides, seen, strict=True)
+        _comparison(*side, replace(latency, changes=next(adjusted)) if latency.changes else latency, settings)
+        for side, latency in zip(sides, latencies, strict=True)
     ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Latency:
-    """What became of the latency on one target. reason: why nobody can tell, where there are no changes."""
+    """Changes of latency on one target.
+
+    reason: why there are no changes; empty if there are.
+    """
 
     how: Literal["interleaved", "stored"]
     changes: tuple[LatencyChange, ...]
@@ -129,9 +142,9 @@ def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settin
 
 
 def find_side(text: str, target: Target, store: Store) -> Side:
-    """What `text` names: a run, a result (.json), an artifact's file, or a baseline in `store`.
+    """The side that `text` names: a run, a result (.json), an artifact's file, or a baseline in `store`.
 
-    Raises ConfigError or RunError where it is none, or lacks `target`.
+    Raises ConfigError or RunError if it is none of these, or has nothing for `target`.
     """
     path = Path(text)
     if (path / layout.MANIFEST).is_file():
@@ -141,16 +154,16 @@ def find_side(text: str, target: Target, store: Store) -> Side:
         if result.target.name != target.name:
             raise RunError(f"{path}: a result for {result.target.name}, not for {target.name}.")
         artifact = artifact_of(path, result)
-        return Side(name=text, artifact=artifact if _is(artifact, result) else None, result=result)
+        return Side(name=text, artifact=artifact if _is_artifact_of(artifact, result) else None, result=result)
     if path.is_file():
         suffix = traits_of(target.backend).suffix
         if path.suffix != suffix:
             raise ConfigError(f"{path}: {target.backend} of target {target.name} runs {suffix} files.")
         return Side(name=text, artifact=path, result=None)
     if path.exists() or path.parent != Path():
-        raise ConfigError(f"{path}: no run, result (.json) or artifact.")
-    found = Store.find(store, text, target.name)
-    return Side(name=text, artifact=found.artifact, result=found.result)
+        raise ConfigError(f"{path}: not a run, a result (.json) or an artifact.")
+    baseline = Store.find(store, text, target.name)
+    return Side(name=text, artifact=baseline.artifact, result=baseline.result)
 
 
 def _side_of_run(run: Run, target: Target) -> Side:
@@ -159,34 +172,34 @@ def _side_of_run(run: Run, target: Target) -> Side:
     result = run.read(files.result) if run.has(files.result) else None
     if run.has(files.engine):
         artifact = run.file(files.artifact(run.read(files.engine).file))
-        if result and not _is(artifact, result):  # collected from a device
+        if result and not _is_artifact_of(artifact, result):  # collected from a device
             artifact = None
     if not artifact and not result:
         raise RunError(f"{run.path}: nothing built for {target.name}. Build: {run.command(files.engine)}")
     return Side(name=str(run.path), artifact=artifact, result=result)
 
 
-def _is(artifact: Path, result: Result) -> bool:
+def _is_artifact_of(artifact: Path, result: Result) -> bool:
     return artifact.is_file() and file_sha256(artifact) == result.artifact_sha256
 
 
 def _interleaved(
     target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, progress: Progress
 ) -> _Latency:
-    assert base.artifact is not None  # noqa: S101 - its caller looked
+    assert base.artifact is not None  # noqa: S101 - checked by the caller
     assert new.artifact is not None  # noqa: S101
     start = monotonic()
     rounds: list[Round] = []
     changes: tuple[LatencyChange, ...] = ()
-    due = looks(fewest_rounds(alpha), settings.most_rounds)
-    with progress(f"Comparing on {target.name}", due[-1]) as advance:
+    interim = looks(fewest_rounds(alpha), settings.most_rounds)
+    with progress(f"Comparing on {target.name}", interim[-1]) as advance:
         while True:
             rounds.append(measure_round(base.artifact, new.artifact, target, len(rounds)))
             advance()
-            late = monotonic() - start > settings.most_seconds
-            if len(rounds) in due or late:
+            timed_out = monotonic() - start > settings.most_seconds
+            if len(rounds) in interim or timed_out:
                 changes = tuple(_decide(rounds, quantity, settings, alpha) for quantity in _QUANTITIES)
-                if late or len(rounds) == due[-1] or changes[0].change != "inconclusive":
+                if timed_out or len(rounds) == interim[-1] or changes[0].change != "inconclusive":
                     break
     return _Latency(
         how="interleaved",
@@ -197,7 +210,7 @@ def _interleaved(
 
 
 def _decide(rounds: Sequence[Round], quantity: _Quantity, settings: GateSettings, alpha: float) -> LatencyChange:
-    pairs = np.asarray([one.p50() if quantity == "p50" else one.p99() for one in rounds])
+    pairs = np.asarray([each.p50() if quantity == "p50" else each.p99() for each in rounds])
     return decide_paired(
         pairs[:, 0], pairs[:, 1], quantity=quantity, tolerance=_tolerance(quantity, settings), alpha=alpha
     )
@@ -210,14 +223,17 @@ def _tolerance(quantity: _Quantity, settings: GateSettings) -> float:
 def _from_stored(
     target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, elsewhere: Sequence[str]
 ) -> _Latency:
-    """elsewhere: what tells this machine from the target's device, where that is why nothing is measured here."""
-    one, other = (_measured_on_device(target, side, elsewhere) for side in (base, new))
+    """Compare the earlier measurements of `base` and `new`.
+
+    elsewhere: differences of this machine from the target's device, if that is why nothing is measured here.
+    """
+    base_speed, new_speed = (_speed_on_device(target, side, elsewhere) for side in (base, new))
     assert base.result is not None  # noqa: S101 - it has a speed
     assert new.result is not None  # noqa: S101
-    differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbed(side))]
+    differs = [*_differences(base.result, new.result), *(text for side in (base, new) for text in _disturbances(side))]
     changes: tuple[LatencyChange, ...] = ()
     if not differs:
-        changes = tuple(_decide_stored(one, other, quantity, settings, alpha) for quantity in _QUANTITIES)
+        changes = tuple(_decide_stored(base_speed, new_speed, quantity, settings, alpha) for quantity in _QUANTITIES)
     return _Latency(
         how="stored",
         changes=changes,
@@ -226,8 +242,8 @@ def _from_stored(
     )
 
 
-def _measured_on_device(target: Target, side: Side, elsewhere: Sequence[str]) -> SpeedSamples:
-    """What was measured of `side` on the target's own device. Raises RunError, with the way out, if nothing was."""
+def _speed_on_device(target: Target, side: Side, elsewhere: Sequence[str]) -> SpeedSamples:
+    """The speed of `side` on the target's device. Raises RunError, with advice, if it was not measured there."""
     result = side.result
     differs = elsewhere or (differences(target, result.environment) if result else ())
     if result and result.speed and not differences(target, result.environment):
@@ -245,7 +261,7 @@ def _measured_on_device(target: Target, side: Side, elsewhere: Sequence[str]) ->
 
 
 def _differences(base: Result, new: Result) -> Iterator[str]:
-    told = [
+    fields = [
         *differing(base.environment, new.environment),
         *(
             (f"[runtime] {key}", getattr(base.target.runtime, key), getattr(new.target.runtime, key))
@@ -254,14 +270,14 @@ def _differences(base: Result, new: Result) -> Iterator[str]:
         ("batch", *(side.speed.batch if side.speed else None for side in (base, new))),
         ("backend", base.target.backend, new.target.backend),
     ]
-    for field, was, now in told:
+    for field, was, now in fields:
         if was != now:
             yield f"{field} was {was} and is {now}"
 
 
-def _disturbed(side: Side) -> list[str]:
+def _disturbances(side: Side) -> list[str]:
     speed = side.result.speed if side.result else None
-    return [f"{side.name} was disturbed: {why}" for why in (speed.disturbed if speed else ())]
+    return [f"the measurement of {side.name} was disturbed: {why}" for why in (speed.disturbed if speed else ())]
 
 
 def _decide_stored(
@@ -275,26 +291,24 @@ def _decide_stored(
 
 
 def _accuracy(base: Side, new: Side, settings: GateSettings) -> tuple[tuple[AccuracyChange, ...], tuple[str, ...]]:
-    """Changes of accuracy, or why there are none."""
+    """Changes of accuracy, or the reason why there are none."""
     sides = {"base": base, "new": new}
     for which, side in sides.items():
         if side.result is None or side.result.predictions is None:
-            return (), (
-                f"accuracy is not compared: no predictions of {which}, {side.name}: edgeoe validate makes them",
-            )
-        if side.artifact and not _is(side.artifact, side.result):
+            return (), (f"accuracy is not compared: no predictions of {which}, {side.name}: run edgeoe validate",)
+        if side.artifact and not _is_artifact_of(side.artifact, side.result):
             return (), (f"accuracy is not compared: the predictions of {which} {side.name} are of another artifact",)
-    assert base.result is not None  # noqa: S101 - seen above
+    assert base.result is not None  # noqa: S101 - checked above
     assert new.result is not None  # noqa: S101
-    before, after = base.result.predictions, new.result.predictions
-    assert before is not None  # noqa: S101
-    assert after is not None  # noqa: S101
-    if before.test_sha256 != after.test_sha256:
-        return (), ("accuracy is not compared: the two were tested on other images",)
+    base_predictions, new_predictions = base.result.predictions, new.result.predictions
+    assert base_predictions is not None  # noqa: S101
+    assert new_predictions is not None  # noqa: S101
+    if base_predictions.test_sha256 != new_predictions.test_sha256:
+        return (), ("accuracy is not compared: the two were tested on different images",)
     changes = accuracy_changes(
-        before.chosen,
-        after.chosen,
-        after.labels,
+        base_predictions.chosen,
+        new_predictions.chosen,
+        new_predictions.labels,
         classes=new.result.classes,
         rare=new.result.rare,
         tolerance=settings.accuracy_tolerance,

@@ -43,7 +43,7 @@ from edgeoe.run.directory import Run, new_run
 from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
-from edgeoe.stages.latency_probe import clock_on_first
+from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
 from edgeoe.targets.load import load_target
@@ -181,7 +181,7 @@ def _compress_into(
         padding=preprocess.size[0] // 8 if settings.crop_padding is None else settings.crop_padding,
         flip=settings.flip,
         seed=settings.seed,
-        latency_ms=clock_on_first(targets, preprocess),
+        latency_ms=probe_on_first(targets, preprocess),
         channel_multiple=math.lcm(*(target.channel_multiple for target in targets)),
         progress=progress,
     )

@@ -1,4 +1,4 @@
-"""What `deploy` came to on one target: a verdict where the target is here, else a bundle to take there."""
+"""The result of `deploy` on one target: a verdict on this machine, or a bundle for another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Bundled", "Judged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Judged:
-    """A target that is this machine: its artifact was built, measured and judged."""
+    """A verdict for a target that is this machine: its artifact was built, measured and judged."""
 
     validation: Validation
 
@@ -38,9 +38,9 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Bundled:
-    """A target that is another machine; nothing was judged yet.
+    """A bundle for a target that is another machine; nothing is judged yet.
 
-    differs: what tells that machine from this one.
+    differs: differences of this machine from the target's device.
     """
 
     target: Target

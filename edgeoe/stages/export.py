@@ -1,4 +1,4 @@
-"""export: student -> ONNX, checked against the student on real images."""
+"""export: student -> ONNX graphs, checked against the student on real images."""
 
 from __future__ import annotations
 
@@ -41,36 +41,38 @@ def export(
     variants: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> ExportRecord:
-    """Write student.onnx, checked against the student on real images, and its golden outputs; then, written from it,
-    the graphs of the other `precisions`: student-fp16.onnx, and for int8 one for each recipe.
+    """Write student.onnx, its golden outputs, and the graphs of the other `precisions`.
 
-    exporter: "auto" takes the legacy one, and logs why, where the dynamo exporter fails or its graph does not pass.
-    int8: how int8 graphs are written.
-    variants: the graphs that are needed; None tries all of each precision, and one that passes is enough. A graph that
-        is refused is recorded with its reason and does not keep others from being written.
-    Raises ExportError, with every reason, if no fp32 graph passes, or not the graphs that are needed.
+    student.onnx is checked against the student on real images. The others are written from it: student-fp16.onnx, and
+    for int8 one graph per recipe. A graph that fails its check is refused: it is recorded with its reason, and does not
+    prevent the others.
+
+    exporter: "auto" uses the legacy exporter, and logs why, if dynamo fails or its graph does not pass.
+    int8: settings of int8 graphs.
+    variants: the graphs that are required; None writes all of each precision, and requires one.
+    Raises ExportError, with every reason, if no fp32 graph passes, or a required graph is refused.
     """
     facts = run.read(layout.FACTS)
     student = load_student(run)
     images = facts.preprocess.normalise(run.read_tensors(layout.PROBE)["pixels"])
     metadata = {"version": __version__, "classes": facts.classes, "precision": "fp32"}
     choices: tuple[Exporter, ...] = ("dynamo", "legacy") if exporter == "auto" else (exporter,)
-    failed: list[str] = []
-    for used in choices:
+    reasons: list[str] = []
+    for exporter_used in choices:
         try:
             parity, logits = _write_graph(
-                run, student, images, preprocess=facts.preprocess, metadata=metadata, exporter=used
+                run, student, images, preprocess=facts.preprocess, metadata=metadata, exporter=exporter_used
             )
             break
         except ExportError as reason:
-            failed.append(str(reason))
+            reasons.append(str(reason))
     else:
-        if len(failed) > 1:
-            raise ExportError(f"no exporter can take this student. dynamo: {failed[0]} legacy: {failed[1]}")
+        if len(reasons) > 1:
+            raise ExportError(f"no exporter can take this student. dynamo: {reasons[0]} legacy: {reasons[1]}")
         other = "dynamo" if exporter == "legacy" else "legacy"
-        raise ExportError(f"{failed[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
-    if failed:
-        _log.warning("the legacy exporter was taken: %s", failed[0])
+        raise ExportError(f"{reasons[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
+    if reasons:
+        _log.warning("the legacy exporter was used: %s", reasons[0])
     run.save_tensors(layout.GOLDEN, images=images, logits=logits)
     path = run.path / _FP32.name
     record = ExportRecord(
@@ -78,20 +80,20 @@ def export(
         sha256=file_sha256(path),
         precision="fp32",
         opset=OPSET,
-        exporter=used,
+        exporter=exporter_used,
         max_rel_error=parity.max_rel_error,
         agreement=parity.agreement,
         images=len(images),
     )
     run.save(layout.EXPORT, record)
-    record, failures = _reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)
+    record, failures = _export_reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)
     run.save(layout.EXPORT, record)
     if failures:
         raise ExportError(" ".join(failures))
     return record
 
 
-def _reduced(
+def _export_reduced(
     run: Run,
     record: ExportRecord,
     precisions: Collection[str],
@@ -99,7 +101,7 @@ def _reduced(
     int8: Int8Settings,
     progress: Progress,
 ) -> tuple[ExportRecord, list[str]]:
-    """`record` with the graphs of the other `precisions`, and what to say of those that are needed and refused."""
+    """`record` with the graphs of the other `precisions`, and messages for required graphs that were refused."""
     graphs: list[GraphRecord] = []
     refused: list[RefusedGraph] = []
     failures: list[str] = []
@@ -108,20 +110,22 @@ def _reduced(
         return record, []
     source = source_of(run, int8, progress=progress)
     for name in names:
-        every = precision_of(name).variants
-        tried = [*write_graphs(run, source, name, [one for one in every if variants is None or one in variants])]
-        graphs += [one for one in tried if isinstance(one, GraphRecord)]
-        bad = [one for one in tried if isinstance(one, RefusedGraph)]
-        if bad and (variants is not None or len(bad) == len(every)):
-            failures.append(" ".join([*(one.reason for one in bad), retry(run, bad[0])]).rstrip())
-        refused += bad
+        variants_of = precision_of(name).variants
+        results = [
+            *write_graphs(run, source, name, [each for each in variants_of if variants is None or each in variants])
+        ]
+        graphs += [each for each in results if isinstance(each, GraphRecord)]
+        refused_now = [each for each in results if isinstance(each, RefusedGraph)]
+        if refused_now and (variants is not None or len(refused_now) == len(variants_of)):
+            failures.append(" ".join([*(each.reason for each in refused_now), retry(run, refused_now[0])]).rstrip())
+        refused += refused_now
     return replace(record, graphs=tuple(graphs), refused=tuple(refused)), failures
 
 
 def _write_graph(
     run: Run, student: nn.Module, images: NDArray[np.float32], **options: Any
 ) -> tuple[Parity, NDArray[np.float32]]:
-    """Write student.onnx; keep it only if it passes the check. Raises ExportError."""
+    """Write student.onnx, and remove it again if it fails the check. Raises ExportError."""
     graph = onnx_from_student(student, **options)
     run.forget(layout.EXPORT, layout.GOLDEN, _FP32, *reduced_files())
     path = run.write(_FP32, lambda file: onnx.save(graph, file))

@@ -1,4 +1,4 @@
-"""inspect: what of a teacher can be pruned, and what it would bring, before any training."""
+"""inspect: what can be pruned in a teacher, and what it would save, before any training."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgeoe.pruning.savings import Savings, odd_factor
 from edgeoe.pruning.verify import prunable_groups
 from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
 from edgeoe.settings import PreprocessSettings, Weights
-from edgeoe.stages.latency_probe import new_clock
+from edgeoe.stages.latency_probe import probe_on
 from edgeoe.targets.profile import Target
 
 __all__ = ["inspect"]
 
-_CLASSES = 1000  # of a published architecture, unless the user says how many
-_REPEATS = 4  # timings of the whole network, whose range is the noise
+_CLASSES = 1000  # default of a published architecture
+_REPEATS = 4  # timings of the whole network; their range is the noise
 
 
 def inspect(
@@ -43,13 +43,13 @@ def inspect(
     seed: int = 0,
     progress: Progress = silent,
 ) -> InspectRecord:
-    """What of `teacher` can be pruned and what that saves, without any images.
+    """What can be pruned in `teacher`, and what that saves; needs no images.
 
     teacher: its name, or the network itself.
-    classes: outputs of a timm or torchvision architecture; None takes 1000, or those of published weights.
-    target: where latencies are measured, on its runtime and on this machine; None measures none. Groups of one kind
-        (same shapes, same MACs) are halved together and share the time saved, so that it stands out from the noise.
-        The noise is the range of several timings of the whole teacher.
+    classes: number of outputs of a timm or torchvision architecture; None is 1000, or that of published weights.
+    target: its runtime measures latencies on this machine; None measures none. Groups of one kind (same shapes, same
+        MACs) are halved together and share the time saved, so that it exceeds the noise, which is the range of several
+        timings of the whole teacher.
     Raises EdgeoeError for anything that the user can fix.
     """
     started = perf_counter()
@@ -65,14 +65,14 @@ def inspect(
     )
     prepared = Preprocess.resolve(source.preprocess(model), preprocess)
     check_outputs(model, prepared.shape, classes=classes)
-    clock = new_clock(target, prepared) if target else None
-    traced = prunable_groups(model, shape=prepared.shape, progress=progress)
-    groups = [_if_divisible(group) for group in narrow_groups(traced, include=include, exclude=exclude)]
+    probe = probe_on(target, prepared) if target else None
+    verified_groups = prunable_groups(model, shape=prepared.shape, progress=progress)
+    groups = [_if_divisible(group) for group in narrow_groups(verified_groups, include=include, exclude=exclude)]
     structure, unread = _structure(model, prepared.shape)
     shares = _Shares(model, prepared.shape, groups, structure.blocks if structure else (), progress)
     latency_ms = noise_ms = None
-    if clock is not None:
-        latency_ms, noise_ms = shares.measure(clock)
+    if probe is not None:
+        latency_ms, noise_ms = shares.measure(probe)
     return InspectRecord(
         teacher=str(source),
         random_weights=weights == "random",
@@ -101,7 +101,7 @@ def _if_divisible(group: Group) -> Group:
 
 
 def _structure(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Structure | None, str]:
-    """The structure, or why it can't be read."""
+    """The structure, or the reason why it can't be read."""
     try:
         return read_structure(model, shape), ""
     except PruningError as reason:
@@ -109,13 +109,13 @@ def _structure(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Structure
 
 
 def _untraced(model: nn.Module, groups: Iterable[Group]) -> tuple[str, ...]:
-    """Layers whose outputs are the channels of no group."""
-    traced = {name for group in groups for name in group.producers}
-    return tuple(name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in traced)
+    """Layers whose output channels are in no group."""
+    producers = {name for group in groups for name in group.producers}
+    return tuple(name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in producers)
 
 
 class _Shares:
-    """Shares of MACs, parameters and latency that each group and each block saves, found once for each kind.
+    """Shares of MACs, parameters and latency that each group and each block saves, computed once per kind.
 
     model: in eval mode.
     shape: (C, H, W) of an image.
@@ -136,27 +136,27 @@ class _Shares:
         self._blocks = blocks_by_kind(model, blocks)
         self._latency: list[float] = []  # saved by each kind of groups, then of blocks; empty if it was not measured
         with progress("Counting what halving saves", len(self._groups)) as advance:
-            self._saved = []
+            self._savings = []
             for alike in self._groups:
-                self._saved.append(self.savings.of_half(alike[0]))
+                self._savings.append(self.savings.of_half(alike[0]))
                 advance()
 
-    def measure(self, clock: Callable[[Sequence[nn.Module]], list[float]]) -> tuple[float, float]:
-        """Time the network with each kind of groups halved, and with each kind of blocks dropped.
+    def measure(self, probe: Callable[[Sequence[nn.Module]], list[float]]) -> tuple[float, float]:
+        """Measure the network with each kind of groups halved, and with each kind of blocks dropped.
 
         Returns the latency of the whole network, and the range of its timings, in milliseconds.
         """
-        pruned = [self.savings.without_half(alike) for alike in self._groups]
-        pruned += [drop_blocks(self.model, [b.name for b in alike], shape=self.shape).model for alike in self._blocks]
+        variants = [self.savings.without_half(alike) for alike in self._groups]
+        variants += [drop_blocks(self.model, [b.name for b in alike], shape=self.shape).model for alike in self._blocks]
         with self.progress("Measuring latency", 1) as advance:
-            measured = clock([*[self.model] * _REPEATS, *pruned])
+            latencies_ms = probe([*[self.model] * _REPEATS, *variants])
             advance()
-        times, without = measured[:_REPEATS], measured[_REPEATS:]
+        times, without = latencies_ms[:_REPEATS], latencies_ms[_REPEATS:]
         whole = sum(times) / _REPEATS
-        each = [odd_factor(alike[0]) / len(alike) for alike in self._groups] + [
+        shares = [odd_factor(alike[0]) / len(alike) for alike in self._groups] + [
             1 / len(alike) for alike in self._blocks
         ]
-        self._latency = [(whole - ms) / whole * part for ms, part in zip(without, each, strict=True)]
+        self._latency = [(whole - ms) / whole * share for ms, share in zip(without, shares, strict=True)]
         return whole, max(times) - min(times)
 
     def group_share(self, group: Group) -> GroupShare:
@@ -172,7 +172,7 @@ class _Shares:
         if group.refused:
             return share
         kind = next(number for number, alike in enumerate(self._groups) if group in alike)
-        saved = self._saved[kind]
+        saved = self._savings[kind]
         return replace(
             share, alike=kind, macs_share=saved.macs, params_share=saved.params, latency_share=self._latency_of(kind)
         )

@@ -1,4 +1,4 @@
-"""A clock for methods that rank by measured latency: networks in, milliseconds on the target's runtime out."""
+"""Latency probes: functions that measure networks on the runtime of a target."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ from edgeoe.targets.here import require_here
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 
-__all__ = ["Clock", "clock_on_first", "new_clock", "time_in_turns"]
+__all__ = ["LatencyProbe", "probe_on", "probe_on_first", "time_interleaved"]
 
-Clock = Callable[[Sequence[nn.Module]], list[float]]
-_CALLS, _MIN_TURNS, _SECONDS = 5, 20, 6.0  # calls of one network in a turn; turns; time for all networks
+LatencyProbe = Callable[[Sequence[nn.Module]], list[float]]
+_CALLS, _MIN_TURNS, _SECONDS = 5, 20, 6.0  # calls per network and turn; minimum of turns and seconds
 _log = logging.getLogger(__name__)
 
 
-def new_clock(target: Target, preprocess: Preprocess) -> Clock:
-    """A function that measures networks on `target`: each is exported and built, and they take turns.
+def probe_on(target: Target, preprocess: Preprocess) -> LatencyProbe:
+    """A probe that exports networks, builds them for `target`, and measures them interleaved.
 
-    It returns the median milliseconds of one image for each. Raises TargetError if this machine is not the target's
-    device, BackendError if its runtime is not here; then ExportError or BackendError where a network can't be exported
-    or built.
+    It returns the median latency of one image for each network, in milliseconds.
+
+    Raises TargetError if this machine is not the target's device, BackendError if its runtime is missing. The probe
+    raises ExportError or BackendError if a network can't be exported or built.
     """
     _backend_here(target)
 
     def latency_ms(models: Sequence[nn.Module]) -> list[float]:
-        turns = time_in_turns(models, target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS)
-        return [statistics.median(of_one) for of_one in turns]
+        turns = time_interleaved(models, target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS)
+        return [statistics.median(model_ms) for model_ms in turns]
 
     return latency_ms
 
@@ -56,25 +57,25 @@ def _backend_here(target: Target) -> Backend:
     return backend
 
 
-def clock_on_first(targets: Sequence[Target], preprocess: Preprocess) -> Clock:
-    """A clock on the first of `targets` that is here; host-cpu stands in, and a warning says so, if none is.
+def probe_on_first(targets: Sequence[Target], preprocess: Preprocess) -> LatencyProbe:
+    """A probe on the first of `targets` that is this machine; otherwise, with a warning, on host-cpu.
 
-    Raises ExportError where a network can't be exported, BackendError if it can't be run on host-cpu either.
+    The probe raises ExportError if a network can't be exported, BackendError if it can't run on host-cpu either.
     """
 
     def latency_ms(models: Sequence[nn.Module]) -> list[float]:
         for target in targets:
             try:
-                return new_clock(target, preprocess)(models)
+                return probe_on(target, preprocess)(models)
             except (BackendError, TargetError) as reason:
                 _log.warning("latencies can't be measured on %s: %s", target.name, reason)
-        _log.warning("host-cpu stands in for %s", ", ".join(target.name for target in targets))
-        return new_clock(load_target("host-cpu"), preprocess)(models)
+        _log.warning("latencies are measured on host-cpu instead of %s", ", ".join(target.name for target in targets))
+        return probe_on(load_target("host-cpu"), preprocess)(models)
 
     return latency_ms
 
 
-def time_in_turns(
+def time_interleaved(
     models: Sequence[nn.Module],
     target: Target,
     preprocess: Preprocess,
@@ -83,25 +84,27 @@ def time_in_turns(
     seconds: float,
     calls: int = _CALLS,
 ) -> list[list[float]]:
-    """Milliseconds of one image for each of `models` on `target`, in each of several turns.
+    """Latencies of one image for each of `models` on `target`, one per turn, in milliseconds.
 
-    A turn is the median of `calls` calls; there are at least `min_turns`, and more until `seconds` have passed.
-    Raises what `new_clock` and its clock raise.
+    In each turn every network runs once, and its latency is the median of `calls` calls.
+
+    min_turns, seconds: minimum of turns and of their duration.
+    Raises as `probe_on` and its probe do.
     """
     backend = _backend_here(target)
     x = np.zeros((1, *preprocess.shape), np.float32)
-    with TemporaryDirectory() as folder, ExitStack() as opened:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         runners = []
         for number, model in enumerate(models):
             graph, artifact = Path(folder, f"{number}.onnx"), Path(folder, f"{number}.artifact")
-            runners.append(opened.enter_context(_runner(model, preprocess, backend, target, graph, artifact)))
+            runners.append(stack.enter_context(_runner(model, preprocess, backend, target, graph, artifact)))
         turns: list[list[float]] = [[] for _ in runners]
         now_ns = _now_ns(target)
         count, start = 0, perf_counter()
         while count < min_turns or perf_counter() - start < seconds:
-            for own, runner in zip(turns, runners, strict=True):
-                runner.infer(x)  # the first of a turn finds the caches full of another network
-                own.append(statistics.median(_call_ns(runner, x, now_ns) for _ in range(calls)) / 1e6)
+            for model_ms, runner in zip(turns, runners, strict=True):
+                runner.infer(x)  # another network has evicted the caches
+                model_ms.append(statistics.median(_call_ns(runner, x, now_ns) for _ in range(calls)) / 1e6)
             count += 1
     return turns
 
@@ -113,9 +116,9 @@ def _call_ns(runner: Runner, x: NDArray[np.float32], now_ns: Callable[[], int]) 
 
 
 def _now_ns(target: Target) -> Callable[[], int]:
-    """What calls are timed with: the processor time of this thread where it does all the work, else the time.
+    """The timer of calls: the CPU time of this thread if it does all the work, else wall time.
 
-    On a busy machine a long call is more often interrupted than a short one, which the time on the wall would count.
+    On a busy machine long calls are interrupted more often than short ones, and wall time would include that.
     """
     alone = runs_on(target) == "cpu" and traits_of(target.backend).single_thread(target)
     return thread_time_ns if alone and target.runtime.threads == 1 and sys.platform == "linux" else perf_counter_ns
@@ -125,7 +128,7 @@ def _now_ns(target: Target) -> Callable[[], int]:
 def _runner(
     model: nn.Module, preprocess: Preprocess, backend: Backend, target: Target, graph: Path, artifact: Path
 ) -> Iterator[Runner]:
-    try:  # seconds instead of tens of seconds, and this graph is only timed
+    try:  # much faster than dynamo, and the graph is only timed
         onnx.save(onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy"), graph)
         backend.build(graph, target, artifact)
     except (ExportError, BackendError):

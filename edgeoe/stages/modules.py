@@ -1,4 +1,4 @@
-"""The modules that a program imports of its own packages, found by reading their source."""
+"""Static analysis of imports: the modules of its own packages that a program needs."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from edgeoe.errors import ConfigError
 
-__all__ = ["reached", "source"]
+__all__ = ["reachable_modules", "source"]
 
 
 def source(module: str) -> Path:
-    """The file of `module`. Raises ConfigError where it is not Python source."""
+    """The source file of `module`. Raises ConfigError if it is not Python source."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise ConfigError(f"{module} can't be bundled: it is no module of Python source.")
+        raise ConfigError(f"{module} can't be bundled: it is not a module of Python source.")
     return Path(spec.origin)
 
 
-def reached(roots: Iterable[str]) -> list[str]:
-    """`roots`, the modules of their own top-level packages that they import, and what these import, sorted.
+def reachable_modules(roots: Iterable[str]) -> list[str]:
+    """`roots` and all modules of their top-level packages that they import, directly or not, sorted.
 
-    Imports for type checkers alone do not count.
+    Imports under TYPE_CHECKING are ignored.
     """
     remaining, modules = list(roots), set[str]()
     packages = {root.partition(".")[0] for root in remaining}
@@ -41,7 +41,7 @@ def reached(roots: Iterable[str]) -> list[str]:
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """The modules that are imported anywhere in `tree`, a module of `package`; of `from x import y`, x and x.y."""
+    """The modules that `tree`, a module of `package`, imports; for `from x import y`, both x and x.y."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
@@ -54,7 +54,7 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _is_of(name: str, packages: Collection[str]) -> bool:
-    """Whether `name` is a module, not another name in one, of one of these top-level packages."""
+    """Whether `name` is a module of one of these top-level packages, and not another name in a module."""
     if name.partition(".")[0] not in packages:
         return False
     parent = name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""fp32 graph -> graphs of reduced precision, each compared with it on images that its ranges were not taken from."""
+"""fp32 graph -> graphs of reduced precision, each compared with it on images that are not used for calibration."""
 
 from __future__ import annotations
 
@@ -24,32 +24,36 @@ __all__ = ["graph_file", "graph_for", "reduced_files", "retry", "source_of", "va
 
 
 def variant_for(target: Target, *, here: bool = True) -> str:
-    """The graph that `target` computes fast and exactly, of those of its precision.
+    """The variant of its precision that `target` computes fast and exactly.
 
-    here: it runs on this machine, whose processor decides where the profile does not.
+    here: the graph runs on this machine, whose processor decides if the profile does not.
     """
     return precision_of(target.precision).variant(target, here=here)
 
 
 def graph_file(target: Target, *, here: bool = True) -> layout.File:
-    """The file in a run that holds the graph for a target. here: as for `variant_for`."""
+    """The file of a run with the graph for `target`.
+
+    here: as for `variant_for`.
+    """
     return layout.graph_file(variant_for(target, here=here), precision=target.precision)
 
 
 def reduced_files() -> list[layout.File]:
-    """The files in a run of every graph that is written from the fp32 graph."""
+    """The files of all graphs of reduced precision."""
     records = {name: precision_of(name) for name in PRECISIONS}
     return [
         layout.graph_file(variant, precision=name)
-        for name, one in records.items()
-        if one.writer
-        for variant in one.variants
+        for name, precision in records.items()
+        if precision.writer
+        for variant in precision.variants
     ]
 
 
 def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
-    """The graph of `run` for `target`. here: as for `variant_for`.
+    """The graph of `run` for `target`.
 
+    here: as for `variant_for`.
     Raises RunError if it was not exported, with the reason if `export` refused it.
     """
     file, variant = graph_file(target, here=here), variant_for(target, here=here)
@@ -61,12 +65,12 @@ def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
 
 
 def retry(run: Run, refused: RefusedGraph) -> str:
-    """What to do about a graph that was refused, for messages; empty if the reason says it."""
+    """Advice about a refused graph, for messages; empty if the reason contains it."""
     return precision_with(refused.precision).retry.format(run=quoted(run.path))
 
 
 def source_of(run: Run, settings: Int8Settings, *, progress: Progress = silent) -> Source:
-    """What the graphs of reduced precision of `run` are written from."""
+    """The inputs of the graphs of reduced precision of `run`."""
     preprocess = run.read(layout.FACTS).preprocess
     pixels = run.read_tensors(layout.CALIBRATION)
     calibration, judging = (preprocess.normalise(pixels[key]) for key in ("pixels", "others"))
@@ -77,7 +81,7 @@ def source_of(run: Run, settings: Int8Settings, *, progress: Progress = silent) 
 def write_graphs(
     run: Run, source: Source, name: str, variants: Collection[str]
 ) -> Iterator[GraphRecord | RefusedGraph]:
-    """Write the graphs of precision `name` in these `variants`, each unless it is too far from the fp32 graph."""
+    """Write the `variants` of precision `name`, and refuse those that differ too much from the fp32 graph."""
     writer = precision_of(name).writer
     if writer is None:
         return
@@ -94,7 +98,7 @@ def write_graphs(
 
 
 def _too_far(name: str, variant: str, error: float, agreement: float, images: int) -> str:
-    """Why a graph is refused; empty if it is not."""
+    """The reason why a graph is refused; empty if it passes."""
     precision = precision_of(name)
     if isfinite(precision.max_rel_error) and not error <= precision.max_rel_error:
         return (

@@ -1,4 +1,4 @@
-"""Is the student faster than its teacher? Both are timed in turns with the runtime of each target, on this machine."""
+"""Speed-up of a student over its teacher, measured interleaved on this machine with the runtime of each target."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import Pruned
 from edgeoe.records.comparison import Change
 from edgeoe.records.compression import Pace, SpeedUp
-from edgeoe.stages.latency_probe import time_in_turns
+from edgeoe.stages.latency_probe import time_interleaved
 from edgeoe.targets.profile import Target
 
 __all__ = ["compare_speed"]
 
-TOLERANCE = 0.02  # two sessions of one network may differ by so much
+TOLERANCE = 0.02  # by which two sessions of the same network may differ
 _CALLS, _MIN_TURNS, _SECONDS = 3, 12, 3.0
 _OUTCOMES: dict[Change, Pace] = {"improved": "faster", "regressed": "slower"}
 
@@ -33,31 +33,32 @@ def compare_speed(
     preprocess: Preprocess,
     progress: Progress = silent,
 ) -> tuple[SpeedUp, ...]:
-    """How fast the student is beside its teacher on each of `targets`, as fp32 graphs, one image at a time.
+    """Measure the speed-up of the student on each of `targets`, with fp32 graphs and batch size 1.
 
-    Faster or slower is only what the whole 95 % interval of the ratio shows, beyond the 2 % by which two sessions of
-    one network may differ. The record says why there is no figure where the target is not this machine, its runtime is
-    missing, or a network can't be exported.
-    channel_multiple: that the student's widths were kept at. Returns nothing where nothing was pruned.
+    The student is faster or slower only if the whole 95 % interval of the ratio lies beyond TOLERANCE. If the target is
+    not this machine, its runtime is missing, or a network can't be exported, the record has the reason instead.
+
+    channel_multiple: multiple that the student's widths were rounded to.
+    Returns nothing if nothing was pruned.
     """
     if not pruned.removed and not pruned.dropped:
         return ()
-    found = []
+    speed_ups = []
     with progress("Timing beside teacher", len(targets)) as advance:
         for target in targets:
-            found.append(_compare_on(target, teacher, pruned, channel_multiple, preprocess))
+            speed_ups.append(_compare_on(target, teacher, pruned, channel_multiple, preprocess))
             advance()
-    return tuple(found)
+    return tuple(speed_ups)
 
 
 def _compare_on(
     target: Target, teacher: nn.Module, pruned: Pruned, channel_multiple: int, preprocess: Preprocess
 ) -> SpeedUp:
     try:
-        base_ms, new_ms = time_in_turns(
+        base_ms, new_ms = time_interleaved(
             (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
         )
-    except EdgeoeError as reason:  # a student that was made is not lost for it
+    except EdgeoeError as reason:  # the student is kept all the same
         return SpeedUp(target=target.name, reason=str(reason).removeprefix(f"target {target.name}: "))
     change = decide_paired(base_ms, new_ms, quantity="p50", tolerance=TOLERANCE)
     outcome: Pace = _OUTCOMES.get(change.change, "about as fast")
@@ -76,18 +77,18 @@ def _compare_on(
 def _remedies(
     teacher: nn.Module, pruned: Pruned, target: Target, channel_multiple: int, preprocess: Preprocess
 ) -> Iterator[str]:
-    """What may make a student faster than its teacher."""
+    """Advice that may make the student faster than its teacher."""
     fast = target.channel_multiple
     if pruned.removed and channel_multiple % fast:
         yield f"--channel-multiple {fast}, as {target.name} computes widths at multiples of {fast} fast"
-    if not pruned.dropped and (blocks := _blocks(teacher, preprocess.shape)):
+    if not pruned.dropped and (blocks := _count_blocks(teacher, preprocess.shape)):
         yield f"--method practise, as {blocks} blocks of this teacher can be dropped whole"
     yield "to keep less"
     if target.precision == "fp32" and target.device.int8_dot is not False:
         yield f'precision = "int8" in the profile of {target.name}'
 
 
-def _blocks(teacher: nn.Module, shape: tuple[int, int, int]) -> int:
+def _count_blocks(teacher: nn.Module, shape: tuple[int, int, int]) -> int:
     """The number of residual blocks that practise can drop."""
     try:
         return len(read_structure(teacher, shape).blocks)

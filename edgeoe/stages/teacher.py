@@ -1,4 +1,4 @@
-"""What the run's teacher says of test images, for a budget on the drop against it."""
+"""Predictions of a run's teacher, for a budget that limits the drop from it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["teacher_predictions"]
 
 
 def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent) -> Predictions:
-    """The teacher's classes, from its code in the run and the weights that the run was compressed from.
+    """Predict the test images with the teacher, from its code in the run and its weights file.
 
-    A teacher that was in memory was kept in the run.
+    The run contains a teacher that was in memory.
 
-    Raises RunError if the weights are no longer where they were.
+    Raises RunError if the weights file is missing.
     """
     teacher = load_kept_teacher(run) or _from_source(run)
 
@@ -40,7 +40,7 @@ def teacher_predictions(run: Run, test: Samples, *, progress: Progress = silent)
 def _from_source(run: Run) -> nn.Module:
     """The teacher from its architecture in the run, and weights that lie elsewhere."""
     settings, architecture = run_settings(run), read_architecture(run)
-    torch.manual_seed(settings.seed)  # fresh weights are those that the run began with
+    torch.manual_seed(settings.seed)  # random weights are the same as in compress
     try:
         return load_teacher(
             architecture.source,

@@ -1,4 +1,4 @@
-"""validate: artifact + test images -> measurement and verdict."""
+"""validate: artifact and test images -> measurement and verdict."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> Validation:
-    """Measure the built artifact's accuracy on `test` and its speed here, and judge both.
+    """Measure the artifact's accuracy on `test` and its speed on this machine, and judge both.
 
-    On a machine that is not the target's device no speed is measured, and the verdict is inconclusive at best.
-    Raises BackendError where the artifact can't run here.
+    If this machine is not the target's device, speed is not measured, and the verdict is inconclusive at best.
+    Raises BackendError if the artifact can't run here.
     """
     require_runtime(run, target)
     files, facts = TargetFiles(target.name), run.read(layout.FACTS)
@@ -78,7 +78,7 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
 
 
 def built_artifact(run: Run, target: Target) -> Artifact:
-    """The record of what `build` made for `target`. Raises RunError if the graph has changed since."""
+    """The record of the artifact for `target`. Raises RunError if the graph has changed since it was built."""
     engine = TargetFiles(target.name).engine
     artifact = run.read(engine)
     if artifact.graph_sha256 != file_sha256(graph_for(run, target)):
@@ -87,7 +87,7 @@ def built_artifact(run: Run, target: Target) -> Artifact:
 
 
 def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
-    """The test images under `test`, labelled by the run's classes; what is skipped, or was trained on, is logged."""
+    """The test images under `test`, with the run's classes. Logs images that are skipped or were used in training."""
     facts = run.read(layout.FACTS)
     files = find_test(test, facts.classes)
     for skipped in files.skipped:
@@ -98,10 +98,10 @@ def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
 
 
 def conclude(result: Result, target: Target, *, teacher: Predictions | None, random_weights: bool) -> Validation:
-    """Figures of `result`, and the verdict by the budget of `target`.
+    """Compute the figures of `result`, and judge them by the budget of `target`.
 
-    teacher: its predictions on the same images, where the budget compares with it.
-    random_weights: the teacher was never trained.
+    teacher: its predictions on the same images, if the budget compares with it.
+    random_weights: the teacher was not trained.
     """
     predictions, differs = result.predictions, differences(target, result.environment)
     speed = None if differs or result.speed is None else speed_from_samples(result.speed, target.measure)
@@ -127,7 +127,7 @@ def conclude(result: Result, target: Target, *, teacher: Predictions | None, ran
 
 
 def record_validation(run: Run, result: Result, validation: Validation) -> None:
-    """Write `result`, and the validation that was made of it, into the run."""
+    """Write `result` and its validation into the run."""
     files = TargetFiles(validation.target.name)
     run.forget(files.validation)
     run.save(files.result, result)
@@ -135,14 +135,14 @@ def record_validation(run: Run, result: Result, validation: Validation) -> None:
 
 
 def _notes(result: Result) -> tuple[str, ...]:
-    """What the reader should know of how the device computed."""
+    """Notes for the reader about how the device computed."""
     note = precision_of(result.target.precision).note
     text = note(result.target, result.environment, bool(result.bundle_sha256)) if note else ""
     return (text,) if text else ()
 
 
 def _drop(teacher: Predictions, student: Predictions) -> Estimate:
-    """Top-1 of the teacher less that of the artifact, on the same images."""
+    """Drop of top-1 from the teacher to the artifact, on the same images."""
     right = np.equal(student.chosen, student.labels)
     teacher_right = np.equal(teacher.chosen, teacher.labels)
     only_student, only_teacher = int((right & ~teacher_right).sum()), int((teacher_right & ~right).sum())

@@ -82,7 +82,7 @@ def _runtime(target: Target) -> Iterator[Issue]:
     runtime, traits, default = target.runtime, traits_of(target.backend), RuntimeSettings()
     precision = PRECISIONS.load(target.precision)
     if runtime.provider != default.provider and not traits.providers:
-        names = " and ".join(name for name, others in known_backends().items() if others.providers)
+        names = " and ".join(name for name, other_traits in known_backends().items() if other_traits.providers)
         message = f"provider is for backend {names}, and this is {target.backend}. Remove it."
         yield Issue("runtime", "provider", message)
     provider = runtime.provider if traits.providers else default.provider
@@ -128,9 +128,9 @@ def _device(device: DeviceFacts) -> Iterator[Issue]:
             )
         return
     for key in ("compute_capability", "dla_cores"):
-        fact, stated = getattr(board, key), getattr(device, key)
-        if stated is not None and fact is not None and stated != fact:
-            yield Issue("device", key, f"{key} of a {device.board} is {fact}. Got {stated}.")
+        fact, value = getattr(board, key), getattr(device, key)
+        if value is not None and fact is not None and value != fact:
+            yield Issue("device", key, f"{key} of a {device.board} is {fact}. Got {value}.")
     if device.power_mode is not None and board.power_modes and device.power_mode not in board.power_modes:
         yield Issue(
             "device",

@@ -119,7 +119,7 @@ def test_a_bundle_is_made_and_its_result_collected(edgeoe: Edgeoe, measured: Pat
             "compare run run --target quick --tolerance lots",
             "Invalid value for '--tolerance': a share is written as 0.5 or 50%. Got 'lots'",
         ),
-        ("compare run x/y.onnx --target quick", "x/y.onnx: no run, result (.json) or artifact."),
+        ("compare run x/y.onnx --target quick", "x/y.onnx: not a run, a result (.json) or an artifact."),
         ("baseline save run --target host-cpu", "run: nothing built for host-cpu. Build: edgeoe build run"),
         ("baseline save run --target quick --name a/b", "--name takes letters, digits and . _ -"),
         ("baseline show main --target quick", "baselines: no baseline 'main' for quick."),

@@ -67,10 +67,10 @@ def test_units_of_several_channels_are_explained(edgeoe: Edgeoe) -> None:
 def test_latencies_beside_the_noise_are_shown(
     edgeoe: Edgeoe, teacher: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def clock(target: object, preprocess: object) -> Callable[[list[object]], list[float]]:
+    def probe_on(target: object, preprocess: object) -> Callable[[list[object]], list[float]]:
         return lambda models: [2.0, 2.0, 2.1, 1.9, *[1.0, 1.9, 2.1, 1.5, 3.0][: len(models) - 4]]
 
-    monkeypatch.setattr("edgeoe.stages.inspect.new_clock", clock)
+    monkeypatch.setattr("edgeoe.stages.inspect.probe_on", probe_on)
     code, out, err = edgeoe(
         "inspect", "--teacher", teacher("stages"), "--weights", "random", "--target", "host-cpu", "--json", "i.json"
     )

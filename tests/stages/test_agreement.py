@@ -77,7 +77,7 @@ def test_classes_in_another_order_are_refused_with_the_order() -> None:
     with pytest.raises(TeacherError) as refused:
         check_agreement(TEACHER, wrong)
     assert str(refused.value) == (
-        "the teacher agrees with 0 of 60 labels, no more than by chance. It would agree with 60 of 60 if its "
+        "the teacher agrees with 0 of 60 labels, no better than chance. It would agree with 60 of 60 if its "
         "outputs were the classes in another order: pass --classes d,e,f,a,b,c."
     )
 
@@ -96,7 +96,9 @@ def test_two_classes_that_were_swapped_are_a_warning(caplog: pytest.LogCaptureFi
 def test_classes_of_too_few_images_are_guessed_and_that_is_said() -> None:
     given = samples([k for k, count in enumerate((10, 10, 10, 10, 1, 1)) for _ in range(count)])
     wrong = replace(given, labels=np.array([1, 2, 3, 4, 5, 0])[given.labels])
-    with pytest.raises(TeacherError, match=r"--classes b,c,d,e,f,a\. Too few images tell where these belong: a, f\.$"):
+    with pytest.raises(
+        TeacherError, match=r"--classes b,c,d,e,f,a\. These classes have too few images to be placed: a, f\.$"
+    ):
         check_agreement(TEACHER, wrong)
 
 
@@ -160,7 +162,7 @@ def test_a_teacher_of_negatives_is_recognised() -> None:
 def test_labels_that_have_nothing_to_do_with_the_answers_are_refused_with_the_likely_causes() -> None:
     given = samples(EVEN)
     with pytest.raises(
-        TeacherError, match=r"of 60 labels, no more than by chance\. Likely causes: .*\(a, b, c, \.\.\.\)"
+        TeacherError, match=r"of 60 labels, no better than chance\. Likely causes: .*\(a, b, c, \.\.\.\)"
     ):
         check_agreement(TEACHER, replace(given, labels=np.random.default_rng(0).permutation(given.labels)))
 
@@ -170,7 +172,7 @@ def test_a_teacher_that_always_says_the_most_frequent_class_agrees_by_chance() -
         def forward(self, x: Tensor) -> Tensor:
             return torch.tensor([5.0, 0, 0, 0, 0, 0]).expand(len(x), -1)
 
-    with pytest.raises(TeacherError, match=r"agrees with 57 of 82 labels, no more than by chance"):
+    with pytest.raises(TeacherError, match=r"agrees with 57 of 82 labels, no better than chance"):
         check_agreement(Constant(), samples([0] * 57 + [1] * 10 + [2] * 10 + [3] * 5))
 
 
@@ -180,7 +182,7 @@ def test_few_images_are_never_an_error(caplog: pytest.LogCaptureFixture) -> None
     assert (agreement.right, agreement.of) == (0, 5)
     assert caplog.messages == [agreement.note]
     assert agreement.note.startswith("the teacher agrees with 0 of 5 labels. Likely causes: ")
-    assert agreement.note.endswith("(So few labelled images tell little.)")
+    assert agreement.note.endswith("(With so few labelled images this is uncertain.)")
 
 
 def test_little_agreement_that_is_more_than_chance_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -195,7 +197,7 @@ def test_little_agreement_that_is_more_than_chance_is_a_warning(caplog: pytest.L
 
 
 def test_of_many_images_each_class_has_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeoe.stages.agreement._MOST", 30)
+    monkeypatch.setattr("edgeoe.stages.agreement._MAX_IMAGES", 30)
     given = samples([0] * 500 + [1] * 20 + [2] * 3)
     one, again, other = (check_agreement(TEACHER, given, seed=seed) for seed in (0, 0, 1))
     assert one == again
@@ -207,7 +209,7 @@ def test_of_many_images_each_class_has_its_part(monkeypatch: pytest.MonkeyPatch)
 def test_without_labels_nothing_can_be_told(caplog: pytest.LogCaptureFixture) -> None:
     assert check_agreement(TEACHER, samples([])) is None
     assert caplog.messages == [
-        "without labelled samples nothing tells whether teacher, classes and [preprocess] fit together"
+        "without labelled samples, edgeoe can't check that teacher, classes and [preprocess] match"
     ]
     assert check_agreement(TEACHER, samples([]), quiet=True) is None
     assert len(caplog.messages) == 1
@@ -215,7 +217,7 @@ def test_without_labels_nothing_can_be_told(caplog: pytest.LogCaptureFixture) ->
 
 def test_one_class_with_images_can_be_judged() -> None:
     assert check_agreement(TEACHER, samples([2] * 30)).note == ""  # type: ignore[union-attr]
-    with pytest.raises(TeacherError, match="agrees with 0 of 30 labels, no more than by chance"):
+    with pytest.raises(TeacherError, match="agrees with 0 of 30 labels, no better than chance"):
         check_agreement(TEACHER, replace(samples([2] * 30), labels=np.full(30, 4)))
 
 

@@ -58,25 +58,25 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"target": {"budget": Budget()}}, "target.budget.top1 is not set, and by the bundle that"),
-        ({"target": {"budget": Budget(top1=0.1)}}, "target.budget.top1 is 0.1, and by"),
-        ({"target": {"precision": "int8"}}, "target.precision is int8, and by"),
-        ({"target": {"device": DeviceFacts(gpu="T4")}}, "target.device.gpu is T4, and by"),
-        ({"target": {"measure": replace(QUICK, batch=7)}}, "target.measure.batch is 7, and by"),
-        ({"classes": ("circle", "square", "cross")}, "classes is ('circle', 'square', 'cross'), and by"),
-        ({"rare": (0,)}, "rare is (0,), and by"),
-        ({"artifact": "other.onnx"}, "artifact is other.onnx, and by"),
-        ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, and by"),
-        ({"size_bytes": 1}, "size_bytes is 1, and by"),
-        ({"golden_agreement": None}, "golden_agreement is not set, and by"),
+        ({"target": {"budget": Budget()}}, "target.budget.top1 is not set, but in the latest bundle"),
+        ({"target": {"budget": Budget(top1=0.1)}}, "target.budget.top1 is 0.1, but in"),
+        ({"target": {"precision": "int8"}}, "target.precision is int8, but in"),
+        ({"target": {"device": DeviceFacts(gpu="T4")}}, "target.device.gpu is T4, but in"),
+        ({"target": {"measure": replace(QUICK, batch=7)}}, "target.measure.batch is 7, but in"),
+        ({"classes": ("circle", "square", "cross")}, "classes is ('circle', 'square', 'cross'), but in"),
+        ({"rare": (0,)}, "rare is (0,), but in"),
+        ({"artifact": "other.onnx"}, "artifact is other.onnx, but in"),
+        ({"artifact_sha256": "f" * 64}, f"artifact_sha256 is {'f' * 64}, but in"),
+        ({"size_bytes": 1}, "size_bytes is 1, but in"),
+        ({"golden_agreement": None}, "golden_agreement is not set, but in"),
         ({"golden_agreement": 7.0}, "not a result of this version of edgeoe (golden_agreement: expected at most 1"),
-        ({"predictions": None}, "predictions is missing, and by"),
-        ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, and by"),
-        ({"speed": speed(processes=2, batch=4, throughput_ips={4: (1.0, 1.0)})}, "speed.batch is 4, and by"),
-        ({"speed": speed(processes=2, calls_ms=((1.0,), (1.0,)))}, "speed.calls_ms is of 1 calls in a process, and by"),
+        ({"predictions": None}, "predictions is missing, but in"),
+        ({"speed": speed(processes=3)}, "speed.calls_ms is of 3 processes, but in"),
+        ({"speed": speed(processes=2, batch=4, throughput_ips={4: (1.0, 1.0)})}, "speed.batch is 4, but in"),
+        ({"speed": speed(processes=2, calls_ms=((1.0,), (1.0,)))}, "speed.calls_ms is of 1 calls in a process, but in"),
         (
             {"speed": speed(processes=2, throughput_ips={1: (1.0, 1.0), 8: (1.0, 1.0)})},
-            "speed.throughput_ips is at batches [1, 8], and",
+            "speed.throughput_ips is at batches [1, 8], but",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_predictions_of_other_images_or_labels_are_refused(
 def test_predictions_that_were_not_asked_for_are_refused(run: Run, sent: Callable[..., Path], target: Target) -> None:
     seen = as_bundled(run).predictions
     bundle(run, target, out=run.path / "b.tar")
-    with pytest.raises(RunError, match=r"predictions is there, and by the bundle .* it is missing"):
+    with pytest.raises(RunError, match=r"predictions is there, but in the bundle .* it is missing"):
         collect(run, sent(predictions=seen))
 
 
@@ -148,7 +148,7 @@ def test_a_latency_of_another_machine_is_not_judged_as_the_devices(
 def test_a_result_of_an_earlier_bundle_is_not_collected(run: Run, sent: Callable[..., Path], target: Target) -> None:
     path = sent()
     bundle(run, target, out=run.path / "later.tar")
-    with pytest.raises(RunError, match=r"not from the bundle that .* made last for host-cpu"):
+    with pytest.raises(RunError, match=r"not from the latest bundle of .* for host-cpu"):
         collect(run, path)
 
 

@@ -160,7 +160,9 @@ def test_a_disturbed_result_decides_nothing(target: Target) -> None:
     sides = (Side(name="a", artifact=None, result=result()), Side(name="b", artifact=None, result=busy))
     (made,) = compare([(target, *sides)], SETTINGS)
     assert (made.latency, made.outcome) == ((), "inconclusive")
-    assert made.reason.endswith("b was disturbed: other processes used 62 % of the CPU, allowed 25 %")
+    assert made.reason.endswith(
+        "the measurement of b was disturbed: other processes used 62 % of the CPU, allowed 25 %"
+    )
 
 
 def test_threads_are_a_condition_too(target: Target) -> None:
@@ -206,7 +208,7 @@ def test_predictions_of_other_images_or_artifacts_are_not(
     assert own.predictions is not None
     elsewhere = replace(own, predictions=replace(own.predictions, test_sha256="2" * 64))
     (made,) = compare([(target, *two(path, base=own, new=elsewhere))], SETTINGS)
-    assert (made.accuracy, made.notes) == ((), ("accuracy is not compared: the two were tested on other images",))
+    assert (made.accuracy, made.notes) == ((), ("accuracy is not compared: the two were tested on different images",))
     (made,) = compare([(target, *two(path, base=own, new=result()))], SETTINGS)
     assert "are of another artifact" in made.notes[0]
 
@@ -240,8 +242,8 @@ def test_a_result_collected_from_a_device_is_not_of_the_artifact_that_lies_here(
     ("name", "message"),
     [
         ("a.txt", "onnxruntime of target host-cpu runs .onnx files"),
-        ("folder", "no run, result (.json) or artifact"),
-        ("nowhere/a.onnx", "no run, result (.json) or artifact"),
+        ("folder", "not a run, a result (.json) or an artifact"),
+        ("nowhere/a.onnx", "not a run, a result (.json) or an artifact"),
         ("main", "no baseline 'main' for host-cpu"),
     ],
 )

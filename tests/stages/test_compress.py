@@ -39,7 +39,7 @@ def asked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> CompressSettings:
-    """Settings with a teacher of residual blocks, and a clock that is quick."""
+    """Settings with a teacher of residual blocks, and a quick latency probe."""
     monkeypatch.setattr(latency_probe, "_SECONDS", 0.0)
     save_model(network("stages"), str(tmp_path / "stages.safetensors"))
     weights = tmp_path / "stages.safetensors"

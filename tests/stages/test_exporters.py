@@ -79,7 +79,7 @@ def test_a_student_that_dynamo_cant_read_is_left_to_the_legacy_exporter(
     record = export(run)
     assert record.exporter == run.read(layout.EXPORT).exporter == "legacy"
     (line,) = said(caplog)
-    assert "the legacy exporter was taken: the dynamo exporter can't read this student: Could not guard" in line
+    assert "the legacy exporter was used: the dynamo exporter can't read this student: Could not guard" in line
     images = run.read_tensors(layout.GOLDEN)["images"]
     for n in (1, 2, 5):
         expected = torch.from_numpy(images[:n]).mean((2, 3)).numpy()
@@ -94,7 +94,7 @@ def test_a_dynamo_graph_that_does_not_pass_is_replaced_by_a_legacy_one(
     record = export(Run.open(exported))
     assert (record.exporter, record.agreement) == ("legacy", 1.0)
     (line,) = said(caplog)
-    assert line.startswith("the legacy exporter was taken: the exported graph ")
+    assert line.startswith("the legacy exporter was used: the exported graph ")
 
 
 def test_where_both_fail_both_reasons_are_one_line_and_nothing_is_left(

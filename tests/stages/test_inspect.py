@@ -139,14 +139,14 @@ def test_a_teacher_of_other_classes_is_refused(look: Look) -> None:
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The clock takes a MAC for a nanosecond, and is 2 ns off each time; how many networks it was given."""
+    """The probe takes a MAC for a nanosecond, and is 2 ns off each time; how many networks it was given."""
     given: list[int] = []
 
-    def clock(models: Sequence[nn.Module]) -> list[float]:
+    def probe(models: Sequence[nn.Module]) -> list[float]:
         given.append(len(models))
         return [count_macs(model, (3, 16, 16)) / 1e6 + 2e-6 * (turn % 2) for turn, model in enumerate(models)]
 
-    monkeypatch.setattr("edgeoe.stages.inspect.new_clock", lambda target, preprocess: clock)
+    monkeypatch.setattr("edgeoe.stages.inspect.probe_on", lambda target, preprocess: probe)
     return given
 
 

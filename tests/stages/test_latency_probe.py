@@ -15,7 +15,7 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ConfigError, TargetError
 from edgeoe.graph.export import onnx_from_student
 from edgeoe.stages import latency_probe
-from edgeoe.stages.latency_probe import clock_on_first, new_clock, time_in_turns
+from edgeoe.stages.latency_probe import probe_on, probe_on_first, time_interleaved
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import RuntimeSettings, Target
 
@@ -38,15 +38,15 @@ def deep(layers: int) -> nn.Module:
 
 
 def test_a_network_with_many_times_the_work_takes_longer(target: Target) -> None:
-    few, many = new_clock(target, PREPROCESS)([deep(1), deep(12)])
+    few, many = probe_on(target, PREPROCESS)([deep(1), deep(12)])
     assert 0 < few < many
 
 
 def test_there_is_one_number_for_each_network(target: Target) -> None:
-    measured = new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)])
+    measured = probe_on(target, PREPROCESS)([deep(1), deep(1), deep(1)])
     assert len(measured) == 3
     assert all(0 < ms < 10_000 for ms in measured)
-    assert new_clock(target, PREPROCESS)([]) == []
+    assert probe_on(target, PREPROCESS)([]) == []
 
 
 def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
@@ -87,13 +87,13 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
 
     monkeypatch.setattr(latency_probe, "backend_of", lambda _: Backend())
     monkeypatch.setattr(latency_probe, "_now_ns", lambda _: lambda: now[0])
-    assert new_clock(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
+    assert probe_on(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
     assert calls[: 3 * 6] == [1] * 6 + [2] * 6 + [3] * 6
     assert len(calls) == 20 * 3 * 6
 
 
 def test_there_are_as_many_turns_as_asked_for(target: Target) -> None:
-    turns = time_in_turns([deep(1), deep(1)], target, PREPROCESS, min_turns=7, seconds=0, calls=2)
+    turns = time_interleaved([deep(1), deep(1)], target, PREPROCESS, min_turns=7, seconds=0, calls=2)
     assert [len(of_one) for of_one in turns] == [7, 7]
 
 
@@ -141,15 +141,15 @@ def elsewhere(target: Target) -> Target:
 def test_the_first_target_whose_runtime_is_here_is_measured_on(
     elsewhere: Target, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (ms,) = clock_on_first([elsewhere, replace(target, name="second")], PREPROCESS)([deep(1)])
+    (ms,) = probe_on_first([elsewhere, replace(target, name="second")], PREPROCESS)([deep(1)])
     assert ms > 0
     assert "latencies can't be measured on board: target board: not measured here: this " in caplog.text
     assert "stands in" not in caplog.text
 
 
 def test_where_none_is_here_the_host_stands_in_and_says_so(elsewhere: Target, caplog: pytest.LogCaptureFixture) -> None:
-    assert clock_on_first([elsewhere], PREPROCESS)([deep(1)])[0] > 0
-    assert "host-cpu stands in for board" in caplog.text
+    assert probe_on_first([elsewhere], PREPROCESS)([deep(1)])[0] > 0
+    assert "latencies are measured on host-cpu instead of board" in caplog.text
 
 
 def test_what_no_runtime_takes_is_an_error(elsewhere: Target, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_what_no_runtime_takes_is_an_error(elsewhere: Target, monkeypatch: pytes
 
     monkeypatch.setattr("edgeoe.backends.onnxruntime.OnnxRuntime.build", refuse)
     with pytest.raises(BackendError, match="it fails"):
-        clock_on_first([elsewhere], PREPROCESS)([deep(1)])
+        probe_on_first([elsewhere], PREPROCESS)([deep(1)])
 
 
 def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
@@ -175,17 +175,17 @@ def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
         return onnx_from_student(model, exporter="legacy", **options)
 
     monkeypatch.setattr(latency_probe, "onnx_from_student", refusing)
-    assert new_clock(target, PREPROCESS)([deep(1)])[0] > 0
+    assert probe_on(target, PREPROCESS)([deep(1)])[0] > 0
     assert tried == ["legacy", "dynamo"]
 
 
 def test_an_unknown_runtime_is_refused_before_anything_is_exported(target: Target) -> None:
     with pytest.raises(ConfigError, match="unknown backend 'tensorflow'"):
-        new_clock(replace(target, backend="tensorflow"), PREPROCESS)
+        probe_on(replace(target, backend="tensorflow"), PREPROCESS)
 
 
 def test_a_device_that_is_not_here_is_refused_before_anything_is_exported() -> None:
     with pytest.raises(TargetError) as raised:
-        new_clock(load_target("jetson-xavier-nx"), PREPROCESS)
+        probe_on(load_target("jetson-xavier-nx"), PREPROCESS)
     assert str(raised.value).startswith("target jetson-xavier-nx: not measured here: this ")
     assert str(raised.value).endswith("choose a target that is here: host-cpu is this machine.")

@@ -200,5 +200,7 @@ def test_a_broken_one_is_a_line_and_spoils_no_other(site: Path, source: str, why
 def test_a_module_that_is_not_python_source_is_not_bundled(exported: Path, tmp_path: Path, site: Path) -> None:
     py_compile.compile(str(site / "rounding_runtime.py"), cfile=str(site / "rounding_runtime.pyc"))
     (site / "rounding_runtime.py").unlink()
-    with pytest.raises(ConfigError, match=r"^rounding_runtime can't be bundled: it is no module of Python source\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^rounding_runtime can't be bundled: it is not a module of Python source\.$"
+    ):
         bundle(Run.open(exported), load_target("theirs"), out=tmp_path / "b.tar.gz")

@@ -54,7 +54,7 @@ def test_samples_in_the_pool_are_told(stream: bool, place: Path, caplog: pytest.
     report_samples_in_pool(few(place), Pool(streamed(pool.images)) if stream else pool)
     assert caplog.messages == [
         f"2 OOD image(s) are labelled samples, too (first: {place}/train/cross/00.png and {place}/ood/deep/z.png): "
-        "what is meant to be of no class has one. Remove them from --ood."
+        "OOD images must not belong to a class. Remove them from --ood."
     ]
 
 
@@ -82,9 +82,9 @@ def test_test_images_that_are_samples_or_ood_images_are_told(
     report_test_overlap(Run(place / "run"), test)
     assert caplog.messages == [
         f"2 of 33 test images are labelled samples, too (first: {place}/test/cross/z.png and "
-        f"{place}/train/cross/03.png): accuracy on them says little of others. Remove them from --test.",
+        f"{place}/train/cross/03.png): accuracy on them does not carry over to new images. Remove them from --test.",
         f"1 of 33 test images are OOD images of the student, too (first: {place}/test/circle/z.jpg): accuracy on them "
-        "says little of others. Remove them from --test.",
+        "does not carry over to new images. Remove them from --test.",
     ]
 
 

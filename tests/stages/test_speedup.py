@@ -1,4 +1,4 @@
-"""What is said of a student beside its teacher, with a clock of made-up turns."""
+"""What is said of a student beside its teacher, with made-up latencies."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def takes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """`takes(ratios)`: the student will take so much of the teacher's 2 ms in each turn."""
 
     def take(ratios: Sequence[float]) -> None:
-        monkeypatch.setattr(speedup, "time_in_turns", lambda *_, **__: [[2.0] * len(ratios), [2 * r for r in ratios]])
+        monkeypatch.setattr(
+            speedup, "time_interleaved", lambda *_, **__: [[2.0] * len(ratios), [2 * r for r in ratios]]
+        )
 
     return take
 
@@ -114,7 +116,7 @@ def test_where_the_runtime_is_not_here_the_reason_is_told_and_others_are_timed(
             raise BackendError("tensorrt is not installed.")
         return [[2.0] * 12, [1.0] * 12]
 
-    monkeypatch.setattr(speedup, "time_in_turns", timed)
+    monkeypatch.setattr(speedup, "time_interleaved", timed)
     one, other = compare_speed(teacher, pruned, targets=[board, here], channel_multiple=8, preprocess=PREPROCESS)
     assert one == SpeedUp(target="board", reason="tensorrt is not installed.")
     assert other.outcome == "faster"
@@ -127,7 +129,7 @@ def test_a_student_is_not_lost_where_memory_does_not_suffice_to_time_it(
     def timed(*_: object, **__: object) -> list[list[float]]:
         raise OutOfMemoryError("std::bad_alloc")
 
-    monkeypatch.setattr(speedup, "time_in_turns", timed)
+    monkeypatch.setattr(speedup, "time_interleaved", timed)
     targets = [load_target("host-cpu")]
     (one,) = compare_speed(teacher, pruned, targets=targets, channel_multiple=8, preprocess=PREPROCESS)
     assert one == SpeedUp(target="host-cpu", reason="std::bad_alloc")
