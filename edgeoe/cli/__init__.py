@@ -1,6 +1,6 @@
-"""The command line: parses, calls the pipeline, shows results, and turns errors into exit codes.
+"""The command line: parses arguments, calls the pipeline, shows results, and turns errors into exit codes.
 
-This module imports next to nothing, so that a signal that comes while the rest is imported is handled, too.
+This module imports very little, so that signals are handled while the rest is imported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code; `arguments` are those of this process unless told."""
+    """Run the command line and exit with its code.
+
+    arguments: None takes those of this process.
+    """
     with handling_signals(until_exit=arguments is None):
         from edgeoe.cli.app import run
 

@@ -1,4 +1,4 @@
-"""The commands in one tree, and how a command line becomes an exit code."""
+"""The tree of commands, and the run of a command line to its exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from edgeoe.cli import (
     stages,
     targets,
 )
-from edgeoe.cli.failures import report_failure, said_interrupted
+from edgeoe.cli.failures import report_failure, report_interruption
 from edgeoe.cli.logs import begin_logging, end_logging
 from edgeoe.cli.options import everywhere
 from edgeoe.cli.settings import SettingsCommand
@@ -62,8 +62,8 @@ app.command("doctor")(everywhere(doctor.command, config=False))
 app.command("demo")(everywhere(demo.command))
 
 
-def _show_version(context: typer.Context, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
+def _show_version(context: typer.Context, value: bool) -> None:
+    if value and not context.resilient_parsing:
         from edgeoe.report.terminal import say
         from edgeoe.versions import versions
 
@@ -76,21 +76,21 @@ def _show_version(context: typer.Context, asked: bool) -> None:
 @partial(everywhere, config=False)
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show versions.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Show versions and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line `arguments`: its exit code. Whatever is raised becomes a line and a code."""
+    """Run the command line `arguments` and return its exit code. Every exception becomes a message and a code."""
     if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # other packages' deprecations are not the user's to mend
+        warnings.simplefilter("ignore")  # the user can't fix deprecations of other packages
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name of a file or class may hold anything
+            stream.reconfigure(errors="backslashreplace")  # names of files and classes may contain anything
     with on_command_line():
-        return _run([_expanded(word) for word in arguments])
+        return _run([_expand_home(word) for word in arguments])
 
 
 def _run(arguments: list[str]) -> int:
@@ -98,7 +98,7 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(args=arguments, standalone_mode=False)
         if code == EXIT_CODE:  # some versions of typer turn Ctrl-C into this code themselves
-            return said_interrupted()
+            return report_interruption()
         return code if isinstance(code, int) else 0
     except BaseException as reason:
         return report_failure(reason, arguments)
@@ -106,8 +106,8 @@ def _run(arguments: list[str]) -> int:
         end_logging()
 
 
-def _expanded(word: str) -> str:
-    """`word` with ~ replaced as a shell does it, and also where it does not: in --out=~/run, and within quotes."""
+def _expand_home(word: str) -> str:
+    """`word` with ~ expanded as in a shell, and also where a shell does not: in --out=~/run, and within quotes."""
     option = re.match(r"--[\w-]+=|-\w(?=~)|", word)
     assert option is not None  # noqa: S101 - it may match nothing
     return option[0] + with_home(word[option.end() :])

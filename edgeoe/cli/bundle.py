@@ -29,7 +29,7 @@ def bundle_command(
         typer.Option(
             "--out",
             "-o",
-            help="Archive to write: .tar.zst (its tar must know zstd), .tar.gz or .tar.",
+            help="Archive to write: .tar.zst (needs zstd on the device), .tar.gz or .tar.",
             show_default=False,
         ),
     ],
@@ -39,7 +39,7 @@ def bundle_command(
     ] = None,
     json: JsonOption = None,
 ) -> int:
-    """Pack a model with all that builds, checks and measures it on a device without edgeoe.
+    """Pack a model with everything that builds, checks and measures it on a device without edgeoe.
 
     The device needs Python, numpy and the target's runtime. The same run gives the same bytes.
 
@@ -63,7 +63,7 @@ def bundle_command(
 
 
 def show_bundle(record: BundleRecord) -> None:
-    """Print what was packed."""
+    """Print the contents of a bundle."""
     from edgeoe.report.terminal import say
 
     say(
@@ -87,14 +87,14 @@ def collect_command(
     target: Annotated[
         str | None,
         typer.Option(
-            help="A profile whose budget judges instead of the bundled one.",
+            help="Profile whose budget judges, instead of the bundled one.",
             show_default=False,
             autocompletion=complete_target,
         ),
     ] = None,
     reports: Reports,
 ) -> int:
-    """Read what a bundle measured on its device back into the run, and judge it.
+    """Read the result of a bundle from its device into the run, and judge it.
 
     Exit code 0 passed, 1 failed, 3 inconclusive.
 
@@ -106,9 +106,9 @@ def collect_command(
     from edgeoe.run.layout import unpacked_folder
     from edgeoe.targets.load import load_target
 
-    opened = Run.open(run)
-    validation = collect(opened, result, target=load_target(target) if target else None)
-    show_and_write(opened, validation, reports)
+    run_directory = Run.open(run)
+    validation = collect(run_directory, result, target=load_target(target) if target else None)
+    show_and_write(run_directory, validation, reports)
     name = validation.target.name
     if validation.outcome == "passed":
         next_step(f"edgeoe baseline save {quoted(run)} --target {quoted(name)} --name main")

@@ -27,11 +27,11 @@ StoreOption = Annotated[Path, typer.Option(help="Folder of baselines.")]
 baseline_app = typer.Typer(help="Artifacts and results that later ones are compared with.", no_args_is_help=True)
 
 
-def _tolerance(given: str) -> float:
-    """What the user gave as 3% or 0.03, as a fraction: Typer's parser of tolerances."""
-    value = share(given)
+def _tolerance(text: str) -> float:
+    """Typer's parser of tolerances: 3% or 0.03 -> fraction."""
+    value = share(text)
     if not 0 <= value < 1:
-        raise typer.BadParameter(f"a share is from 0 to under 100%. Got {given!r}")
+        raise typer.BadParameter(f"a share is from 0 to under 100%. Got {text!r}")
     return value
 
 
@@ -46,21 +46,25 @@ def _side(help: str) -> Any:  # noqa: A002 - as above
 @takes_reports
 def compare_command(
     *,
-    base: Annotated[str, _side(f"What it was: {_Side}")],
-    new: Annotated[str, _side(f"What it is now: {_Side}")],
+    base: Annotated[str, _side(f"The old version: {_Side}")],
+    new: Annotated[str, _side(f"The new version: {_Side}")],
     target: TargetsOption,
-    tolerance: Annotated[float, _tolerance_option("Slow-down of p50 that is no regression.", "3%")] = 0.03,
-    p99_tolerance: Annotated[float, _tolerance_option("The same of p99.", "10%")] = 0.1,
-    accuracy_tolerance: Annotated[float, _tolerance_option("Loss of top-1 that is no regression.", "2%")] = 0.02,
-    class_tolerance: Annotated[float, _tolerance_option("The same of a rare class's recall.", "10%")] = 0.1,
+    tolerance: Annotated[float, _tolerance_option("Slow-down of p50 that is not a regression.", "3%")] = 0.03,
+    p99_tolerance: Annotated[float, _tolerance_option("Slow-down of p99 that is not a regression.", "10%")] = 0.1,
+    accuracy_tolerance: Annotated[float, _tolerance_option("Loss of top-1 that is not a regression.", "2%")] = 0.02,
+    class_tolerance: Annotated[
+        float, _tolerance_option("Loss of a rare class's recall that is not a regression.", "10%")
+    ] = 0.1,
     store: StoreOption = Path("baselines"),
-    stored: Annotated[bool, typer.Option("--stored", help="Compare what was measured earlier; run nothing.")] = False,
-    max_minutes: Annotated[float, typer.Option(help="Per target; then it ends undecided.", min=0.1)] = 5.0,
+    stored: Annotated[bool, typer.Option("--stored", help="Compare earlier measurements; run nothing.")] = False,
+    max_minutes: Annotated[
+        float, typer.Option(help="Limit per target, after which it is inconclusive.", min=0.1)
+    ] = 5.0,
     reports: Reports,
 ) -> int:
-    """Tell whether NEW is slower than BASE, or less often right, and how sure that is.
+    """Test whether NEW is slower or less accurate than BASE.
 
-    Two artifacts are run here in turns, in fresh processes, until the answer is clear. Exit code 0 no worse, 1
+    The two artifacts run here interleaved, in fresh processes, until the result is clear. Exit code 0 no worse, 1
     regressed, 3 inconclusive. Needs no torch: pip install 'edgeoe\\[gate]'.
 
     Example: [bold]edgeoe compare main runs/b --target host-cpu --tolerance 3%[/]
@@ -79,7 +83,7 @@ def compare_command(
         most_seconds=60 * max_minutes,
     )
     profiles, baselines = [load_target(name) for name in target], Store(store)
-    sides = [(one, find_side(base, one, baselines), find_side(new, one, baselines)) for one in profiles]
+    sides = [(profile, find_side(base, profile, baselines), find_side(new, profile, baselines)) for profile in profiles]
     comparisons = compare(sides, settings, stored=stored, progress=bar)
     reports.write_comparisons(comparisons)
     for comparison in comparisons:
@@ -98,11 +102,11 @@ def _group() -> None:
 def save_command(
     run: Annotated[str, _side("A run, or a result (.json) from a device.")],
     target: TargetOption,
-    name: Annotated[str, typer.Option(help="What to call it: a branch, a release.")] = "main",
+    name: Annotated[str, typer.Option(help="Name of the baseline: a branch, a release.")] = "main",
     store: StoreOption = Path("baselines"),
     json: JsonOption = None,
 ) -> int:
-    """Keep an artifact and its result, for later comparisons.
+    """Save an artifact and its result for later comparisons.
 
     Example: [bold]edgeoe baseline save runs/a --target host-cpu --name main[/]
     """
@@ -116,15 +120,15 @@ def save_command(
     side = find_side(run, profile, baselines)
     if side.result is None:
         raise ConfigError(
-            f"{run}: never measured. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
+            f"{run}: not measured yet. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
         )
-    saved = baselines.save(name, side.result, side.artifact)
-    write_json(json, _record(saved))
-    what = "artifact and result" if saved.artifact else "the result alone: the artifact is not at hand"
+    baseline = baselines.save(name, side.result, side.artifact)
+    write_json(json, _record(baseline))
+    what = "artifact and result" if baseline.artifact else "only the result: the artifact is not available"
     differs = differences(profile, side.result.environment)
     if differs:
         what += f"; without a latency, {not_measured(differs)}"
-    say(f"{store}: {name} for {profile.name}, sha256 {saved.result.artifact_sha256[:12]}, {what}")
+    say(f"{store}: {name} for {profile.name}, sha256 {baseline.result.artifact_sha256[:12]}, {what}")
     next_step(f"edgeoe compare {quoted(name)} RUN --target {quoted(target)}")
     return 0
 
@@ -132,20 +136,20 @@ def save_command(
 @baseline_app.command("list")
 @everywhere
 def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None) -> int:
-    """The baselines in a folder.
+    """List the baselines in a folder.
 
     Example: [bold]edgeoe baseline list[/]
     """
     from edgeoe.report.terminal import out, say, table
     from edgeoe.stages.baseline import Store
 
-    records = [_record(saved) for saved in Store(store)]
+    records = [_record(baseline) for baseline in Store(store)]
     write_json(json, records)
     if not records:
         say(f"{store}: no baselines")
         next_step("edgeoe baseline save RUN --target host-cpu --name main")
         return 0
-    header = ("name", "target", "artifact", "MB", "p50 ms", "top-1", "kept")
+    header = ("name", "target", "artifact", "MB", "p50 ms", "top-1", "saved")
     rows = [
         (
             record["name"],
@@ -158,10 +162,10 @@ def list_command(store: StoreOption = Path("baselines"), json: JsonOption = None
         )
         for record in records
     ]
-    made = table(str(store), header, rows)
+    view = table(str(store), header, rows)
     for column in (1, 2, 6):
-        made.columns[column].justify = "left"
-    out.print(made)
+        view.columns[column].justify = "left"
+    out.print(view)
     return 0
 
 
@@ -173,7 +177,7 @@ def show_command(
     store: StoreOption = Path("baselines"),
     json: JsonOption = None,
 ) -> int:
-    """What a baseline holds: figures, device, settings.
+    """Show a baseline: figures, device, settings.
 
     Example: [bold]edgeoe baseline show main --target host-cpu[/]
     """
@@ -185,24 +189,24 @@ def show_command(
     rows = [(key, str(value)) for key, value in record.items() if not isinstance(value, dict)]
     for group in ("environment", "settings"):
         rows += [(f"{group}: {key}", str(value)) for key, value in record[group].items()]
-    made = table(f"{name} for {target}", ("", ""), rows)
-    made.columns[1].justify = "left"
-    out.print(made)
+    view = table(f"{name} for {target}", ("", ""), rows)
+    view.columns[1].justify = "left"
+    out.print(view)
     return 0
 
 
-def _record(saved: Baseline) -> dict[str, Any]:
+def _record(baseline: Baseline) -> dict[str, Any]:
     import numpy as np
 
     from edgeoe.measure.statistics import percentile_over_processes
 
-    result = saved.result
+    result = baseline.result
     predictions = result.predictions
     calls = [np.asarray(part) for part in result.speed.calls_ms] if result.speed else []
     return {
-        "name": saved.name,
-        "target": saved.target,
-        "artifact": str(saved.artifact) if saved.artifact else None,
+        "name": baseline.name,
+        "target": baseline.target,
+        "artifact": str(baseline.artifact) if baseline.artifact else None,
         "artifact_sha256": result.artifact_sha256,
         "size_bytes": result.size_bytes,
         "p50_ms": percentile_over_processes(calls, 0.50).value if calls else None,

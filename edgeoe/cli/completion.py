@@ -1,4 +1,4 @@
-"""What the shell offers after TAB: names of profiles and methods, and runs. Nothing large is imported for it."""
+"""Shell completion of profiles, methods and runs, with light imports only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeoe.registry import METHODS
 
 __all__ = ["complete_method", "complete_run", "complete_target"]
 
-_DEPTH = 3  # of folders below the one that is typed, as in runs/july/a
+_DEPTH = 3  # of folders below the typed one, as in runs/july/a
 
 
 def complete_method(incomplete: str) -> list[str]:
@@ -27,11 +27,11 @@ def complete_target(incomplete: str) -> list[str]:
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Runs below the folder that is typed so far."""
-    typed, slash, begun = incomplete.rpartition("/")
-    folder = Path(with_home(typed + slash) or ".")
+    """Runs below the folder that has been typed so far."""
+    parent, slash, prefix = incomplete.rpartition("/")
+    folder = Path(with_home(parent + slash) or ".")
     names = (run.relative_to(folder).as_posix() for run in _runs(folder, _DEPTH))
-    return sorted(f"{typed}{slash}{name}" for name in names if name.startswith(begun))
+    return sorted(f"{parent}{slash}{name}" for name in names if name.startswith(prefix))
 
 
 def _runs(folder: Path, depth: int) -> Iterator[Path]:

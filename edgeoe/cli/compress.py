@@ -22,10 +22,10 @@ def command(
     context: typer.Context,  # noqa: ARG001 - takes_settings reads it
     settings: CompressSettings,
     out: Annotated[Path, typer.Option(help="Run directory to write.", show_default=False)],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")] = False,
     json: JsonOption = None,
 ) -> int:
-    """Make a smaller student of a teacher, from a few labelled images and any pile of pictures.
+    """Compress a teacher into a smaller student, with a few labelled images and any pile of unlabelled pictures.
 
     Example: [bold]edgeoe compress --teacher model.py:resnet56 --weights teacher.safetensors --samples few/
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]
@@ -36,7 +36,7 @@ def command(
     from edgeoe.run import layout
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
-    if run is None:  # one of torchrun's other processes
+    if run is None:  # another process of torchrun
         return 0
     record, facts = run.read(layout.COMPRESS), run.read(layout.FACTS)
     write_json(json, compress_json(record, facts))

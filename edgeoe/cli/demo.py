@@ -23,14 +23,16 @@ __all__ = ["command"]
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the first draw; the others count up.", min=0, max=10**9)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of the first draw; the others count up from it.", min=0, max=10**9)
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo.")] = False,
     json: JsonOption = None,
 ) -> int:
-    """The whole line on handwritten digits, in about two minutes and without a network.
+    """Run the whole pipeline on handwritten digits, in about two minutes and offline.
 
     Trains a small teacher, draws 50 imbalanced samples five times, compresses to 30 % of the MACs without and
-    with OE, deploys the teacher and the first draw's students to this machine's CPU, and shows what OE brought.
+    with OE, deploys the teacher and the first draw's students to this machine's CPU, and shows the gain from OE.
 
     Example: [bold]edgeoe demo --out runs/demo[/]
     """
@@ -56,23 +58,23 @@ def command(
                 "validation": validation_json(network.validation),
             }
         )
-    brought, draws = gains(demo.draws), len(demo.draws)
-    write_json(json, {"networks": networks, "draws": demo.draws, "gains": brought})
-    console.print(_comparison(brought, networks, draws=draws))
-    say((statement(brought["top-1"].difference, draws=draws), "bold"))
+    gains_by_metric, draws = gains(demo.draws), len(demo.draws)
+    write_json(json, {"networks": networks, "draws": demo.draws, "gains": gains_by_metric})
+    console.print(_comparison(gains_by_metric, networks, draws=draws))
+    say((statement(gains_by_metric["top-1"].difference, draws=draws), "bold"))
     noise = [reason for row in networks for reason in row["validation"]["noise"]]
     if noise:
         say(("noise", "yellow"), f": latencies are uncertain: {noise[0]}")
     say("host-cpu: ", ", ".join(f"{row['name']} {row['validation']['verdict']}" for row in networks))
     for row in networks:
         say(f"{row['run']}: report.html, student.onnx, targets/host-cpu/model.onnx")
-    say(f"{out}/images: the digits, and the letters that served as OOD images")
+    say(f"{out}/images: the digits, and the letters that are the OOD images")
     next_step(f"edgeoe validate {quoted(networks[-1]['run'])} --target host-cpu --test {quoted(out / 'images/test')}")
     return 0
 
 
-def _comparison(brought: Mapping[str, Gain], networks: Sequence[dict[str, Any]], *, draws: int) -> Table:
-    """Accuracies as means over draws with what OE brought, and what the first draw's networks cost."""
+def _comparison(gains_by_metric: Mapping[str, Gain], networks: Sequence[dict[str, Any]], *, draws: int) -> Table:
+    """Table of mean accuracies over draws with the gains from OE, and of the costs of the first draw's networks."""
     from edgeoe.report.terminal import table
 
     accuracies = [
@@ -81,7 +83,7 @@ def _comparison(brought: Mapping[str, Gain], networks: Sequence[dict[str, Any]],
             *(f"{100 * value:.1f} %" for value in (gain.teacher, gain.without_oe, gain.with_oe)),
             "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * end for end in astuple(gain.difference))),
         )
-        for name, gain in brought.items()
+        for name, gain in gains_by_metric.items()
     ]
     costs: dict[str, Callable[[dict[str, Any]], str]] = {
         "MACs": lambda row: f"{row['macs'] / 1e6:.2f} M",
@@ -90,9 +92,9 @@ def _comparison(brought: Mapping[str, Gain], networks: Sequence[dict[str, Any]],
         "p50 latency": lambda row: f"{row['validation']['latency_ms']['p50']:.3f} ms",
     }
     title = f"Handwritten digits, 50 few samples, imbalance 20: means of {draws} draws"
-    shown = table(title, ("", *(row["name"] for row in networks), "OE brings [95 %]"), accuracies)
-    shown.caption, shown.caption_justify = "MACs to latency: the first draw's networks, on this machine's CPU", "left"
-    shown.add_section()
+    view = table(title, ("", *(row["name"] for row in networks), "gain from OE [95 %]"), accuracies)
+    view.caption, view.caption_justify = "MACs to latency: the first draw's networks, on this machine's CPU", "left"
+    view.add_section()
     for name, cost in costs.items():
-        shown.add_row(name, *(cost(row) for row in networks), "")
-    return shown
+        view.add_row(name, *(cost(row) for row in networks), "")
+    return view

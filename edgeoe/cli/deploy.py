@@ -11,7 +11,7 @@ import typer
 from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.settings import takes_settings
-from edgeoe.cli.stages import ExporterOption, checked_exporter
+from edgeoe.cli.stages import ExporterOption, parse_exporter
 from edgeoe.errors import quoted
 from edgeoe.records.measurement import worst
 from edgeoe.report.text_file import write_json
@@ -30,16 +30,16 @@ def command(
     *,
     context: typer.Context,  # noqa: ARG001 - takes_settings reads it
     settings: CompressSettings,
-    out: Annotated[Path, typer.Option(help="Run directory to write, or to go on with.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Run directory to write or to continue.", show_default=False)],
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
     exporter: ExporterOption = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run with other settings.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that has other settings.")] = False,
     json: JsonOption = None,
 ) -> int:
-    """The whole line: compress, export, build and validate, for one target or several.
+    """Run the whole pipeline, compress, export, build and validate, for one target or several.
 
-    A target that is not this machine ends in a bundle, with the lines that take it there. A student that is already
-    there, made with the same settings, is kept. The exit code is the worst verdict's; 3 where nothing was judged yet.
+    A target that is not this machine gets a bundle, with the commands that take it there. An existing student with the
+    same settings is kept. The exit code is that of the worst verdict; 3 if a target is not judged yet.
 
     Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
     """
@@ -50,16 +50,23 @@ def command(
     from edgeoe.run.directory import Run
     from edgeoe.targets.load import load_target
 
-    profiles, chosen = [load_target(name) for name in settings.target], checked_exporter(exporter)
+    profiles, exporter_choice = [load_target(name) for name in settings.target], parse_exporter(exporter)
 
-    def show(one: Judged | Bundled) -> None:
-        if isinstance(one, Judged):
-            show_validation(one.validation)
+    def show(result: Judged | Bundled) -> None:
+        if isinstance(result, Judged):
+            show_validation(result.validation)
 
-    reached = deploy(
-        settings, out=out, targets=profiles, test=test, exporter=chosen, overwrite=overwrite, each=show, progress=bar
+    results = deploy(
+        settings,
+        out=out,
+        targets=profiles,
+        test=test,
+        exporter=exporter_choice,
+        overwrite=overwrite,
+        each=show,
+        progress=bar,
     )
-    if not reached:  # one of torchrun's other processes
+    if not results:  # another process of torchrun
         return 0
     run = Run(out)
     compressed = run.read(layout.COMPRESS)
@@ -69,29 +76,31 @@ def command(
         {
             "compress": compress_json(compressed, run.read(layout.FACTS)),
             "export": run.read(layout.EXPORT),
-            "targets": {one.target.name: _record(one) for one in reached},
+            "targets": {result.target.name: _record(result) for result in results},
         },
     )
     write_page(run)
-    named = dict(zip((profile.name for profile in profiles), settings.target, strict=True))
-    _show_way_on(run, reached, test, named)
-    return EXIT_CODES[worst(one.outcome for one in reached)]
+    profile_names = dict(zip((profile.name for profile in profiles), settings.target, strict=True))
+    _show_next_steps(run, results, test, profile_names)
+    return EXIT_CODES[worst(result.outcome for result in results)]
 
 
-def _record(one: Judged | Bundled) -> dict[str, object]:
-    """What `--json` says of one target."""
+def _record(result: Judged | Bundled) -> dict[str, object]:
+    """The record of one target for `--json`."""
     from edgeoe.pipeline import Judged
     from edgeoe.report.json import validation_json
 
-    if isinstance(one, Judged):
-        return validation_json(one.validation)
-    return {"verdict": one.outcome, "not_measured": not_measured(one.differs), "bundle": one.bundle}
+    if isinstance(result, Judged):
+        return validation_json(result.validation)
+    return {"verdict": result.outcome, "not_measured": not_measured(result.differs), "bundle": result.bundle}
 
 
-def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, named: Mapping[str, str]) -> None:
-    """Print what to do on each device that is elsewhere, then the next step: about the worst that came out.
+def _show_next_steps(
+    run: Run, results: Sequence[Judged | Bundled], test: Path, profile_names: Mapping[str, str]
+) -> None:
+    """Print the commands for each device that is another machine, then the next step after the worst outcome.
 
-    named: what the user calls the profile of each target, a name or a file.
+    profile_names: the user's name or file of each target's profile, by name of the target.
     """
     from edgeoe.cli.bundle import show_bundle
     from edgeoe.cli.next_steps import after_verdict, lines_for_device
@@ -99,20 +108,20 @@ def _show_way_on(run: Run, reached: Sequence[Judged | Bundled], test: Path, name
     from edgeoe.report.terminal import say
     from edgeoe.run.layout import TargetFiles
 
-    step, outcome = "", worst(one.outcome for one in reached)
-    for one in sorted(reached, key=lambda one: isinstance(one, Bundled)):
-        name = one.target.name
-        if isinstance(one, Bundled):
-            say(f"{name}: ", (f"inconclusive, {not_measured(one.differs)}", "yellow"))
-            show_bundle(one.bundle)
-            lines = lines_for_device(Path(one.bundle.path), run.path, name)
+    step, outcome = "", worst(result.outcome for result in results)
+    for result in sorted(results, key=lambda result: isinstance(result, Bundled)):
+        name = result.target.name
+        if isinstance(result, Bundled):
+            say(f"{name}: ", (f"inconclusive, {not_measured(result.differs)}", "yellow"))
+            show_bundle(result.bundle)
+            lines = lines_for_device(Path(result.bundle.path), run.path, name)
             for line in lines:
                 say(f"  {line}")
             step = step or lines[0]
-        elif one.outcome == outcome != "passed" and not step:
-            again = f"edgeoe validate {quoted(run.path)} --target {quoted(named[name])} --test {quoted(test)}"
-            step = after_verdict(run.path, named[name], one.validation, again=again)
+        elif result.outcome == outcome != "passed" and not step:
+            again = f"edgeoe validate {quoted(run.path)} --target {quoted(profile_names[name])} --test {quoted(test)}"
+            step = after_verdict(run.path, profile_names[name], result.validation, again=again)
     if not step:
-        built = run.read(TargetFiles(reached[0].target.name).engine)
-        step = f"copy {quoted(run.path / built.artifact)} to the device"
+        engine = run.read(TargetFiles(results[0].target.name).engine)
+        step = f"copy {quoted(run.path / engine.artifact)} to the device"
     next_step(step)

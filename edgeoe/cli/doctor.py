@@ -9,7 +9,7 @@ __all__ = ["command"]
 
 
 def command(json: JsonOption = None) -> int:
-    """What this machine can run, and what is missing for the rest.
+    """Show what this machine can run, and what is missing for the rest.
 
     Example: [bold]edgeoe doctor[/]
     """
@@ -21,8 +21,8 @@ def command(json: JsonOption = None) -> int:
     findings = examine()
     write_json(json, findings)
     mark = {True: Text("yes", "green"), False: Text("no", "yellow")}
-    made = table("This machine", ("what", "here", "detail"), [(f.what, mark[f.here], f.detail) for f in findings])
-    made.columns[1].justify = made.columns[2].justify = "left"
-    out.print(made)
+    view = table("This machine", ("what", "here", "detail"), [(f.what, mark[f.here], f.detail) for f in findings])
+    view.columns[1].justify = view.columns[2].justify = "left"
+    out.print(view)
     next_step("edgeoe demo")
     return 0

@@ -1,7 +1,7 @@
-"""What a command that ended by an exception says, and the code that it exits with.
+"""Messages and exit codes of commands that end with an exception.
 
-2 is for what the user can mend, 70 for a bug of edgeoe, 130 for an interruption; 1 and 3 are verdicts, and no exception
-ends in them.
+2 is for errors that the user can fix, 70 for a bug of edgeoe, 130 for an interruption. 1 and 3 are verdicts, never
+exceptions.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
 from edgeoe.targets.backends import known_backends
 from edgeoe.versions import versions
 
-__all__ = ["BUG", "USER_ERROR", "report_failure", "said_interrupted"]
+__all__ = ["BUG", "USER_ERROR", "report_failure", "report_interruption"]
 
 USER_ERROR, BUG = 2, 70  # 70 is EX_SOFTWARE of sysexits.h
-_COMPRESS = (  # packages that a lean installation lacks, and the extra `compress` brings
+_COMPRESS = (  # packages that a minimal installation lacks and the extra `compress` installs
     "jinja2",
     "lightning_fabric",
     "onnx",
@@ -44,7 +44,7 @@ _COMPRESS = (  # packages that a lean installation lacks, and the extra `compres
 )
 _USAGE_ERROR: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 _TRAINING = "a smaller --batch, [oe] ood_batch or [oe] compression_images, or smaller images ([preprocess] size)"
-_SMALLER = {  # what needs less memory, by command
+_SMALLER = {  # advice after an out-of-memory error, by command
     "compress": _TRAINING,
     "deploy": f"{_TRAINING}; a smaller [measure] batch in the profile",
     "inspect": "smaller images ([preprocess] size), or another --teacher",
@@ -52,7 +52,7 @@ _SMALLER = {  # what needs less memory, by command
     "bundle": "fewer images in --test",
 }
 _ELSE_SMALLER = "a smaller [measure] batch, or smaller throughput_batches, in the profile"
-_MENDS = {  # what to do about an error of the system
+_SYSTEM_FIXES = {  # advice after an error of the operating system
     errno.ENOSPC: "Free some space there, or write elsewhere.",
     errno.EDQUOT: "Free some space there, or write elsewhere.",
     errno.EFBIG: "Write to another file system, or raise the limit (ulimit -f).",
@@ -68,14 +68,14 @@ _log = logging.getLogger(__name__)
 
 
 def report_failure(reason: BaseException, arguments: list[str]) -> int:
-    """Say in a line what `reason` means for the user of the command line `arguments`: the exit code."""
+    """Print one line about `reason` for the user of the command line `arguments`. Returns the exit code."""
     if was_interrupted() or isinstance(reason, KeyboardInterrupt | typer.Abort):
-        return said_interrupted()
+        return report_interruption()
     if isinstance(reason, SystemExit):
-        closed = isinstance(reason.__context__, BrokenPipeError)  # nobody reads on: edgeoe -h | head -1
-        return 0 if closed or reason.code is None else reason.code if isinstance(reason.code, int) else USER_ERROR
+        pipe_closed = isinstance(reason.__context__, BrokenPipeError)  # nobody reads on: edgeoe -h | head -1
+        return 0 if pipe_closed or reason.code is None else reason.code if isinstance(reason.code, int) else USER_ERROR
     _log.debug("ended by:", exc_info=reason)
-    message = _mendable(reason, arguments)
+    message = _user_message(reason, arguments)
     if message is None:
         return _report_bug(reason, arguments)
     if message:
@@ -83,8 +83,8 @@ def report_failure(reason: BaseException, arguments: list[str]) -> int:
     return USER_ERROR
 
 
-def said_interrupted() -> int:
-    """Say that it was interrupted, if anybody still reads: the exit code."""
+def report_interruption() -> int:
+    """Print that the command was interrupted, if the terminal is open. Returns the exit code."""
     from edgeoe.report.terminal import err, say
 
     try:
@@ -94,57 +94,55 @@ def said_interrupted() -> int:
     return EXIT_CODE
 
 
-def _mendable(reason: BaseException, arguments: list[str]) -> str | None:
-    """What the user can do, empty where all is said; None where it is nothing that a user can mend."""
+def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
+    """The message about an error that the user can fix; empty if it is already printed; None for a bug."""
     if is_out_of_memory(reason):
         smaller = next((_SMALLER[word] for word in arguments if word in _SMALLER), _ELSE_SMALLER)
-        return f"out of memory: {first_line(reason).rstrip('.')}. It takes less with {smaller}."
+        return f"out of memory: {first_line(reason).rstrip('.')}. Use less with {smaller}."
     if isinstance(reason, EdgeoeError):
         return str(reason)
     if isinstance(reason, _USAGE_ERROR):
         message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
-        return f"{message}. See --help." if message else ""  # none where the help was shown instead
+        return f"{message}. See --help." if message else ""  # empty if the help was shown instead
     if isinstance(reason, ModuleNotFoundError) and (install := _install((reason.name or "").partition(".")[0])):
         return f"this needs {reason.name}: {install}"
     if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
-        return (
-            f"a package can't be imported: {first_line(reason)}. Install it again; edgeoe doctor says what works here."
-        )
+        return f"a package can't be imported: {first_line(reason)}. Reinstall it; edgeoe doctor shows what works here."
     if isinstance(reason, OSError) and reason.errno is not None:
         place = " and ".join(str(name) for name in (reason.filename, reason.filename2) if name is not None)
         what = (reason.strerror or first_line(reason)).lower()
         if not place and reason.errno in (errno.ENOSPC, errno.EDQUOT):
             place = f"the disk written to (temporary files lie in {tempfile.gettempdir()})"
-        mend = _MENDS.get(reason.errno, "")
-        return f"{place}: {what}. {mend}" if place else f"the system says: {what}. {mend}"
+        fix = _SYSTEM_FIXES.get(reason.errno, "")
+        return f"{place}: {what}. {fix}" if place else f"the system says: {what}. {fix}"
     return None
 
 
 def _install(module: str) -> str:
-    """The command that brings a top-level `module`; empty for one that edgeoe does not use."""
+    """The command that installs a top-level `module`; empty for one that edgeoe does not use."""
     extras = {**dict.fromkeys(_COMPRESS, "compress"), "scipy": "gate"}
     runtimes = {name: traits.install for traits in known_backends().values() for name in traits.modules}
     return f"pip install 'edgeoe[{extras[module]}]'" if module in extras else runtimes.get(module, "")
 
 
 def _report_bug(reason: BaseException, arguments: list[str]) -> int:
-    told = "".join(traceback.format_exception(reason))
+    trace = "".join(traceback.format_exception(reason))
     facts = ", ".join(f"{name} {version}" for name, version in versions("torch", "onnx", "onnxruntime").items())
-    report = f"edgeoe {__version__} on {platform.platform()}: {facts}\nedgeoe {shlex.join(arguments)}\n\n{told}"
-    where = log_file() or _written(report)
+    report = f"edgeoe {__version__} on {platform.platform()}: {facts}\nedgeoe {shlex.join(arguments)}\n\n{trace}"
+    where = log_file() or _write_report(report)
     if is_verbose() or where is None:
-        sys.stderr.write(told)
-    place = f"Its traceback is in {where}" if where else "Its traceback stands above"
+        sys.stderr.write(trace)
+    place = f"Its traceback is in {where}" if where else "Its traceback is above"
     _say_error(
         "bug in edgeoe: ",
         f"{type(reason).__name__}: {first_line(reason)}. {place}: please report it, with this command and what "
-        "`edgeoe doctor` says, to whoever maintains your edgeoe. Nothing half-written was left.",
+        "`edgeoe doctor` prints, to the maintainer of your edgeoe. No incomplete file was left.",
     )
     return BUG
 
 
-def _written(report: str) -> Path | None:
-    """A new file with that text; None where it can't be written."""
+def _write_report(report: str) -> Path | None:
+    """Write `report` to a new file; None if that fails."""
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="edgeoe-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"

@@ -22,41 +22,41 @@ def command(
     context: typer.Context,
     teacher: Annotated[str, typer.Option(help="FILE.py:FACTORY, timm:NAME or torchvision:NAME.", show_default=False)],
     weights: Annotated[
-        str | None, typer.Option(help="As compress takes them.", metavar="FILE|random", show_default=False)
+        str | None,
+        typer.Option(help="Weights of the teacher, as for compress.", metavar="FILE|random", show_default=False),
     ] = None,
     weights_key: Annotated[
-        str | None, typer.Option(help="Which weights in the file, as compress takes it.", show_default=False)
+        str | None, typer.Option(help="Key of the weights in the file, as for compress.", show_default=False)
     ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="How many outputs a timm or torchvision teacher has, or their names as compress takes them; default: "
-            "1000.",
+            help="Number of classes of a timm or torchvision teacher, or their names as for compress; default: 1000.",
             metavar="N|FILE|a,b,c",
             show_default=False,
         ),
     ] = None,
     samples: Annotated[
-        Path | None, typer.Option(help="A folder per class, instead of --classes.", show_default=False)
+        Path | None, typer.Option(help="Folder with a folder per class, instead of --classes.", show_default=False)
     ] = None,
     target: Annotated[
         str | None,
         typer.Option(
-            help="Profile on whose runtime to measure latencies, here.",
+            help="Profile whose runtime measures latencies on this machine.",
             show_default=False,
             autocompletion=complete_target,
         ),
     ] = None,
     include: Annotated[
-        list[str] | None, typer.Option(help="Glob over layers whose channels may go.", show_default=False)
+        list[str] | None, typer.Option(help="Glob over layers whose channels may be pruned.", show_default=False)
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option(help="Glob over layers whose channels must stay.", show_default=False)
+        list[str] | None, typer.Option(help="Glob over layers whose channels must not be pruned.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of random weights.", min=0)] = 0,
     json: JsonOption = None,
 ) -> int:
-    """Show what of a teacher can be pruned, what it would bring, and what must stay and why. Nothing is trained.
+    """Show what can be pruned in a teacher, what that saves, and what can't be pruned and why. Nothing is trained.
 
     Example: [bold]edgeoe inspect --teacher timm:resnet18 --weights random --target host-cpu[/]
     """
@@ -66,13 +66,13 @@ def command(
     from edgeoe.report.terminal import bar
     from edgeoe.targets.load import load_target
 
-    given = typed(context)
-    if gone := superseded({name: context.params[name] for name in given}, context.default_map or {}):
-        weights = None if "weights" in gone else weights
-        weights_key = None if "weights_key" in gone else weights_key
-    if {"classes", "samples"} <= given:
-        raise ConfigError("--classes and --samples: give one of them.")
-    if "samples" in given:
+    typed_options = typed(context)
+    if ignored := superseded({name: context.params[name] for name in typed_options}, context.default_map or {}):
+        weights = None if "weights" in ignored else weights
+        weights_key = None if "weights_key" in ignored else weights_key
+    if {"classes", "samples"} <= typed_options:
+        raise ConfigError("--classes and --samples: give only one of them.")
+    if "samples" in typed_options:
         classes = None
     elif classes:
         samples = None
@@ -100,7 +100,7 @@ def command(
 
 
 def _count(classes: list[str]) -> int | None:
-    """How many classes `--classes` gives, as a number or by name; None if it is not there. Raises ConfigError."""
+    """The number of classes in `--classes`, a number or names; None without the option. Raises ConfigError."""
     if len(classes) != 1 or not classes[0].lstrip("-").isdecimal():
         return len(class_names(classes)) if classes else None
     if int(classes[0]) < 1:

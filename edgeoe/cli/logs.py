@@ -1,4 +1,4 @@
-"""How much a command says: -v, -q and --log-file, which stand before or after the command's name."""
+"""Logging of a command: -v, -q and --log-file, before or after the command's name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _package = logging.getLogger("edgeoe")
 _log = logging.getLogger(__name__)
 
 
-class _OnTerminal(logging.Handler):
-    """Prints above a progress bar instead of into it."""
+class _TerminalHandler(logging.Handler):
+    """Prints log records above a progress bar instead of into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from edgeoe.report.terminal import err, say
@@ -30,18 +30,18 @@ class _OnTerminal(logging.Handler):
 
 
 def begin_logging() -> None:
-    """Warnings to stderr, until an option says otherwise."""
+    """Log warnings to stderr, until an option changes that."""
     end_logging()
-    handler = _OnTerminal()
+    handler = _TerminalHandler()
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
 
 
 def end_logging() -> None:
-    """Take back what this command set up."""
+    """Remove the handlers and levels of this command."""
     root = logging.getLogger()
     for handler in [*root.handlers]:
-        if isinstance(handler, _OnTerminal | _InFile):
+        if isinstance(handler, _TerminalHandler | _FileHandler):
             root.removeHandler(handler)
             handler.close()
     _package.setLevel(logging.NOTSET)
@@ -49,32 +49,32 @@ def end_logging() -> None:
         terminal.set_quiet(False)
 
 
-class _InFile(logging.FileHandler):
+class _FileHandler(logging.FileHandler):
     """The log file."""
 
 
-def be_verbose(context: typer.Context, asked: bool) -> None:
+def be_verbose(context: typer.Context, value: bool) -> None:
     """The callback of --verbose."""
-    if asked and not context.resilient_parsing:
-        _on_terminal(logging.INFO)
+    if value and not context.resilient_parsing:
+        _set_terminal_level(logging.INFO)
         _package.setLevel(min(_package.level or logging.INFO, logging.INFO))
 
 
-def be_quiet(context: typer.Context, asked: bool) -> None:
+def be_quiet(context: typer.Context, value: bool) -> None:
     """The callback of --quiet."""
-    if asked and not context.resilient_parsing:
+    if value and not context.resilient_parsing:
         from edgeoe.report.terminal import set_quiet
 
-        _on_terminal(logging.ERROR)
+        _set_terminal_level(logging.ERROR)
         set_quiet(True)
 
 
 def write_log_file(context: typer.Context, path: Path | None) -> None:
-    """The callback of --log-file. Raises ConfigError where it can't be written."""
+    """The callback of --log-file. Raises ConfigError if the file can't be written."""
     if path is None or context.resilient_parsing:
         return
     try:
-        handler = _InFile(path, encoding="utf-8", errors="backslashreplace")
+        handler = _FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as reason:
         raise ConfigError(f"--log-file {path}: can't be written: {reason.strerror}.") from None
     handler.addFilter(lambda record: record.name.startswith("edgeoe") or record.levelno >= logging.WARNING)
@@ -86,16 +86,21 @@ def write_log_file(context: typer.Context, path: Path | None) -> None:
 
 def is_verbose() -> bool:
     """Whether -v was given."""
-    return any(isinstance(one, _OnTerminal) and one.level <= logging.INFO for one in logging.getLogger().handlers)
+    return any(
+        isinstance(handler, _TerminalHandler) and handler.level <= logging.INFO
+        for handler in logging.getLogger().handlers
+    )
 
 
 def log_file() -> Path | None:
     """The file that --log-file names."""
-    names = [Path(one.baseFilename) for one in logging.getLogger().handlers if isinstance(one, _InFile)]
+    names = [
+        Path(handler.baseFilename) for handler in logging.getLogger().handlers if isinstance(handler, _FileHandler)
+    ]
     return names[0] if names else None
 
 
-def _on_terminal(level: int) -> None:
+def _set_terminal_level(level: int) -> None:
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, _OnTerminal):
+        if isinstance(handler, _TerminalHandler):
             handler.setLevel(level)

@@ -27,10 +27,10 @@ def command(*, json: JsonOption = None) -> int:
         except ConfigError as reason:
             problems.append(str(reason))
     rows = [(name, about.does, about.needs, about.reference) for name, about in facts.items()]
-    made = table("methods", ("method", "does", "needs", "reference"), rows)
-    for column in made.columns:
+    view = table("methods", ("method", "does", "needs", "reference"), rows)
+    for column in view.columns:
         column.justify = "left"
-    out.print(made)
+    out.print(view)
     write_json(json, facts)
     if problems:
         raise ConfigError(" ".join(problems))

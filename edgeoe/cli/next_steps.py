@@ -1,4 +1,4 @@
-"""What helps after a verdict, and the lines that take a bundle to its device and its result back."""
+"""Advice after a verdict, and the commands that take a bundle to its device and its result back."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["after_verdict", "lines_for_device"]
 
 
 def after_verdict(run: Path, target: str, validation: Validation, *, again: str, bundled: bool = False) -> str:
-    """What to do about a verdict that did not pass.
+    """The next step after a verdict that is not passed.
 
     target: its profile, as the user names it.
-    again: the command that measures once more.
-    bundled: that command runs a bundle on the device.
+    again: the command that repeats the measurement.
+    bundled: whether that command runs a bundle on the device.
     """
     m, verdict = validation.measurement, validation.verdict
     if any(check.outcome == "failed" and check.name == "golden_agreement" for check in verdict.checks):
-        return f"edgeoe export {quoted(run)} --sensitivity   (the artifact decides otherwise than its student)"
+        return f"edgeoe export {quoted(run)} --sensitivity   (the artifact disagrees with its student)"
     if verdict.outcome == "failed":
         return f"edgeoe targets show {quoted(target)}   (its budget), or compress again with other settings"
     if m.not_measured:
@@ -36,13 +36,15 @@ def after_verdict(run: Path, target: str, validation: Validation, *, again: str,
             return f"{again}   ({quantity.unknown(m)})"
     if by_processes:
         return f"{again}   (with more processes in [measure] of {target}: the limit lies within an interval)"
-    if m.accuracy is None or any(one.needs_teacher and one.estimate(m) is None for one in unclear.values()):
+    if m.accuracy is None or any(
+        quantity.needs_teacher and quantity.estimate(m) is None for quantity in unclear.values()
+    ):
         return bundle_command(run, target)
     return f"{again}   (with more test images: the limit lies within an interval, or classes have none)"
 
 
 def lines_for_device(archive: Path, run: Path, target: str) -> list[str]:
-    """The lines to type: here, on the device, and here again. DEVICE is what ssh calls it."""
+    """The commands to run: here, on the device, and here again. DEVICE is its name for ssh."""
     return [
         f"scp {quoted(archive)} DEVICE:",
         f"ssh DEVICE tar -xf {quoted(archive.name)}",

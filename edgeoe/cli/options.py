@@ -1,4 +1,4 @@
-"""Options that several commands share, and edgeoe.toml behind them."""
+"""Options that several commands share, and their defaults from edgeoe.toml."""
 
 from __future__ import annotations
 
@@ -29,15 +29,18 @@ EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
 
 
 def everywhere(command: Callable[..., Any], *, config: bool = True) -> Callable[..., Any]:
-    """`command` with the options that every command has; with `config`, --config and what that file sets among them."""
+    """Add the options that every command has to `command`.
+
+    config: also add --config, whose file sets defaults.
+    """
     signature = inspect.signature(command, eval_str=True)
     common = _COMMON if config else {name: option for name, option in _COMMON.items() if name != "config"}
     defaults = {"verbose": False, "quiet": False}
-    added = [
+    extra = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation)
         for name, annotation in common.items()
     ]
-    parameters = [*signature.parameters.values(), *added]
+    parameters = [*signature.parameters.values(), *extra]
 
     def with_common(**values: Any) -> Any:
         return command(**{name: value for name, value in values.items() if name not in common})
@@ -49,12 +52,14 @@ def everywhere(command: Callable[..., Any], *, config: bool = True) -> Callable[
 
 
 def _take_defaults(context: typer.Context, path: Path | None) -> None:
-    """What edgeoe.toml says becomes the defaults of this command's options; the command line wins."""
-    if context.resilient_parsing:  # the shell completes a line that is not yet whole
+    """Make the values in edgeoe.toml the defaults of this command's options; the command line takes precedence."""
+    if context.resilient_parsing:  # the shell completes an unfinished line
         return
     tables = dict(_tables(context.find_root().command))
-    commands = {table: {name for one in of_table for name in _options(one)} for table, of_table in tables.items()}
-    paths = {name for of_table in tables.values() for one in of_table for name in _paths(one)}
+    commands = {
+        table: {name for command in of_table for name in _options(command)} for table, of_table in tables.items()
+    }
+    paths = {name for of_table in tables.values() for command in of_table for name in _paths(command)}
     context.obj = config = Config(path, commands=commands, paths=paths)
     table = _table(context)
     parameters = {parameter.name: parameter for parameter in context.command.get_params(context)}
@@ -67,15 +72,17 @@ def _take_defaults(context: typer.Context, path: Path | None) -> None:
 
 
 def _tables(root: Any) -> Iterator[tuple[str, list[Any]]]:
-    """(table, the commands whose options stand in it) for each command, or group of commands, that reads a file."""
+    """(table, its commands) for each command, or group of commands, that reads a config file."""
     for name, command in root.commands.items():
-        members = [one for one in getattr(command, "commands", {"": command}).values() if "config" in _names(one)]
+        members = [
+            member for member in getattr(command, "commands", {"": command}).values() if "config" in _names(member)
+        ]
         if members:
             yield name, members
 
 
 def _table(context: typer.Context) -> str:
-    """The table of the command that runs: its own name, or that of its group."""
+    """The table of the running command: its name, or that of its group."""
     while context.parent is not None and context.parent.parent is not None:
         context = cast("typer.Context", context.parent)
     return context.info_name or ""
@@ -86,12 +93,12 @@ def _names(command: Any) -> set[str]:
 
 
 def _options(command: Any) -> set[str]:
-    """The options of a command that may stand in its table."""
+    """The options of a command that its table may set."""
     return _names(command) - {"help", *_COMMON}
 
 
 def _paths(command: Any) -> set[str]:
-    """Those that are paths: weights are a file, or a word."""
+    """The options of a command that are paths, and weights, which may be a file."""
     hints = {
         name: str(parameter.annotation) for name, parameter in inspect.signature(command.callback).parameters.items()
     }
@@ -102,7 +109,7 @@ _COMMON: dict[str, Any] = {
     "config": Annotated[
         Path | None,
         typer.Option(
-            help="Options in a file; default: ./edgeoe.toml if there is one.",
+            help="File of options; default: ./edgeoe.toml if it exists.",
             callback=_take_defaults,
             is_eager=True,
             show_default=False,
@@ -113,7 +120,7 @@ _COMMON: dict[str, Any] = {
         typer.Option(
             "--verbose",
             "-v",
-            help="Say more; after a bug, show the traceback.",
+            help="Print more; after a bug, print the traceback.",
             callback=be_verbose,
             is_eager=True,
         ),
@@ -123,7 +130,7 @@ _COMMON: dict[str, Any] = {
         typer.Option(
             "--quiet",
             "-q",
-            help="Results and errors alone: no progress, no hints.",
+            help="Print only results and errors: no progress, no hints.",
             callback=be_quiet,
             is_eager=True,
         ),
@@ -131,14 +138,16 @@ _COMMON: dict[str, Any] = {
     "log_file": Annotated[
         Path | None,
         typer.Option(
-            help="Append all there is to say to this file, with times.",
+            help="Append all log messages to this file, with times.",
             callback=write_log_file,
             is_eager=True,
             show_default=False,
         ),
     ],
 }
-JsonOption = Annotated[Path | None, typer.Option("--json", help="Write the result record here.", show_default=False)]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", help="Write the result to this JSON file.", show_default=False)
+]
 RunArgument = Annotated[
     Path,
     typer.Argument(help="The run directory that compress wrote.", show_default=False, autocompletion=complete_run),
@@ -146,21 +155,21 @@ RunArgument = Annotated[
 
 
 def typed(context: typer.Context) -> set[str]:
-    """The options that stand on the command line."""
+    """The options that are on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def share(given: float | str) -> float:
-    """What the user gave as 0.5 or 50%, as a fraction: Typer's parser of such options."""
+def share(value: float | str) -> float:
+    """Typer's parser of shares: 0.5 or 50% -> fraction."""
     try:
-        return read_share(given)
+        return read_share(value)
     except ValueError as reason:
         raise typer.BadParameter(str(reason)) from None
 
 
 def next_step(command: str) -> None:
-    """Say what to run next, unless only results are asked for. Names and paths in it are `quoted`."""
+    """Print the next command, unless --quiet. Names and paths in it are `quoted`."""
     from edgeoe.report.terminal import is_quiet, say
 
     if not is_quiet():

@@ -1,4 +1,4 @@
-"""What a command writes beside its answer: the page of a run, and the report formats that options ask for."""
+"""Reports of a command: the page of a run, and the formats that options select."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def takes_reports(command: Callable[..., int]) -> Callable[..., int]:
     ]
 
     def with_reports(**values: Any) -> int:
-        asked = {name: values.pop(name) for name in REPORT_FORMATS}
-        files = {name: path if isinstance(path, Path) else None for name, path in asked.items() if path}
+        options_given = {name: values.pop(name) for name in REPORT_FORMATS}
+        files = {name: path if isinstance(path, Path) else None for name, path in options_given.items() if path}
         return command(reports=Reports(files), **values)
 
     with_reports.__name__, with_reports.__doc__ = command.__name__, command.__doc__
@@ -53,7 +53,7 @@ def _option(name: str) -> Any:
 
 
 def report_command(run: RunArgument) -> int:
-    """Write all that is known of a run as one page, RUN/report.html; validate, collect and deploy do so themselves.
+    """Write the report of a run as one page, RUN/report.html; validate, collect and deploy write it, too.
 
     Example: [bold]edgeoe report runs/a[/]
     """
@@ -64,7 +64,7 @@ def report_command(run: RunArgument) -> int:
 
 
 def write_page(run: Run) -> None:
-    """Write the page of `run`, and say where."""
+    """Write the page of `run`, and print its path."""
     from edgeoe.report.html import write_report
     from edgeoe.report.terminal import say
 
@@ -72,7 +72,7 @@ def write_page(run: Run) -> None:
 
 
 def show_and_write(run: Run, validation: Validation, reports: Reports) -> None:
-    """Write the reports that were asked for, show the verdict, and write the page of `run`."""
+    """Write the selected reports, show the verdict, and write the page of `run`."""
     from edgeoe.report.terminal import show_validation
 
     reports.write_validation(validation)

@@ -23,36 +23,35 @@ __all__ = ["command"]
 def command(
     *,
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder per class.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="Folder with a folder per class.", show_default=False)],
     list: Annotated[  # noqa: A002 - the option's name
         Path | None,
-        typer.Option(help="Text file of paths that narrows the folder.", show_default=False),
+        typer.Option(help="Text file of paths; only these files of the folder are used.", show_default=False),
     ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            help="Classes in the order of the teacher's outputs: a file, one a line, or a,b,c; default: alphabetical.",
+            help="Classes in order of the teacher's outputs: a file, one per line, or a,b,c; default: alphabetical.",
             show_default=False,
         ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="Ask it how many labels it agrees with; as compress takes it.", show_default=False),
+        typer.Option(help="Teacher whose agreement with the labels is counted, as for compress.", show_default=False),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="Of the teacher, as compress takes them.", metavar="FILE", show_default=False)
+        str | None, typer.Option(help="Weights of the teacher, as for compress.", metavar="FILE", show_default=False)
     ] = None,
     weights_key: Annotated[
-        str | None, typer.Option(help="Which weights in the file, as compress takes it.", show_default=False)
+        str | None, typer.Option(help="Key of the weights in the file, as for compress.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the labelled images shown to the teacher.", min=0)] = 0,
     json: JsonOption = None,
 ) -> int:
-    """Look at labelled samples: images per class, imbalance, unreadable, unused and duplicate images.
+    """Inspect labelled samples: images per class, imbalance, unreadable, unused and duplicate images.
 
-    With --teacher: how many labels the teacher agrees with, which shows whether its classes are in this order and
-    \\[preprocess] is right. Exit code 2 if an image is unreadable, or the teacher agrees with no more labels than by
-    chance.
+    With --teacher: the number of labels that the teacher agrees with, which shows whether its classes are in this
+    order and \\[preprocess] is right. Exit code 2 if an image is unreadable, or the agreement is no better than chance.
 
     Example: [bold]edgeoe samples few/ --teacher model.py:resnet56 --weights teacher.safetensors[/]
     """
@@ -61,17 +60,17 @@ def command(
     from edgeoe.data.samples import find_samples
     from edgeoe.report.terminal import bar, out, say, table
 
-    found = find_samples(folder, list, classes=class_names(classes) if classes else ())
-    report = inspect_samples(found, progress=bar)
+    files = find_samples(folder, list, classes=class_names(classes) if classes else ())
+    report = inspect_samples(files, progress=bar)
     write_json(json, report)
-    most = max(*report.counts, 1)
+    largest = max(*report.counts, 1)
     rows = [
-        (name, str(count), "█" * max(round(30 * count / most), 1 if count else 0))
+        (name, str(count), "█" * max(round(30 * count / largest), 1 if count else 0))
         for name, count in zip(report.classes, report.counts, strict=True)
     ]
-    made = table(f"{sum(report.counts)} images, {len(report.classes)} classes", ("class", "images", ""), rows)
-    made.columns[2].justify = "left"
-    out.print(made)
+    view = table(f"{sum(report.counts)} images, {len(report.classes)} classes", ("class", "images", ""), rows)
+    view.columns[2].justify = "left"
+    out.print(view)
     say(f"imbalance ratio (largest class to smallest that has images): {report.imbalance_ratio:g}")
     for name in report.empty:
         say(("no images:", "yellow"), f" class {name}")
@@ -85,15 +84,15 @@ def command(
         next_step(f"remove or replace the unreadable images, then edgeoe samples {quoted(folder)}")
         return 2
     if teacher is not None:
-        agreement = _ask(teacher, weights, weights_key, found, context.obj.preprocess, seed)
+        agreement = _report_agreement(teacher, weights, weights_key, files, context.obj.preprocess, seed)
         write_json(json, dataclasses.replace(report, teacher_agreement=agreement))
     elif not classes:
-        _tell_order(found)
+        _report_order(files)
     next_step(f"edgeoe compress --samples {quoted(folder)} ...")
     return 0
 
 
-def _ask(
+def _report_agreement(
     teacher: str,
     weights: str | None,
     weights_key: str | None,
@@ -101,15 +100,15 @@ def _ask(
     preprocess: PreprocessSettings,
     seed: int,
 ) -> TeacherAgreement | None:
-    """Say with how many labels the teacher agrees, and in which classes with few. Raises EdgeoeError."""
+    """Print how many labels the teacher agrees with, and the classes where these are few. Raises EdgeoeError."""
     from edgeoe.report.terminal import bar, say
     from edgeoe.stages.agreement import teacher_agreement
 
     if weights == "random":
         raise ConfigError("--weights random: such a teacher has learned nothing that could agree with labels.")
-    given = None if weights is None else weights_from_text(weights)
+    weights_source = None if weights is None else weights_from_text(weights)
     agreement = teacher_agreement(
-        teacher, given, files, weights_key=weights_key, preprocess=preprocess, seed=seed, progress=bar
+        teacher, weights_source, files, weights_key=weights_key, preprocess=preprocess, seed=seed, progress=bar
     )
     if agreement is not None:
         say(str(agreement))
@@ -120,17 +119,17 @@ def _ask(
     return agreement
 
 
-def _tell_order(files: SampleFiles) -> None:
-    """Say so where numbers in the classes' names are not in numeric order."""
+def _report_order(files: SampleFiles) -> None:
+    """Print a note if numbers in the classes' names are not in numeric order."""
     from edgeoe.class_names import natural_order
     from edgeoe.report.terminal import say
 
     natural = natural_order(files.classes)
-    for name, other in zip(files.classes, natural, strict=True):
-        if name != other and any(map(str.isdigit, name + other)):
+    for name, natural_name in zip(files.classes, natural, strict=True):
+        if name != natural_name and any(map(str.isdigit, name + natural_name)):
             say(
                 ("class order:", "yellow"),
-                f" alphabetical, so that {name} comes before {other}; if the teacher's outputs are in another, pass "
-                "--classes",
+                f" alphabetical, so that {name} comes before {natural_name}; if the teacher's outputs are in "
+                "another order, pass --classes",
             )
             return

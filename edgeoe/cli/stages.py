@@ -1,4 +1,4 @@
-"""edgeoe export, build and validate: the stages that need nothing but a run directory."""
+"""edgeoe export, build and validate: the stages that need only a run directory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
     "TargetOption",
     "TargetsOption",
     "build_command",
-    "checked_calibration",
-    "checked_exporter",
-    "checked_precisions",
     "export_command",
+    "parse_calibration",
+    "parse_exporter",
+    "parse_precisions",
     "validate_command",
 ]
 
@@ -37,31 +37,33 @@ TargetOption = Annotated[
 ]
 TargetsOption = Annotated[
     list[str],
-    typer.Option(help="A profile; may be given several times.", show_default=False, autocompletion=complete_target),
+    typer.Option(
+        help="Name of a profile, or a .toml file; repeatable.", show_default=False, autocompletion=complete_target
+    ),
 ]
 ExporterOption = Annotated[
-    str, typer.Option(help="torch's exporter; auto: the first that works.", metavar="auto|dynamo|legacy")
+    str, typer.Option(help="Exporter of torch; auto: the first that works.", metavar="auto|dynamo|legacy")
 ]
 
 
-def checked_precisions(given: list[str]) -> list[str]:
-    """`given`, one by one or with commas between, as the precisions that they are. Raises ConfigError."""
-    names = [name for part in given for name in part.split(",") if name]
+def parse_precisions(texts: list[str]) -> list[str]:
+    """Parse --precision: names, or lists of names separated by commas. Raises ConfigError."""
+    names = [name for part in texts for name in part.split(",") if name]
     for name in names:
         if name not in PRECISIONS:
             raise ConfigError(f"--precision must be of {', '.join(PRECISIONS)}. Got {name!r}.")
     return names
 
 
-def checked_calibration(name: str) -> CalibrationMethod:
-    """`name` as the rule that it is. Raises ConfigError."""
+def parse_calibration(name: str) -> CalibrationMethod:
+    """Parse --calibration. Raises ConfigError."""
     if name not in get_args(CalibrationMethod):
         raise ConfigError(f"--calibration must be one of {', '.join(get_args(CalibrationMethod))}. Got {name!r}.")
     return cast("CalibrationMethod", name)
 
 
-def checked_exporter(name: str) -> ExporterChoice:
-    """`name` as the exporter that it is. Raises ConfigError."""
+def parse_exporter(name: str) -> ExporterChoice:
+    """Parse --exporter. Raises ConfigError."""
     if name not in ("auto", "dynamo", "legacy"):
         raise ConfigError(f"--exporter must be auto, dynamo or legacy. Got {name!r}.")
     return cast("ExporterChoice", name)
@@ -72,22 +74,24 @@ def export_command(
     exporter: ExporterOption = "auto",
     precision: Annotated[
         list[str],
-        typer.Option(help=f"May be given several times, or with commas: {','.join(PRECISIONS)}.", metavar="P"),
-    ] = ["fp32"],  # noqa: B006 - Typer reads it, nobody writes it
+        typer.Option(help=f"Repeatable, or separated by commas: {','.join(PRECISIONS)}.", metavar="P"),
+    ] = ["fp32"],  # noqa: B006 - never modified
     calibration: Annotated[
-        str, typer.Option(help="How int8 ranges are chosen.", metavar="|".join(get_args(CalibrationMethod)))
+        str, typer.Option(help="Rule that chooses int8 ranges.", metavar="|".join(get_args(CalibrationMethod)))
     ] = "percentile",
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Share of images that int8 may change the class of: the most sensitive layers stay fp32 for it.",
+            help="Share of images whose class int8 may change; the most sensitive layers stay fp32 to meet it.",
             metavar="SHARE",
             parser=share,
         ),
     ] = None,
-    bias_correction: Annotated[bool, typer.Option(help="Take the mean error of int8 weights off the biases.")] = True,
+    bias_correction: Annotated[
+        bool, typer.Option(help="Subtract the mean error of int8 weights from the biases.")
+    ] = True,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show how sensitive each layer is to int8.")
+        bool, typer.Option("--sensitivity", help="Show the sensitivity of each layer to int8.")
     ] = False,
     json: JsonOption = None,
 ) -> int:
@@ -101,32 +105,32 @@ def export_command(
     from edgeoe.run.directory import Run
     from edgeoe.stages.precisions import retry
 
-    opened, chosen, precisions = Run.open(run), checked_exporter(exporter), checked_precisions(precision)
+    run_directory, exporter_choice, precisions = Run.open(run), parse_exporter(exporter), parse_precisions(precision)
     if max_drop is not None and not 0 <= max_drop <= 1:
         raise ConfigError(f"--max-drop is a share of images, from 0 to 1. Got {max_drop}.")
     int8 = Int8Settings(
-        calibration=checked_calibration(calibration),
+        calibration=parse_calibration(calibration),
         bias_correction=bias_correction,
         max_drop=max_drop,
         sensitivity=sensitivity,
     )
-    record = export(opened, exporter=chosen, precisions=precisions, int8=int8, progress=bar)
+    record = export(run_directory, exporter=exporter_choice, precisions=precisions, int8=int8, progress=bar)
     write_json(json, record)
     say(
         f"{run / record.path}: opset {record.opset}, {record.exporter} exporter; max relative error "
         f"{record.max_rel_error:.1e}, same class on {100 * record.agreement:.0f} % of {record.images} images"
     )
     for graph in record.graphs:
-        kept = f"; fp32 still: {', '.join(graph.kept_fp32)}" if graph.kept_fp32 else ""
+        fp32_layers = f"; kept in fp32: {', '.join(graph.kept_fp32)}" if graph.kept_fp32 else ""
         say(
             f"{run / graph.path}: {graph.size_bytes / 1e6:.3f} MB; same class on {100 * graph.agreement:.1f} % of "
-            f"{graph.images} other images{kept}"
+            f"{graph.images} other images{fp32_layers}"
         )
         if graph.layers:
             show_layers(graph)
     for refused in record.refused:
         say((f"{refused.precision} not written", "yellow"), f": {refused.reason}")
-    for advice in dict.fromkeys(retry(opened, refused) for refused in record.refused):
+    for advice in dict.fromkeys(retry(run_directory, refused) for refused in record.refused):
         if advice:
             say(advice)
     next_step(f"edgeoe build {quoted(run)} --target host-cpu")
@@ -138,7 +142,7 @@ def build_command(
     target: TargetOption,
     json: JsonOption = None,
 ) -> int:
-    """Build the artifact for one target, and prove that it loads and runs.
+    """Build the artifact for one target, and check that it loads and runs.
 
     Example: [bold]edgeoe build runs/a --target host-cpu[/]
     """
@@ -167,7 +171,7 @@ def validate_command(
 ) -> int:
     """Measure the built artifact's accuracy and latency, and judge both by the profile's budget.
 
-    Latency is measured on the profile's own device alone: elsewhere the verdict is inconclusive at best.
+    Latency is measured only on the profile's device; elsewhere the verdict is inconclusive at best.
     Exit code 0 passed, 1 failed, 3 inconclusive.
 
     Example: [bold]edgeoe validate runs/a --target host-cpu --test test/ --json out.json[/]
@@ -179,11 +183,11 @@ def validate_command(
     from edgeoe.run.layout import TargetFiles
     from edgeoe.targets.load import load_target
 
-    profile, opened = load_target(target), Run.open(run)
-    validation = validate(opened, profile, test=test, progress=bar)
-    show_and_write(opened, validation, reports)
+    profile, run_directory = load_target(target), Run.open(run)
+    validation = validate(run_directory, profile, test=test, progress=bar)
+    show_and_write(run_directory, validation, reports)
     if validation.outcome == "passed":
-        artifact = opened.read(TargetFiles(profile.name).engine).artifact
+        artifact = run_directory.read(TargetFiles(profile.name).engine).artifact
         next_step(f"copy {quoted(run / artifact)} to the device")
     else:
         again = f"edgeoe validate {quoted(run)} --target {quoted(target)} --test {quoted(test)}"

@@ -33,7 +33,7 @@ def _group() -> None:
 @app.command("list")
 @partial(everywhere, config=False)
 def list_command(json: JsonOption = None) -> int:
-    """Every profile: those in ./targets, then those that edgeoe ships.
+    """List the profiles: those in ./targets, then those that edgeoe ships.
 
     Example: [bold]edgeoe targets list[/]
     """
@@ -46,10 +46,10 @@ def list_command(json: JsonOption = None) -> int:
         rows.append((name, target.backend, target.precision, target.description, str(path)))
         records.append({"name": name, "backend": target.backend, "precision": target.precision, "path": str(path)})
     write_json(json, records)
-    made = table("targets", ("name", "backend", "precision", "description", "file"), rows)
-    for column in made.columns:
+    view = table("targets", ("name", "backend", "precision", "description", "file"), rows)
+    for column in view.columns:
         column.justify = "left"
-    out.print(made)
+    out.print(view)
     next_step("edgeoe targets show NAME")
     return 0
 
@@ -78,7 +78,7 @@ def check_command(
     ] = None,
     json: JsonOption = None,
 ) -> int:
-    """Check profiles: every key, and that the device can do what they ask for. Findings have a file and a line.
+    """Check profiles: their keys, and that the device supports their settings. Errors have a file and a line.
 
     Example: [bold]edgeoe targets check targets/my-device.toml[/]
     """
@@ -88,13 +88,13 @@ def check_command(
     records: dict[str, str] = {}
     for name in names or [str(path) for path in find_targets().values()]:
         try:
-            found = check_target(name)
+            problems = check_target(name)
         except TargetError as reason:  # no such profile, or no TOML
-            found = [str(reason)]
-        records[name] = "\n".join(found) or "ok"
-        for finding in found:
-            say(("error:", "red"), f" {finding}", to=err)
-        if not found:
+            problems = [str(reason)]
+        records[name] = "\n".join(problems) or "ok"
+        for problem in problems:
+            say(("error:", "red"), f" {problem}", to=err)
+        if not problems:
             say(("ok", "green"), f" {name}")
     write_json(json, records)
     if any(result != "ok" for result in records.values()):

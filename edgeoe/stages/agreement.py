@@ -24,7 +24,7 @@ from edgeoe.stages.class_order import ClassOrder, find_order, mcnemar_p
 
 __all__ = ["check_agreement", "require_logits", "teacher_agreement"]
 
-_MAX_IMAGES, _MAX_IMAGES_PREPROCESSED = 1000, 200  # labelled images for agreement, and for other preprocessing
+_MAX_IMAGES, _PREPROCESS_IMAGES = 1000, 200  # labelled images for agreement, and for other preprocessing
 _MIN_IMAGES = 20  # labelled images below which agreement by chance is not an error
 _CHANCE_P, _SHUFFLES = 0.01, 2000  # level and shuffles of the permutation test against chance
 _DECENT, _GOOD = 0.5, 0.9  # mean recall, on a scale from chance (0) to all right (1)
@@ -193,12 +193,12 @@ class _Evaluation:
 
         than: share of labels that it must exceed.
         """
-        subset = _balanced_indices(self.labels, _MAX_IMAGES_PREPROCESSED, seed=0)
-        right_now, labels, n = self.right[subset], self.labels[subset], len(subset)
-        best, threshold = "", max(than * n, int(right_now.sum()) + _GAIN * n)
+        subset = _balanced_indices(self.labels, _PREPROCESS_IMAGES, seed=0)
+        right_as_is, labels, n = self.right[subset], self.labels[subset], len(subset)
+        best, threshold = "", max(than * n, int(right_as_is.sum()) + _GAIN * n)
         for remedy, preprocess, rows in self._variants(self.rows[subset]):
             right = _probabilities(self.teacher, preprocess, rows).argmax(1) == labels
-            if right.sum() > threshold and mcnemar_p(right_now, right) < _GAIN_P:
+            if right.sum() > threshold and mcnemar_p(right_as_is, right) < _GAIN_P:
                 best, threshold = f"It would agree with {int(right.sum())} of {n} {remedy}", int(right.sum())
         return best
 
@@ -257,7 +257,7 @@ def _order_text(order: ClassOrder, *, of: int) -> str:
     if len(names) <= _NAMES and not any("," in name for name in names):
         advice = f"pass --classes {quoted(','.join(names))}"
     else:
-        advice = f"pass --classes FILE, one a line: {', '.join(names[:_NAMES])}{', ...' if names[_NAMES:] else ''}"
+        advice = f"pass --classes FILE, one per line: {', '.join(names[:_NAMES])}{', ...' if names[_NAMES:] else ''}"
     rule = f" ({order.by})" if order.by else ""
     unsure = f" These classes have too few images to be placed: {', '.join(order.guessed)}." if order.guessed else ""
     right = f"{order.right:,} of {of:,}"

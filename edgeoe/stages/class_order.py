@@ -54,11 +54,11 @@ def _natural_order(
     predicted: NDArray[np.int64], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> ClassOrder | None:
     natural = natural_order(classes)
-    right_now, right_reordered = (
+    right_as_is, right_reordered = (
         predicted == labels,
         predicted == np.asarray([natural.index(name) for name in classes])[labels],
     )
-    if right_reordered.sum() <= right_now.sum() or mcnemar_p(right_now, right_reordered) >= _P:
+    if right_reordered.sum() <= right_as_is.sum() or mcnemar_p(right_as_is, right_reordered) >= _P:
         return None
     return ClassOrder(
         natural, int(right_reordered.sum()), by="that of the numbers in their names, or without regard to case"

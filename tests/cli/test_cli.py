@@ -254,7 +254,7 @@ next: scp {archive} DEVICE:
         (("other processes used 62 % of the CPU",), {"top1": 0.7}, "validate a   (with more test images: "),
         ((), {"max_drop": 0.1}, "edgeoe bundle run --target quick -o quick.tar.gz --test DIR"),
         ((), {"size_mb": 1.0}, "edgeoe targets show quick   (its budget), or compress again with other settings"),
-        ((), {}, "edgeoe export run --sensitivity   (the artifact decides otherwise than its student)"),
+        ((), {}, "edgeoe export run --sensitivity   (the artifact disagrees with its student)"),
     ],
 )
 def test_the_next_step_is_what_helps(noise: tuple[str, ...], budget: dict[str, float], step: str) -> None:

@@ -64,12 +64,12 @@ def system_error(number: int, name: str | None = None) -> OSError:
         (system_error(errno.ENOENT, "a"), "a: no such file or directory."),
         (system_error(errno.EIO), "the system says: input/output error. Look at the disk, or use another."),
         (ImportError("libx.so.1: no such file"), "a package can't be imported: libx.so.1: no such file. Install it"),
-        (MemoryError(), "out of memory: MemoryError. It takes less with a smaller --batch, [oe] ood_batch or"),
+        (MemoryError(), "out of memory: MemoryError. Use less with a smaller --batch, [oe] ood_batch or"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes."),
-            "out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes. It takes less",
+            "out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes. Use less",
         ),
-        (system_error(errno.ENOMEM), "out of memory: [Errno 12] Cannot allocate memory. It takes less with"),
+        (system_error(errno.ENOMEM), "out of memory: [Errno 12] Cannot allocate memory. Use less with"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
@@ -139,7 +139,7 @@ def test_a_bug_whose_report_can_not_be_written_shows_its_traceback(
     code, _, err = edgeoe("compress", "--out", "a")
     assert code == 70
     assert "Traceback (most recent call last):" in err
-    assert "Its traceback stands above" in err
+    assert "Its traceback is above" in err
 
 
 @pytest.fixture

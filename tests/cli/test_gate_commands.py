@@ -141,7 +141,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(edgeoe: Edgeoe, measured: Path, a
 def test_a_baseline_of_what_was_never_measured_is_refused(edgeoe: Edgeoe, measured: Path) -> None:
     code, _, err = edgeoe("baseline", "save", "run/targets/quick/model.onnx", "--target", "quick")
     assert code == 2
-    assert "never measured. First: edgeoe validate" in err
+    assert "not measured yet. First: edgeoe validate" in err
 
 
 def test_the_gate_needs_no_torch(measured: Path, tmp_path: Path) -> None:

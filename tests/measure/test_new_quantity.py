@@ -149,7 +149,7 @@ def test_it_travels_from_a_device(exported: Path, tmp_path: Path) -> None:
     write_result(path, replace(there, speed=replace(there.speed, probed={"energy_mj": (2.0, 2.0)}, not_probed={})))
     assert collect(run, path).outcome == "passed"
     write_result(path, replace(there, speed=replace(there.speed, not_probed={})))
-    with pytest.raises(RunError, match=r"speed\.probed is of nothing, and by the bundle .* it is of energy_mj"):
+    with pytest.raises(RunError, match=r"speed\.probed is of nothing, but in the latest bundle .* it is of energy_mj"):
         collect(run, path)
 
 

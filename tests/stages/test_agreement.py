@@ -126,7 +126,7 @@ def test_many_classes_are_to_be_put_in_a_file() -> None:
     labels, names = np.roll(np.arange(40), 1), tuple(f"class {number:02d}" for number in range(40))
     wrong = Samples(Held(np.repeat(rows, 3, 0), RGB), np.repeat(labels, 3), names)  # type: ignore[arg-type]
     with pytest.raises(
-        TeacherError, match=r"pass --classes FILE, one a line: class 39, class 00, class 01, .*, \.\.\.\."
+        TeacherError, match=r"pass --classes FILE, one per line: class 39, class 00, class 01, .*, \.\.\.\."
     ):
         check_agreement(Nearest(colours, RGB), wrong)
 
