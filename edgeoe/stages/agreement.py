@@ -94,7 +94,9 @@ def check_agreement(
     """
     if not len(samples.labels):
         if not quiet:
-            _log.warning(said("without labelled samples, edgeoe can't check that teacher, classes and [preprocess] match"))
+            _log.warning(
+                said("without labelled samples, edgeoe can't check that teacher, classes and [preprocess] match")
+            )
         return None
     evaluation = _Evaluation.of(teacher, samples, device=device, seed=seed, progress=progress)
     agreement, classes = evaluation.agreement, samples.classes

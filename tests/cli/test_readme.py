@@ -117,7 +117,7 @@ def test_a_profile_of_your_own_begins_as_readme_says(folder: Path) -> None:
 
 def test_the_notebook_runs_as_it_stands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = README.partition("## Python\n")[2].partition("\n## ")[0]
-    monkeypatch.setattr("edgeoe.stages.compare.play_round", lambda *_: Round(((1.0,) * 10,) * 4, ((1.0,) * 10,) * 4))
+    monkeypatch.setattr("edgeoe.stages.compare.measure_round", lambda *_: Round(((1.0,) * 10,) * 4, ((1.0,) * 10,) * 4))
     quick = {'"ood": "pictures"': '"ood": "pictures", "steps": 2, "batch": 8', '"runs/b"': '"runs/c"'}
     code = block("python", section)
     for text, replacement in quick.items():

@@ -99,7 +99,7 @@ def test_there_are_as_many_turns_as_asked_for(target: Target) -> None:
 
 def test_turns_go_on_until_the_time_is_up(target: Target) -> None:
     start = time.perf_counter()
-    (turns,) = time_in_turns([deep(1)], target, PREPROCESS, min_turns=1, seconds=0.5, calls=1)
+    (turns,) = time_interleaved([deep(1)], target, PREPROCESS, min_turns=1, seconds=0.5, calls=1)
     assert len(turns) > 1
     assert time.perf_counter() - start >= 0.5
 
