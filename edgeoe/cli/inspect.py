@@ -71,7 +71,7 @@ def command(
         weights = None if "weights" in ignored else weights
         weights_key = None if "weights_key" in ignored else weights_key
     if {"classes", "samples"} <= typed_options:
-        raise ConfigError("--classes and --samples: give only one of them.")
+        raise ConfigError("--classes and --samples: give one of them.")
     if "samples" in typed_options:
         classes = None
     elif classes:

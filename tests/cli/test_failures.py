@@ -63,7 +63,7 @@ def system_error(number: int, name: str | None = None) -> OSError:
         (system_error(errno.EMFILE, "a"), "a: too many open files. Raise the limit (ulimit -n)."),
         (system_error(errno.ENOENT, "a"), "a: no such file or directory."),
         (system_error(errno.EIO), "the system says: input/output error. Look at the disk, or use another."),
-        (ImportError("libx.so.1: no such file"), "a package can't be imported: libx.so.1: no such file. Install it"),
+        (ImportError("libx.so.1: no such file"), "a package can't be imported: libx.so.1: no such file. Reinstall it"),
         (MemoryError(), "out of memory: MemoryError. Use less with a smaller --batch, [oe] ood_batch or"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 5 bytes."),

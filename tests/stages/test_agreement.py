@@ -248,10 +248,10 @@ def test_fewer_than_20_images_refuse_no_teacher(images: int, caplog: pytest.LogC
     given = samples([2] * images)  # which is neither of the classes that they are labelled as
     labelled = replace(given, labels=np.arange(images) % 2)
     if images == 20:
-        with pytest.raises(TeacherError, match=r"agrees with 0 of 20 labels, no more than by chance"):
+        with pytest.raises(TeacherError, match=r"agrees with 0 of 20 labels, no better than chance"):
             check_agreement(TEACHER, labelled)
         return
     agreement = check_agreement(TEACHER, labelled)
     assert agreement is not None
-    assert agreement.note.endswith("(So few labelled images tell little.)")
+    assert agreement.note.endswith("(With so few labelled images this is uncertain.)")
     assert caplog.messages == [agreement.note]

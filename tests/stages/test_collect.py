@@ -116,7 +116,7 @@ def test_predictions_of_other_images_or_labels_are_refused(
 def test_predictions_that_were_not_asked_for_are_refused(run: Run, sent: Callable[..., Path], target: Target) -> None:
     seen = as_bundled(run).predictions
     bundle(run, target, out=run.path / "b.tar")
-    with pytest.raises(RunError, match=r"predictions is there, but in the bundle .* it is missing"):
+    with pytest.raises(RunError, match=r"predictions is there, but in the latest bundle .* it is missing"):
         collect(run, sent(predictions=seen))
 
 
