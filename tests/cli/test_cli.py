@@ -19,6 +19,7 @@ from edgeoe.cli.next_steps import after_verdict
 from edgeoe.codec import from_json
 from edgeoe.errors import RunError
 from edgeoe.measure.judge import judge
+from edgeoe.method import method_options
 from edgeoe.records.compression import SpeedUp
 from edgeoe.records.measurement import Accuracy, Estimate, Latency, Measurement, Speed, Validation
 from edgeoe.report.wording import speed_text
@@ -52,8 +53,11 @@ def write_target(name: str, budget: str = "") -> None:
 
 
 def write_config(settings: CompressSettings, *, command: str = "compress") -> None:
-    """./edgeoe.toml with these settings as the options of `command`."""
+    """./edgeoe.toml with these settings as the options of `command`; those of the method are at their defaults."""
+    assert settings.options == ()
     tables = settings.to_toml()
+    for name in method_options([settings.method]):
+        del tables["compress"][name]
     tables[command] = tables.pop("compress")
     Path("edgeoe.toml").write_text(tomli_w.dumps(tables), encoding="utf-8")
 
