@@ -26,7 +26,6 @@ __all__ = [
     "Plugin",
     "Table",
     "nearest",
-    "resolve",
 ]
 
 
@@ -206,8 +205,3 @@ PAGES = Table(
     {"run": "edgeoe.report.notebook:page_of_run", "validation": "edgeoe.report.notebook:page_of_validation"},
     group="edgeoe.pages",
 )
-
-
-def resolve(table: Table, name: str, *, kind: str) -> Any:  # noqa: ARG001
-    """`table.load(name)`."""
-    return table.load(name)
