@@ -49,7 +49,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # its class has no t
 def graphs(fp32: onnx.ModelProto, images: NDArray[np.float32]) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Each rule's int8 graph of `fp32`, its ranges from `images`."""
     seen = observe(fp32, watched_tensors(fp32), images, np.ones(len(images)))
-    quantised = partial(quantise, recipe="int8-cpu", observed=seen)
+    quantised = partial(quantise, recipe="int8-cpu", statistics=seen)
     for method in get_args(CalibrationMethod):
         errors = mean_errors(fp32, quantised(fp32, method=method), seen)
         yield f"edgeoe {method}", quantised(correct_biases(fp32, errors), method=method)
