@@ -81,7 +81,7 @@ def test_entries_are_read_as_they_were_appended(
 
 @pytest.mark.parametrize(
     ("line", "why"),
-    [("{", "Expecting property name"), ("[]", "an object is expected"), ('{"benchmark": "b"}', "no 'arguments'")],
+    [("{", "Expecting property name"), ("[]", "expected an object"), ('{"benchmark": "b"}', "missing key 'arguments'")],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: str, why: str) -> None:
     path = written(tmp_path, ENTRY)
