@@ -96,7 +96,7 @@ class OESettings:
     compression_images: OOD images that ranking and solving use at most.
     separate_statistics: pass samples and OOD rows through the student one after the other, so that batch norm
         never mixes them; for OOD images from quite another world than the samples.
-    balanced_samples: draw the few samples class-balanced instead of as they are.
+    balanced_samples: draw the labelled samples class-balanced instead of as they are.
     holdout: share of the OOD pool kept for early stopping (at most 500 images); 0 turns it off.
     check_every, patience: steps between two checks, and checks without a better one before it stops.
     """

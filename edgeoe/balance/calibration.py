@@ -9,11 +9,11 @@ __all__ = ["choose_images"]
 
 
 def choose_images(labels: Tensor, views: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of few samples and of pool images, so that every class has about the same part of `count` images.
+    """Indices of labelled samples and of pool images, so that every class has about the same part of `count` images.
 
     A class takes its own samples first, then the pool images that the teacher is surest are of that class: activations
     that only a rare class causes are there although it has a single sample.
-    labels: (N,) of the few samples.
+    labels: (N,) of the labelled samples.
     views: (P, K) probabilities that the teacher gives each pool image.
     """
     classes = views.shape[1]

@@ -14,7 +14,7 @@ __all__ = ["RowWeights", "joint_loss", "teacher_guidance"]
 class RowWeights:
     """The scalars of the joint loss.
 
-    labels: a, of the cross-entropy on the few samples.
+    labels: a, of the cross-entropy on the labelled samples.
     ood: lambda, of the distillation term on OOD rows.
     regulariser: eta.
     class_weights: (K,) omega; OOD rows weigh by the teacher's view of rare classes, ones turn that off.

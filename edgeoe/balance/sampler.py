@@ -13,9 +13,9 @@ __all__ = ["Draw", "Sampler"]
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """The rows of one batch: few samples first, then OOD rows.
+    """The rows of one batch: labelled samples first, then OOD rows.
 
-    samples: (B,) indices of few samples.
+    samples: (B,) indices of labelled samples.
     pool: (B_o,) indices of pool images.
     ood_labels: (B_o,) labels drawn for this batch from the complementary prior.
     offsets: (B + B_o, 2) top and left of the random crop.
@@ -56,7 +56,7 @@ class Draw:
 class Sampler:
     """Draws batches.
 
-    labels: (N,) of the few samples.
+    labels: (N,) of the labelled samples.
     batch: labelled samples per batch.
     pool_indices: (P,) pool images that may be drawn.
     ood_batch: OOD images per batch.

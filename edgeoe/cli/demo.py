@@ -91,7 +91,7 @@ def _comparison(gains_by_metric: Mapping[str, Gain], networks: Sequence[dict[str
         "file size": lambda row: f"{row['validation']['size_bytes'] / 1e3:.0f} kB",
         "p50 latency": lambda row: f"{row['validation']['latency_ms']['p50']:.3f} ms",
     }
-    title = f"Handwritten digits, 50 few samples, imbalance 20: means of {draws} draws"
+    title = f"Handwritten digits, 50 labelled samples, imbalance 20: means of {draws} draws"
     view = table(title, ("", *(row["name"] for row in networks), "gain from OE [95 %]"), accuracies)
     view.caption, view.caption_justify = "MACs to latency: the first draw's networks, on this machine's CPU", "left"
     view.add_section()

@@ -58,7 +58,7 @@ class TrainingTask:
     lr: learning rate of the first step; it falls to 0 along a cosine.
     max_steps: training steps at most.
     watch: points of both networks whose activations `distance` needs.
-    label_weight: of the cross-entropy on the few samples.
+    label_weight: of the cross-entropy on the labelled samples.
     momentum, weight_decay: of the optimiser.
     trains: whether the parameter of a name is trained; None is all.
     batch_statistics: whether batch norms are in training mode; else they are as in eval mode.

@@ -43,7 +43,7 @@ class LogitOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationOptions:
-    """Of distillation. At a learning rate of 0.05 the logits of few samples tear a student apart."""
+    """Of distillation. At a learning rate of 0.05 the logits of labelled samples tear a student apart."""
 
     temperature: Positive = option(_TEMPERATURE, 4.0)
     lr: Positive = option(_LR, 0.02)

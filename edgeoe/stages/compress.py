@@ -1,4 +1,4 @@
-"""compress: teacher + few samples + OOD pool -> student."""
+"""compress: teacher + labelled samples + OOD pool -> student."""
 
 from __future__ import annotations
 
@@ -188,11 +188,6 @@ def _compress_into(
     compressed = compress_with(settings, teacher, bench)
     if run is not None and fabric.is_global_zero:
         samples, pool = bench.batches.samples, bench.batches.pool
-        probe = _probe_images(samples, pool)
-        run.save_tensors(layout.PROBE, pixels=probe)
-        most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
-        calibration, others = bench.calibration_images(most)
-        run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
         facts = RunFacts(
             classes=files.classes,
             counts=tuple(files.counts_k.tolist()),
@@ -200,6 +195,7 @@ def _compress_into(
             random_weights=settings.weights == "random",
         )
         run.save(layout.FACTS, facts)
+        probe = _save_images(run, bench, preprocess)
         x = torch.from_numpy(preprocess.normalise(probe[:2]))
         save_student(run, compressed.pruned, source, outputs=len(files.classes), x=x)
         write_content(run, samples, pool)
@@ -230,6 +226,16 @@ def _save_code(
     if failed := fabric.broadcast(failed):
         raise failed
     return source
+
+
+def _save_images(run: Run, bench: Workbench, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Save the images that later stages compare and calibrate graphs on. Returns the former, (n, C, H, W)."""
+    probe = _probe_images(bench.batches.samples, bench.batches.pool)
+    run.save_tensors(layout.PROBE, pixels=probe)
+    most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
+    calibration, others = bench.calibration_images(most)
+    run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
+    return probe
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:

@@ -43,7 +43,7 @@ class Batch:
 
 
 class Batches:
-    """Images of the few samples and, with a plan, of an OOD pool, on the device of `fabric`.
+    """Images of the labelled samples and, with a plan, of an OOD pool, on the device of `fabric`.
 
     pool: None without a plan.
     plan: how OOD images rebalance; None is the plain method.
@@ -116,7 +116,7 @@ class Batches:
                 yield self._batch(draw, torch.from_numpy(pixels))
 
     def sample_rows(self) -> Rows:
-        """The few samples as they are. Their weights have mean 1; with class weights each class weighs the same in all.
+        """The labelled samples as they are, weights of mean 1; with class weights each class weighs the same in all.
 
         Omega, made to offset the samples' imbalance, would leave next to nothing of the most frequent class.
         """

@@ -45,12 +45,12 @@ _CALIBRATION_POOL = 8  # OOD images that the teacher sees for each that is chose
 
 
 class Workbench:
-    """Images and the training loop for one teacher, its few samples and, with a plan, an OOD pool.
+    """Images and the training loop for one teacher, its labelled samples and, with a plan, an OOD pool.
 
     Images are loaded when a method first asks for some: methods look at the teacher before, so that one that can't be
     pruned is refused before a pile of pictures is read.
     teacher: in eval mode, frozen; copied to the fabric's device.
-    load: reads the few samples, and the pool, which may be None where plan is None.
+    load: reads the labelled samples, and the pool, which may be None where plan is None.
     shape: (C, H, W) of the network's input.
     plan: how OOD rows rebalance; None is the plain method.
     batch: labelled samples per batch, over all processes.
@@ -114,7 +114,7 @@ class Workbench:
     def rows(self) -> Rows:
         """Images to measure, rank and solve with, as they are, and what each weighs.
 
-        The few samples come first. OOD images that batches may draw follow, `plan.compression_images` of them at most,
+        The labelled samples come first. OOD images that batches may draw follow, `plan.compression_images` at most,
         together lambda times as heavy as the samples and each by how much the teacher sees rare classes in it.
         """
         batches, plan = self.batches, self.plan
@@ -131,8 +131,8 @@ class Workbench:
     def calibration_images(self, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Images (n, C, H, W) that int8 ranges are taken from, `count` at most, and as many others to judge them by.
 
-        With OOD images every class has its part of both, by what the teacher sees. Without, the few samples are all
-        there is, for both.
+        With OOD images every class has its part of both, by what the teacher sees. Without, the labelled samples serve
+        for both.
         """
         samples, pool = self.batches.samples, self.batches.pool
         labels = torch.from_numpy(samples.labels)
