@@ -66,10 +66,12 @@ def test_a_signal_that_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
 
 @pytest.fixture
 def listening() -> Iterator[None]:
-    """Ctrl-C as a terminal sends it, also where the tests run in the background."""
-    was = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Signals as a terminal sends them, also where the tests run in the background or under nohup."""
+    default = {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, default.get(number, signal.SIG_DFL)) for number in SIGNALS}
     yield
-    signal.signal(signal.SIGINT, was)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

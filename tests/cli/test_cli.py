@@ -603,7 +603,7 @@ def test_samples_asks_the_teacher(edgeoe: Edgeoe, settings: CompressSettings, pi
 def test_samples_refuses_what_compress_would(
     edgeoe: Edgeoe, settings: CompressSettings, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeoe.stages.agreement._ENOUGH", 18)
+    monkeypatch.setattr("edgeoe.stages.agreement._MIN_IMAGES", 18)
     shuffled = "square,circle,cross"
     code, _, err = edgeoe(
         "samples",
