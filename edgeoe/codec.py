@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["UNBOUNDED", "from_json", "read_json_object", "read_record", "record_text", "to_json"]
+__all__ = ["UNBOUNDED", "from_json", "read_json_object", "read_record", "record_from", "record_text", "to_json"]
 
 Record = TypeVar("Record")
 UNBOUNDED = "unbounded"  # Annotated[float, UNBOUNDED] may be infinite, which is null in JSON
@@ -45,10 +45,14 @@ def read_record(kind: type[Record], path: Path, *, format: int) -> Record:  # no
     Raises ValueError, naming the invalid field, if the file holds no such record or one of another format, and OSError
     if it can't be read.
     """
-    data = read_json_object(path)
-    if data.pop("format", None) != format:
+    return record_from(kind, read_json_object(path), format=format)
+
+
+def record_from(kind: type[Record], data: dict[str, Any], *, format: int) -> Record:  # noqa: A002 - as above
+    """The record of class `kind` in `data`, the object of a file. Raises ValueError as `read_record` does."""
+    if data.get("format") != format:
         raise ValueError(f"format must be {format}")
-    return from_json(kind, data)
+    return from_json(kind, {key: value for key, value in data.items() if key != "format"})
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
@@ -73,33 +73,6 @@ def deploy(
     Returns, for each target, what was judged here, or for a target that is not this machine the bundle to take there;
     nothing in torchrun's other processes.
     """
-    outcomes = []
-    for outcome in _deploy(
-        settings,
-        out=out,
-        targets=targets,
-        test=test,
-        teacher=teacher,
-        exporter=exporter,
-        overwrite=overwrite,
-        progress=progress,
-    ):
-        each(outcome)
-        outcomes.append(outcome)
-    return tuple(outcomes)
-
-
-def _deploy(
-    settings: CompressSettings,
-    *,
-    out: Path,
-    targets: Iterable[Target],
-    test: Path,
-    teacher: nn.Module | None,
-    exporter: ExporterChoice,
-    overwrite: bool,
-    progress: Progress,
-) -> Iterator[Judged | Bundled]:
     targets, facts = list(targets), environment()
     elsewhere = {target.name: differences(target, facts) for target in targets}
     for target in targets:
@@ -115,7 +88,7 @@ def _deploy(
     if not _holds_student(Run(out), settings, targets):
         run = compress(settings, out=out, teacher=teacher, targets=targets, overwrite=overwrite, progress=progress)
     if run is None:  # the first process goes on alone
-        return
+        return ()
     export(
         run,
         exporter=exporter,
@@ -123,15 +96,18 @@ def _deploy(
         variants=sorted({variant_for(target) for target in targets}),
         progress=progress,
     )
+    outcomes: list[Judged | Bundled] = []
     for target in targets:
         if elsewhere[target.name]:
             archive = TargetFiles(target.name).archive
             packed = bundle(run, target, out=run.path / archive.name, test=test, progress=progress)
             run.note(archive)
-            yield Bundled(target=target, bundle=packed, differs=elsewhere[target.name])
+            outcomes.append(Bundled(target=target, bundle=packed, differs=elsewhere[target.name]))
         else:
             build(run, target, progress=progress)
-            yield Judged(validation=validate(run, target, test=test, progress=progress))
+            outcomes.append(Judged(validation=validate(run, target, test=test, progress=progress)))
+        each(outcomes[-1])
+    return tuple(outcomes)
 
 
 def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Runner, backend_of
-from edgeoe.codec import from_json, read_json_object
+from edgeoe.codec import read_json_object, record_from
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import BackendError, EdgeoeError, RunError, on_command_line, quoted
 from edgeoe.files import file_sha256
@@ -112,9 +112,8 @@ def _read_facts(bundle: Path) -> BundleFacts:
                 f"{bundle}: a bundle of another version of edgeoe (format {data['format']}, here {FORMAT}). "
                 "Make it again."
             )
-        data.pop("format")
-        facts = from_json(BundleFacts, data)
-    except (OSError, ValueError, KeyError):
+        facts = record_from(BundleFacts, data, format=FORMAT)
+    except (OSError, ValueError):
         raise RunError(
             f"{bundle}: not a bundle of edgeoe: bundle.json is missing or damaged. Unpack it again."
         ) from None

@@ -12,7 +12,9 @@ from annotated_types import Ge, MinLen
 from edgeoe.bounds import Fraction, Positive
 from edgeoe.targets.profile import Target
 
-__all__ = ["Predictions", "Result", "SpeedSamples"]
+__all__ = ["FORMAT", "Predictions", "Result", "SpeedSamples"]
+
+FORMAT = 1  # of a result's file
 
 Index = Annotated[int, Ge(0)]
 

@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from edgeoe.errors import quoted
-from edgeoe.records.bundle import FORMAT, BundleFacts
+from edgeoe.records.bundle import FORMAT as BUNDLE_FORMAT
+from edgeoe.records.bundle import BundleFacts
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import ExportRecord
 from edgeoe.records.measurement import Artifact, Validation
 from edgeoe.records.program import Program
+from edgeoe.records.result import FORMAT as RESULT_FORMAT
 from edgeoe.records.result import Predictions, Result
 from edgeoe.records.student import StudentPlan
 from edgeoe.run.facts import RunFacts
@@ -148,7 +150,7 @@ class TargetFiles:
     @property
     def result(self) -> RecordFile[Result]:
         """Raw samples and predictions."""
-        return RecordFile(f"{self.folder}/result.json", self._command("validate"), Result)
+        return RecordFile(f"{self.folder}/result.json", self._command("validate"), Result, format=RESULT_FORMAT)
 
     @property
     def validation(self) -> RecordFile[Validation]:
@@ -158,7 +160,7 @@ class TargetFiles:
     @property
     def bundle(self) -> RecordFile[BundleFacts]:
         """Facts of the last bundle, the same as in the bundle itself."""
-        return RecordFile(f"{self.folder}/bundle.json", self._command("bundle"), BundleFacts, format=FORMAT)
+        return RecordFile(f"{self.folder}/bundle.json", self._command("bundle"), BundleFacts, format=BUNDLE_FORMAT)
 
     @property
     def teacher(self) -> RecordFile[Predictions]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeoe.codec import from_json, read_json_object, record_text
+from edgeoe.codec import read_json_object, record_from, record_text
 from edgeoe.errors import RunError
 from edgeoe.files import write_atomic
-from edgeoe.records.result import Result
+from edgeoe.records.result import FORMAT, Result
 
-__all__ = ["FORMAT", "artifact_folder", "artifact_of", "read_result", "write_result"]
-
-FORMAT = 1
+__all__ = ["artifact_folder", "artifact_of", "read_result", "write_result"]
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -29,9 +27,7 @@ def read_result(path: Path) -> Result:
                 f"{path}: a verdict, as validate and collect write it, not a result. Give the result that it was made "
                 "from: the result.json that run.py wrote on the device, or the one beside the run's validation.json."
             )
-        if data.pop("format", None) != FORMAT:
-            raise ValueError(f"format must be {FORMAT}")
-        return from_json(Result, data)
+        return record_from(Result, data, format=FORMAT)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file.") from None
     except OSError as reason:
