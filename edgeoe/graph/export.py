@@ -108,7 +108,24 @@ def _legacy(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
         output_names=[OUTPUT],
         dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
     )
-    return onnx.load_from_string(stream.getvalue())
+    model = onnx.load_from_string(stream.getvalue())
+    _copy_shared(model.graph)
+    return model
+
+
+def _copy_shared(graph: onnx.GraphProto) -> None:
+    """Replace, in place, each Identity of an initializer by a copy of it.
+
+    The exporter stores equal biases once, and a bias behind an Identity is not quantised.
+    """
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    for node in [node for node in graph.node if node.op_type == "Identity"]:
+        tensor = initializers.get(node.input[0])
+        if tensor is not None and node.output[0] not in outputs:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = node.output[0]
+            graph.node.remove(node)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from torch import nn
 
 from edgeoe.backends import Backend, Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import BackendError, ExportError, TargetError
-from edgeoe.graph.export import onnx_from_student
+from edgeoe.errors import BackendError, TargetError
+from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.backends import runs_on, traits_of
 from edgeoe.targets.here import require_here
 from edgeoe.targets.load import load_target
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 def probe_on(target: Target, preprocess: Preprocess) -> LatencyProbe:
     """A probe that exports networks, builds them for `target`, and measures them interleaved.
 
-    It returns the median latency of one image for each network, in milliseconds.
+    It returns the median latency of each network in the target's precision and batch size, in milliseconds.
 
     Raises TargetError if this machine is not the target's device, BackendError if its runtime is missing. The probe
     raises ExportError or BackendError if a network can't be exported or built.
@@ -84,7 +84,8 @@ def time_interleaved(
     seconds: float,
     calls: int = _CALLS,
 ) -> list[list[float]]:
-    """Latencies of one image for each of `models` on `target`, one per turn, in milliseconds.
+    """Latencies of one call of each of `models` on `target`, in its precision and batch size, one per turn, in
+    milliseconds.
 
     In each turn every network runs once, and its latency is the median of `calls` calls.
 
@@ -92,7 +93,7 @@ def time_interleaved(
     Raises as `probe_on` and its probe do.
     """
     backend = _backend_here(target)
-    x = np.zeros((1, *preprocess.shape), np.float32)
+    x = np.zeros((target.measure.batch, *preprocess.shape), np.float32)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         runners = []
         for number, model in enumerate(models):
@@ -128,11 +129,7 @@ def _now_ns(target: Target) -> Callable[[], int]:
 def _runner(
     model: nn.Module, preprocess: Preprocess, backend: Backend, target: Target, graph: Path, artifact: Path
 ) -> Iterator[Runner]:
-    try:  # much faster than dynamo, and the graph is only timed
-        onnx.save(onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy"), graph)
-        backend.build(graph, target, artifact)
-    except (ExportError, BackendError):
-        onnx.save(onnx_from_student(model, preprocess=preprocess, metadata={}), graph)
-        backend.build(graph, target, artifact)
+    onnx.save(timing_graph(model, target, preprocess), graph)
+    backend.build(graph, target, artifact)
     with backend.open(artifact, target) as runner:
         yield runner

@@ -14,7 +14,7 @@ from torch import nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ConfigError, TargetError
 from edgeoe.graph.export import onnx_from_student
-from edgeoe.stages import latency_probe
+from edgeoe.stages import latency_probe, timing_graph
 from edgeoe.stages.latency_probe import probe_on, probe_on_first, time_interleaved
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import RuntimeSettings, Target
@@ -174,7 +174,7 @@ def test_a_network_that_one_exporter_cant_take_is_tried_with_the_other(
             raise ExportError("no")
         return onnx_from_student(model, exporter="legacy", **options)
 
-    monkeypatch.setattr(latency_probe, "onnx_from_student", refusing)
+    monkeypatch.setattr(timing_graph, "onnx_from_student", refusing)
     assert probe_on(target, PREPROCESS)([deep(1)])[0] > 0
     assert tried == ["legacy", "dynamo"]
 

@@ -1,0 +1,41 @@
+"""network -> ONNX graph in the precision of a target, to be timed only: its weights and ranges mean nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from torch import nn
+
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import ExportError
+from edgeoe.graph.export import onnx_from_student
+from edgeoe.graph.precision import Int8Settings, Source, precision_of
+from edgeoe.progress import silent
+from edgeoe.targets.profile import Target
+
+__all__ = ["timing_graph"]
+
+_IMAGES = 2  # of noise, to calibrate with: latency does not depend on the ranges
+
+
+def timing_graph(model: nn.Module, target: Target, preprocess: Preprocess) -> onnx.ModelProto:
+    """The graph of `model` that `target` would run, calibrated on noise.
+
+    Raises ExportError if the network can't be exported.
+    """
+    try:  # much faster than dynamo
+        graph = onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy")
+    except ExportError:
+        graph = onnx_from_student(model, preprocess=preprocess, metadata={})
+    return in_precision(graph, target, preprocess)
+
+
+def in_precision(graph: onnx.ModelProto, target: Target, preprocess: Preprocess) -> onnx.ModelProto:
+    """The fp32 `graph` in the precision of `target`, calibrated on noise."""
+    precision = precision_of(target.precision)
+    if precision.writer is None:
+        return graph
+    noise = np.random.default_rng(0).standard_normal((_IMAGES, *preprocess.shape), dtype=np.float32)
+    settings = Int8Settings(calibration="minmax", bias_correction=False)
+    source = Source(graph, noise, noise, np.zeros((_IMAGES, 1), np.float32), settings, silent)
+    return precision.writer(source)(precision.variant(target, here=True)).graph
