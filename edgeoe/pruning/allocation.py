@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgeoe.pruning.groups import Group
 
-__all__ = ["TOLERANCE", "Cut", "Share", "Unit", "is_met", "nearest_cut", "prunable_units"]
+__all__ = ["TOLERANCE", "Cut", "Share", "Unit", "is_met", "nearest_cut", "prunable_units", "width_steps"]
 
 TOLERANCE = 0.02  # of the share asked for
 _FLOOR = 16  # a group keeps at least one in so many of its units
@@ -65,7 +65,7 @@ def prunable_units(
 
 def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bool, below: bool) -> Iterator[Unit]:
     for group in groups:
-        steps = [] if group.refused else list(_steps(group, multiple, below=below))
+        steps = [] if group.refused else list(width_steps(group, multiple, below=below))
         if group.sensitivity and steps:
             first = steps[0][1]
             saved = max(1e-9, 1 - share({group.name: first})) / len(first)
@@ -80,7 +80,7 @@ def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bo
             yield from (Unit(edge / len(group.order), group.name, channels) for edge, channels in steps)
 
 
-def _steps(group: Group, multiple: int, *, below: bool) -> Iterator[tuple[int, tuple[int, ...]]]:
+def width_steps(group: Group, multiple: int, *, below: bool = False) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(units pruned so far, units) of each step in which `group` shrinks.
 
     The first step narrows every layer to the next lower multiple of `multiple`, each further step by one multiple.

@@ -21,7 +21,7 @@ from edgeoe.pruning.prune import Pruned, prune_channels
 from edgeoe.pruning.verify import prunable_groups
 from edgeoe.settings import CompressSettings
 
-__all__ = ["Channels", "ChannelsBeforeFeatures", "find_groups", "prune_groups"]
+__all__ = ["Channels", "ChannelsBeforeFeatures", "find_groups", "narrowed_groups", "prune_groups"]
 
 _CLASSIFIES = "classifies them, and stays as it is"
 
@@ -125,19 +125,29 @@ def find_groups(
 ) -> tuple[Group, ...]:
     """The groups that may be pruned, ranked.
 
-    protect: a layer whose inputs all stay: the groups that make them are refused.
+    protect: as for `narrowed_groups`.
     """
-    every = prunable_groups(teacher, shape=bench.shape, progress=bench.progress)
-    groups = tuple(
-        _refused(group, f"{protect} {_CLASSIFIES}") if protect in group.consumers else group
-        for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)
-    )
+    groups = narrowed_groups(teacher, bench, settings, protect=protect)
     by_sensitivity = settings.options_for(ChannelOptions).widths == "sensitivity"
     if not by_sensitivity or all(group.refused for group in groups):
         return groups
     probe = copy.deepcopy(teacher).to(bench.device)
     structure = read_structure(probe, bench.shape)
     return tuple(measure_sensitivity(probe, groups, structure, bench.rows(), progress=bench.progress))
+
+
+def narrowed_groups(
+    teacher: nn.Module, bench: Bench, settings: CompressSettings, *, protect: str | None = None
+) -> tuple[Group, ...]:
+    """All groups of `teacher`, those refused that may not be pruned.
+
+    protect: a layer whose inputs all stay: the groups that make them are refused.
+    """
+    every = prunable_groups(teacher, shape=bench.shape, progress=bench.progress)
+    return tuple(
+        _refused(group, f"{protect} {_CLASSIFIES}") if protect in group.consumers else group
+        for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)
+    )
 
 
 def _refused(group: Group, reason: str) -> Group:

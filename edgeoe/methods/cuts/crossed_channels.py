@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from edgeoe.methods import Bench
 from edgeoe.methods.cuts.channels import find_groups, prune_groups
 from edgeoe.methods.options import ChannelOptions
-from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix, ridge
+from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix
+from edgeoe.models.repair import refit_without
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.prune import Pruned, drop_channels
@@ -147,13 +148,5 @@ def _narrow(
     stays = choose_channels(problems, keep=len(group.order) - count)
     pruned = tuple(sorted(set(range(len(group.order))) - set(stays)))
     for name, layer in readers.items():
-        g, old = moments[name], matrix(layer)
-        lost = torch.cat([spreads[name][channel] for channel in pruned])
-        remains = torch.ones(old.shape[1], dtype=torch.bool)
-        remains[lost] = False
-        kept = remains.nonzero()[:, 0].to(old.device)
-        new = torch.zeros_like(old)
-        new[:, kept] = ridge(g[kept][:, kept], g[kept] @ old.T, prior=old[:, kept])
-        weight: Tensor = layer.weight  # type: ignore[assignment]
-        weight.copy_(new.view_as(weight))
+        refit_without(layer, torch.cat([spreads[name][channel] for channel in pruned]), moments[name])
     return pruned

@@ -11,24 +11,12 @@ from torch import Tensor, nn
 from edgeoe.methods import Bench, Fit
 from edgeoe.models.observation import HookPoint, ResidualSum, capture, capture_sum
 from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions, ridge, sees_all, take
+from edgeoe.models.repair import kept_outputs
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.prune import Pruned
 from edgeoe.settings import CompressSettings
 
-__all__ = ["LeastSquares", "kept_outputs", "solve_layer"]
-
-
-def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
-    """Which outputs of the teacher's `layer` the student still has."""
-    gone = {
-        index
-        for group in pruned.groups
-        for channel in pruned.removed.get(group.name, ())
-        if layer in group.producers
-        for index in group.producers[layer][channel]
-    }
-    outputs = teacher.get_submodule(layer).weight.shape[0]  # type: ignore[index]
-    return torch.tensor([index for index in range(outputs) if index not in gone])
+__all__ = ["LeastSquares", "solve_layer"]
 
 
 class LeastSquares:

@@ -1,0 +1,207 @@
+"""One currency of loss for narrowing and dropping: what the outputs of real images change by, after a cheap repair."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from edgeoe.methods.cuts.parts import Parts, block_choice
+from edgeoe.models.observation import Recorder
+from edgeoe.models.reconstruction import (
+    LayerStatistics,
+    Rows,
+    can_regress,
+    columns,
+    layer_statistics,
+    matrix,
+    obs_order,
+)
+from edgeoe.models.repair import places_to_repair, refit_without, repair_layer, stand_ins
+from edgeoe.models.structure import Structure, read_structure
+from edgeoe.progress import Progress, silent
+from edgeoe.pruning.groups import Group
+from edgeoe.pruning.prune import drop_blocks
+from edgeoe.pruning.removal import without_channels
+
+__all__ = ["Losses", "Reference", "measure_losses", "thinned"]
+
+_JUDGED, _SOLVED = 128, 256  # images that a change is measured on, and that a block's repair is solved with
+
+
+def thinned(rows: Rows, count: int) -> Rows:
+    """About `count` images of `rows`, evenly spaced."""
+    every = max(1, sum(len(x) for x, _ in rows) // count)
+    return [(x[::every], weight[::every]) for x, weight in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """What a network computes of one batch.
+
+    features: (N, F), before pooling, flattened.
+    logits: (N, K).
+    """
+
+    features: Tensor
+    logits: Tensor
+
+
+class Reference:
+    """What the teacher computes of some images, and how far another network is from it.
+
+    teacher: on the device of `rows`, in eval mode.
+    rows: images and what each weighs.
+    """
+
+    def __init__(self, teacher: nn.Module, structure: Structure, rows: Rows) -> None:
+        self._structure, self._rows = structure, rows
+        self._expected = [self._outputs(teacher, x) for x, _ in rows]
+        weights = torch.cat([weight for _, weight in rows])
+        self._weights = weights / weights.sum()
+        self._scales = [self._variance([getattr(one, name) for one in self._expected]) for name in ("features", "logits")]
+
+    def change(self, student: nn.Module) -> float:
+        """By how much the features and the logits of `student` differ, each as a share of the teacher's variance.
+
+        Features that are no longer the teacher's in number don't count, and logits count twice instead.
+        """
+        errors = []
+        for (x, _), expected in zip(self._rows, self._expected, strict=True):
+            outputs = self._outputs(student, x)
+            logits = (outputs.logits - expected.logits).square().sum(1) / self._scales[1]
+            if outputs.features.shape == expected.features.shape:
+                features = (outputs.features - expected.features).square().sum(1) / self._scales[0]
+            else:
+                features = logits
+            errors.append(features + logits)
+        return float((torch.cat(errors) * self._weights).sum())
+
+    @torch.no_grad()
+    def _outputs(self, model: nn.Module, x: Tensor) -> _Outputs:
+        with Recorder(model, (self._structure.features,)) as recorder:
+            logits = model(x).float()
+        return _Outputs(recorder.values()[0].float().flatten(1), logits)
+
+    def _variance(self, parts: Sequence[Tensor]) -> float:
+        values = torch.cat(list(parts))
+        mean = (values * self._weights[:, None]).sum(0)
+        return max(1e-12, float(((values - mean).square().sum(1) * self._weights).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What cutting each part loses.
+
+    options: {group or block: loss of each option, the first of which keeps it whole}.
+    orders: {group: units in the order in which they are pruned}.
+    """
+
+    options: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    orders: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Progress = silent) -> Losses:
+    """What each part of `parts` loses, one at a time, after a closed-form repair.
+
+    Narrowing: the units go in the order of the optimal brain surgeon, and the layers that read them are refitted. The
+    loss is measured at two widths, and between these follows the least-squares error of those layers.
+    Dropping: the layer before the block is refitted to make up for it.
+
+    teacher: on the device of `rows`, in eval mode.
+    rows: images and what each weighs.
+    """
+    structure = read_structure(teacher, parts.shape)
+    reference = Reference(teacher, structure, thinned(rows, _JUDGED))
+    consumers = {
+        name: teacher.get_submodule(name)
+        for group in parts.narrowed
+        for name in group.consumers
+        if can_regress(teacher.get_submodule(name))
+    }
+    statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+    losses = Losses()
+    with progress("Measuring losses", len(parts.narrowed) + len(parts.blocks)) as advance:
+        for group in parts.narrowed:
+            order, errors = _ranked(group, teacher, statistics)
+            losses.orders[group.name] = order
+            levels = parts.levels[group.name]
+            judged = {
+                pruned: reference.change(_narrowed(teacher, parts, group, order[:pruned], statistics))
+                for pruned in {levels[(len(levels) - 1) // 2], levels[-1]}
+            }
+            losses.options[group.name] = (0.0, *_between(levels, errors, judged))
+            advance()
+        solving = thinned(rows, _SOLVED)
+        for block in parts.blocks:
+            student = _without_block(teacher, structure, parts, block.name, solving)
+            losses.options[block_choice(block.name)] = (0.0, reference.change(student))
+            advance()
+    return losses
+
+
+def _ranked(
+    group: Group, teacher: nn.Module, statistics: Mapping[str, LayerStatistics]
+) -> tuple[tuple[int, ...], list[float]]:
+    """The units of `group` in optimal brain surgeon order, and the error once the first 0, 1, 2, ... are pruned."""
+    problems = [
+        (one.moments, matrix(teacher.get_submodule(name)) * one.scale[:, None], columns(teacher.get_submodule(name), spread))
+        for name, spread in group.consumers.items()
+        if (one := statistics.get(name)) is not None and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
+    ]
+    if not problems:
+        return group.order, [float(pruned) for pruned in range(len(group.order) + 1)]
+    order, added = obs_order(problems)
+    errors = [0.0]
+    for error in added:
+        errors.append(errors[-1] + error)
+    return order, errors
+
+
+def _between(levels: Sequence[int], errors: Sequence[float], judged: Mapping[int, float]) -> list[float]:
+    """The loss at each of `levels`: errors times a factor that is known at the `judged` levels."""
+    known = sorted(judged)
+    factors = [judged[pruned] / max(errors[min(pruned, len(errors) - 1)], 1e-12) for pruned in known]
+    losses = []
+    for pruned in levels:
+        if pruned <= known[0]:
+            factor = factors[0]
+        else:
+            part = (pruned - known[0]) / max(1, known[-1] - known[0])
+            factor = factors[0] ** (1 - part) * factors[-1] ** part
+        losses.append(errors[min(pruned, len(errors) - 1)] * factor)
+    return losses
+
+
+def _narrowed(
+    teacher: nn.Module,
+    parts: Parts,
+    group: Group,
+    removed: Sequence[int],
+    statistics: Mapping[str, LayerStatistics],
+) -> nn.Module:
+    """The teacher without some units of `group`, the layers that read them refitted."""
+    student = copy.deepcopy(teacher)
+    for name, spread in group.consumers.items():
+        if name in statistics:
+            layer = student.get_submodule(name)
+            held = columns(layer, spread)
+            refit_without(layer, torch.cat([held[unit] for unit in removed]), statistics[name].moments)
+    return without_channels(student, parts.groups, {group.name: tuple(removed)})
+
+
+def _without_block(teacher: nn.Module, structure: Structure, parts: Parts, block: str, rows: Rows) -> nn.Module:
+    """The teacher without `block`, the layer before it refitted."""
+    student = drop_blocks(teacher, [block], shape=parts.shape).model
+    shorter = read_structure(student, parts.shape)
+    before = stand_ins(structure, {block})
+    for place in places_to_repair(structure, shorter, dropped={block}, changed=()):
+        if place.layer in before:
+            outputs = len(teacher.get_submodule(place.layer).weight)  # type: ignore[arg-type]
+            kept = torch.arange(outputs, device=rows[0][0].device)
+            repair_layer(student, teacher, place, kept=kept, norm=shorter.norms.get(place.layer), rows=rows)
+    return student

@@ -1,0 +1,79 @@
+"""The records of a search for the student that loses least within a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["BudgetSearch", "Limit", "SearchRound"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit on a quantity of the artifact on a target.
+
+    quantity: its name in the table QUANTITIES.
+    limit: its greatest or least value.
+    """
+
+    target: str
+    quantity: str
+    limit: float
+    sense: Literal["at most", "at least"] = "at most"
+
+    def cost(self, value: float) -> float:
+        """`value` of the quantity as a cost, of which less is better: a throughput becomes seconds per image."""
+        return value if self.sense == "at most" else 1 / value
+
+    @property
+    def greatest_cost(self) -> float:
+        """The cost of an artifact that just meets the limit."""
+        return self.cost(self.limit)
+
+    def __str__(self) -> str:
+        return f"{self.quantity} {self.sense} {self.limit:.4g} on {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRound:
+    """A cut that the search chose and measured.
+
+    predicted, measured: the quantity of each limit: by the table, and of the built artifact, the end of its interval
+        that a verdict reads; no measured value if the target is another machine.
+    loss: of the cut, as the sum over what is pruned.
+    macs_kept: share of the teacher's MACs.
+    dropped: number of blocks.
+    """
+
+    predicted: tuple[float, ...]
+    measured: tuple[float, ...] | None
+    loss: float
+    macs_kept: float
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSearch:
+    """How the student of a budget was found.
+
+    limits: all must be met.
+    teacher: the quantity of each limit for the teacher, in the target's precision.
+    fastest: the same for the smallest student; None if it was not needed.
+    rounds: what was tried; the last one that meets the limits is the student.
+    student: the quantity of each limit for the student, measured as `validate` does, or predicted.
+    measured: whether `student` was measured.
+    loss: by how much the student's features and logits differ before training, each as a share of the teacher's
+        variance.
+    table_seconds, loss_seconds, search_seconds: time for the latency table, for measuring losses, and for rounds.
+    """
+
+    limits: tuple[Limit, ...]
+    teacher: tuple[float, ...]
+    rounds: tuple[SearchRound, ...]
+    student: tuple[float, ...]
+    measured: bool
+    loss: float
+    fastest: tuple[float, ...] | None = None
+    table_seconds: float = 0.0
+    loss_seconds: float = 0.0
+    search_seconds: float = 0.0
