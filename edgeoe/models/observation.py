@@ -1,17 +1,30 @@
-"""Activations of a network while it runs: what passes a module, and the operands of a residual sum."""
+"""Activations of a network while it runs: what passes a module, and residual sums; recorded, or streamed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ADDITIONS", "HookPoint", "Recorder", "ResidualSum", "capture", "capture_sum", "tensors_in"]
+__all__ = [
+    "ADDITIONS",
+    "HookPoint",
+    "Observer",
+    "Recorder",
+    "ResidualSum",
+    "capture",
+    "capture_sum",
+    "stream",
+    "tensors_in",
+]
+
+Observer = Callable[[Tensor], None]
 
 ADDITIONS = frozenset({"add", "add_", "__add__", "__radd__", "__iadd__"})  # as torch names its functions
 
@@ -85,21 +98,24 @@ class _Stop(Exception):  # noqa: N818 - no error: it ends a forward pass early
     pass
 
 
-class _StopAtSum(TorchFunctionMode):
-    """Ends a forward pass at its `index`-th addition; `operands` are what would have been added."""
+class _Additions(TorchFunctionMode):
+    """Calls functions with both operands of additions in a forward pass, before they are added.
 
-    def __init__(self, index: int) -> None:
+    observers: by the position of an addition among all, from 0.
+    """
+
+    def __init__(self, observers: Mapping[int, Callable[[Tensor, Tensor], None]]) -> None:
         super().__init__()
-        self._index, self._count = index, 0
-        self.operands: tuple[Tensor, Tensor] | None = None
+        self._observers, self._count = observers, 0
+        self.counting = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ in ADDITIONS:
-            if self._count == self._index:
-                left, right = tensors_in([args, kwargs or {}])
-                self.operands = left, right
-                raise _Stop
+        if self.counting and func.__name__ in ADDITIONS:
+            observer = self._observers.get(self._count)
             self._count += 1
+            if observer is not None:
+                left, right = tensors_in([args, kwargs or {}])
+                observer(left, right)
         return func(*args, **(kwargs or {}))
 
 
@@ -121,8 +137,54 @@ def capture(model: nn.Module, x: Tensor, *points: HookPoint) -> tuple[Tensor, ..
 
 def capture_sum(model: nn.Module, x: Tensor, layer: str, place: ResidualSum) -> tuple[Tensor, Tensor, Tensor]:
     """The output of `layer`, and both operands of its residual sum, for input x; the forward pass ends there."""
-    stop = _StopAtSum(place.index)
-    with suppress(_Stop), stop, Recorder(model, (HookPoint(layer),)) as recorder:
+    operands: list[Tensor] = []
+
+    def stop(left: Tensor, right: Tensor) -> None:
+        operands.extend((left, right))
+        raise _Stop
+
+    with suppress(_Stop), _Additions({place.index: stop}), Recorder(model, (HookPoint(layer),)) as recorder:
         model(x)
-    assert stop.operands is not None  # noqa: S101 - `place` is from the structure of the same network
-    return recorder.values()[0], *stop.operands
+    left, right = operands
+    return recorder.values()[0], left, right
+
+
+class _Stream(Recorder):
+    """Calls a function with each activation instead of recording it, once for each place of a forward pass."""
+
+    def __init__(self, model: nn.Module, points: Mapping[HookPoint, Observer], sums: Mapping[int, Observer]) -> None:
+        super().__init__(model, tuple(points))
+        self._at_points, self._at_sums = points, sums
+        self._waiting: set[HookPoint | int] = {*points, *sums}
+        self.additions = _Additions({index: partial(self._record_sum, index) for index in sums})
+
+    def record(self, point: HookPoint, tensor: Tensor) -> None:
+        self._observe(point, self._at_points[point], tensor)
+
+    def _record_sum(self, index: int, left: Tensor, right: Tensor) -> None:
+        self._observe(index, self._at_sums[index], left + right)
+
+    def _observe(self, place: HookPoint | int, observer: Observer, tensor: Tensor) -> None:
+        if place not in self._waiting:
+            return
+        self._waiting.remove(place)
+        self.additions.counting = False  # what the observer adds is no part of the network
+        observer(tensor)
+        self.additions.counting = True
+        if not self._waiting:
+            raise _Stop
+
+
+def stream(
+    model: nn.Module, x: Tensor, points: Mapping[HookPoint, Observer], sums: Mapping[int, Observer] | None = None
+) -> None:
+    """Run `model` on x and call each function with its activation as soon as it is computed; no activation is kept.
+
+    The forward pass ends after the last of them. A module that is called several times is observed at its first call.
+
+    points: functions of what passes a module; it is no copy, so later layers may write into it.
+    sums: functions of residual sums, by the position of the sum among the additions, from 0.
+    """
+    observed = _Stream(model, points, sums or {})
+    with suppress(_Stop), observed.additions, observed:
+        model(x)

@@ -1,4 +1,4 @@
-"""Layers as linear regressions: second moments of their inputs, OBS order of their channels, refitted weights.
+"""Layers as linear regressions: patches of their inputs, OBS order of their channels, refitted weights.
 
 A convolution or linear layer maps each patch u of its input to W u. With the weighted second moments of the
 patches, G = sum w u u^T, reconstructing its outputs by least squares has a closed form.
@@ -6,26 +6,19 @@ patches, G = sum w u u^T, reconstructing its outputs by least squares has a clos
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from edgeoe.models.observation import HookPoint, capture, capture_sum
-from edgeoe.models.structure import Structure
-from edgeoe.progress import Progress, silent
-from edgeoe.pruning.groups import Group
 
 __all__ = [
     "Rows",
     "can_regress",
     "columns",
     "draw_places",
-    "input_moments",
     "matrix",
-    "measure_sensitivity",
     "norm_gain",
     "obs_order",
     "patches",
@@ -38,8 +31,8 @@ __all__ = [
 Rows = Sequence[tuple[Tensor, Tensor]]  # batches of images (N, C, H, W) and a weight (N,) for each
 _POINTS = 400_000  # patches in one regression, about: few layers have more columns than that can tell apart
 _WIDEST = 8192  # columns of the widest regression: its moments take half a gigabyte
+_PART = 2**23  # numbers in the patches that are unfolded at a time, about
 _AT_ONCE = 64  # up to so many channels are removed one by one, of more a 64th at a time
-_SPREAD = 100  # images, evenly spaced, from which the variance of a layer's output is estimated
 _DAMPING = 1e-4  # ridge, as a share of the mean diagonal of G
 
 
@@ -59,30 +52,50 @@ def matrix(layer: nn.Module) -> Tensor:
     return weight.detach().flatten(1)
 
 
-def patches(layer: nn.Module, x: Tensor, *, total: int, generator: torch.Generator) -> Tensor:
-    """(N, P, D) patches of x that `layer` computes with, at P positions of each image, drawn by `draw_places`.
+def patches(layer: nn.Module, x: Tensor, *, total: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Parts (N, p, D), of about 32 MB each, of the patches of x that `layer` computes with.
 
-    x: the input of `layer`.
+    Of each image the patches are those at the positions that `draw_places` draws; no others are unfolded.
+
+    x: (N, ...) the input of `layer`.
     total: images in all batches.
     """
-    if not isinstance(layer, nn.Conv2d):
-        rows = x.reshape(len(x), -1, x.shape[-1])
-        return take(rows, draw_places(rows, total=total, generator=generator))
+    if isinstance(layer, nn.Conv2d):
+        yield from _windows(layer, _padded(layer, x), total=total, generator=generator)
+        return
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    places = draw_places(len(x), rows.shape[1], total=total, generator=generator)
+    yield from take(rows, places).split(_part(len(x) * rows.shape[2]), dim=1)
+
+
+def _windows(layer: nn.Conv2d, x: Tensor, *, total: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`patches` of x, which is padded already: the pixels of each window are gathered by their index in the image."""
+    height, width = x.shape[2:]
+    pixels = torch.arange(height * width, device=x.device).view(height, width)
+    (down, right), (tall, wide) = layer.dilation, layer.kernel_size
+    rows, columns = down * (tall - 1), right * (wide - 1)
+    corners = pixels[: height - rows : layer.stride[0], : width - columns : layer.stride[1]].flatten()
+    window = pixels[: rows + 1 : down, : columns + 1 : right].flatten()
+    drawn = draw_places(len(x), len(corners), total=total, generator=generator)
+    places = corners.expand(len(x), -1) if drawn is None else corners[drawn.to(x.device)]
+    flat, channels = x.flatten(2), x.shape[1]
+    for part in places.split(_part(len(x) * channels * len(window)), dim=1):
+        index = (part[:, :, None] + window).flatten(1)[:, None].expand(-1, channels, -1)
+        values = flat.gather(2, index).unflatten(2, (-1, len(window)))  # (N, C, p, window)
+        yield values.transpose(1, 2).flatten(2)
+
+
+def _padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-        x, padding = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode), (0, 0)
-    else:
-        padding = layer.padding  # type: ignore[assignment]
-    parts = []
-    for part in _in_parts(x, floats=layer.weight[0].numel() * x[0, 0].numel()):
-        columns = F.unfold(part, layer.kernel_size, layer.dilation, padding, layer.stride).transpose(1, 2)
-        parts.append(take(columns, draw_places(columns, total=total, generator=generator)))
-    return torch.cat(parts)
+        return F.pad(x, layer._reversed_padding_repeated_twice, mode=mode)
+    down, right = layer.padding
+    return F.pad(x, (right, right, down, down))
 
 
-def _in_parts(x: Tensor, *, floats: int) -> tuple[Tensor, ...]:
-    """x (N, ...) in parts of at most about 256 MB each once an image has become `floats` numbers."""
-    return torch.split(x, max(1, 2**26 // floats))
+def _part(floats: int) -> int:
+    """Positions in a part of about 32 MB, one of which takes `floats` numbers."""
+    return max(1, _PART // floats)
 
 
 def positions(layer: nn.Module, y: Tensor) -> Tensor:
@@ -90,17 +103,19 @@ def positions(layer: nn.Module, y: Tensor) -> Tensor:
     return y.flatten(2).transpose(1, 2) if isinstance(layer, nn.Conv2d) else y.reshape(len(y), -1, y.shape[-1])
 
 
-def draw_places(rows: Tensor, *, total: int, generator: torch.Generator) -> Tensor | None:
-    """(N, P) positions of `rows` (N, L, D), drawn so that `total` images give about 400,000; None takes all."""
+def draw_places(images: int, places: int, *, total: int, generator: torch.Generator) -> Tensor | None:
+    """(images, P) positions of `places`, drawn so that `total` images give about 400,000; None takes all."""
     wanted = max(16, _POINTS // total)
-    if rows.shape[1] <= wanted:
+    if places <= wanted:
         return None
-    return torch.rand(rows.shape[:2], generator=generator).topk(wanted, dim=1).indices.to(rows.device)
+    return torch.rand(images, places, generator=generator).topk(wanted, dim=1).indices
 
 
 def take(rows: Tensor, places: Tensor | None) -> Tensor:
     """(N, P, D) of `rows` (N, L, D) at `places` (N, P)."""
-    return rows if places is None else rows.gather(1, places[:, :, None].expand(-1, -1, rows.shape[2]))
+    if places is None:
+        return rows
+    return rows.gather(1, places.to(rows.device)[:, :, None].expand(-1, -1, rows.shape[2]))
 
 
 def columns(layer: nn.Module, spread: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -173,9 +188,9 @@ class _State:
         others = torch.ones(len(moments), dtype=torch.bool, device=moments.device)
         others[rows] = False
         rows = torch.cat([rows, others.nonzero()[:, 0]])
-        g = moments[rows][:, rows].double()
-        loading = _DAMPING * g.diagonal().mean().clamp(min=1e-12) * torch.eye(len(g), dtype=g.dtype, device=g.device)
-        return cls(torch.linalg.inv(g + loading), weights.double().T[rows], len(spread[0]))
+        g = moments[rows[:, None], rows].double()
+        g.diagonal().add_(_DAMPING * g.diagonal().mean().clamp(min=1e-12))
+        return cls(_inverse(g), weights.double().T[rows], len(spread[0]))
 
     def added(self, channels: int) -> Tensor:
         """(channels,) squared error that removing each unit c adds: W_c^T (G^-1_cc)^-1 W_c."""
@@ -192,89 +207,16 @@ class _State:
         kept = torch.ones(len(self.inverse), dtype=torch.bool)
         kept[removed] = False
         kept, removed = kept.nonzero()[:, 0].to(self.inverse.device), removed.to(self.inverse.device)
-        gain = torch.linalg.solve(self.inverse[removed][:, removed], self.inverse[removed][:, kept])  # (removed, kept)
-        self.weights = self.weights[kept] - gain.T @ self.weights[removed]
-        self.inverse = self.inverse[kept][:, kept] - self.inverse[kept][:, removed] @ gain
+        across = self.inverse[removed][:, kept]
+        gain = torch.linalg.solve(self.inverse[removed][:, removed], across)  # (removed, kept)
+        self.weights = self.weights[kept].addmm_(gain.T, self.weights[removed], alpha=-1)
+        self.inverse = self.inverse[kept[:, None], kept].addmm_(across.T, gain, alpha=-1)
 
 
-@torch.no_grad()
-def measure_sensitivity(
-    teacher: nn.Module,
-    groups: Sequence[Group],
-    structure: Structure,
-    rows: Rows,
-    *,
-    progress: Progress = silent,
-) -> Iterator[Group]:
-    """`groups` with their sensitivity: the error in the consumers' outputs that each further pruned unit adds.
-
-    The error is a share of the variance of those outputs (of the residual sum, where they go into one), summed over
-    consumers. It is the least that so many units can cause, with all remaining weights refitted: it says how wide a
-    group must be, not which units to prune, so `order` stays. A group without a consumer that can be refitted (grouped
-    convolutions only) is refused.
-
-    teacher: on the device of `rows`, in eval mode.
-    rows: images with weights.
-    """
-    consumers = {
-        name: teacher.get_submodule(name)
-        for group in groups
-        if not group.refused
-        for name in group.consumers
-        if can_regress(teacher.get_submodule(name))
-    }
-    moments = input_moments(teacher, consumers, rows, progress=progress)
-    scales = {name: _scale(teacher, structure, name, rows) for name in consumers}
-    with progress("Measuring sensitivity", len(groups)) as advance:
-        for group in groups:
-            advance()
-            problems = [
-                (moments[name], matrix(consumers[name]) * scales[name][:, None], columns(consumers[name], spread))
-                for name, spread in group.consumers.items()
-                if name in consumers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
-            ]
-            if group.refused or not problems:
-                reason = group.refused or "no consumer of its channels can be refitted"
-                yield replace(group, refused=reason)
-                continue
-            yield replace(group, sensitivity=obs_order(problems)[1])
-
-
-def input_moments(
-    model: nn.Module, layers: Mapping[str, nn.Module], rows: Rows, *, progress: Progress = silent
-) -> dict[str, Tensor]:
-    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`."""
-    generator = torch.Generator().manual_seed(0)
-    total, mass = sum(len(x) for x, _ in rows), sum(float(weight.sum()) for _, weight in rows)
-    moments: dict[str, Tensor] = {}
-    with progress("Measuring layers", len(rows)) as advance:
-        for x, weight in rows:
-            inputs = capture(model, x, *(HookPoint(name, "input") for name in layers))
-            for (name, layer), layer_input in zip(layers.items(), inputs, strict=True):
-                u = patches(layer, layer_input, total=total, generator=generator)
-                share = (weight / (mass * u.shape[1])).sqrt().repeat_interleave(u.shape[1])[:, None]
-                u = u.flatten(0, 1) * share
-                moments[name] = moments.get(name, 0) + u.T @ u
-            advance()
-    return moments
-
-
-def _scale(teacher: nn.Module, structure: Structure, name: str, rows: Rows) -> Tensor:
-    """(O,) factors that turn output errors of layer `name` into shares of the variance where the outputs go."""
-    images = sum(len(x) for x, _ in rows)
-    x = torch.cat([part[:: max(1, images // _SPREAD)] for part, _ in rows])
-    norm = None
-    layer = teacher.get_submodule(name)
-    if name in structure.sums:
-        place = structure.sums[name]
-        norm = place.norm
-        _, left, right = capture_sum(teacher, x, name, place)
-        total = positions(layer, left + right)
-    else:
-        total = positions(layer, *capture(teacher, x, HookPoint(name)))
-    variance = total.flatten(0, 1).var(0).sum().clamp(min=1e-12)
-    gain = norm_gain(teacher, norm, like=total[0, 0])
-    return gain.abs() / variance.sqrt()
+def _inverse(g: Tensor) -> Tensor:
+    """Inverse of a symmetric matrix that rounding may have left short of positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(g)
+    return torch.linalg.inv(g) if failed else torch.cholesky_inverse(factor)
 
 
 def norm_gain(model: nn.Module, norm: str | None, *, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
 from edgeoe.methods.cuts.goal import missed_note
 from edgeoe.methods.options import ChannelOptions
-from edgeoe.models.reconstruction import measure_sensitivity
+from edgeoe.models.sensitivity import measure_sensitivity
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.allocation import is_met
 from edgeoe.pruning.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, narrow_groups

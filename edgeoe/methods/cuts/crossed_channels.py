@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from edgeoe.methods import Bench
 from edgeoe.methods.cuts.channels import find_groups, prune_groups
 from edgeoe.methods.options import ChannelOptions
-from edgeoe.models.reconstruction import can_regress, columns, input_moments, matrix
+from edgeoe.models.layer_statistics import input_moments
+from edgeoe.models.reconstruction import can_regress, columns, matrix
 from edgeoe.models.repair import refit_without
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.groups import Group

@@ -80,7 +80,7 @@ def solve_layer(
     moments = cross = torch.zeros(())
     for x, weight in rows:
         z, target = _output_and_target(student, teacher, name, kept, residual, x)
-        places = draw_places(z, total=total, generator=generator)
+        places = draw_places(*z.shape[:2], total=total, generator=generator)
         z, target = take(z, places), take(target, places)
         share = (weight / (mass * z.shape[1])).sqrt().repeat_interleave(z.shape[1])[:, None]
         z, target = z.flatten(0, 1), target.flatten(0, 1)

@@ -17,8 +17,9 @@ from edgeoe.methods.cuts import crossed_channels
 from edgeoe.methods.cuts.channels import Channels
 from edgeoe.methods.cuts.crossed_channels import CrossedChannels, choose_channels, cross_moments
 from edgeoe.methods.recoveries.distillation import distillation
+from edgeoe.models.layer_statistics import input_moments
 from edgeoe.models.observation import HookPoint, capture
-from edgeoe.models.reconstruction import columns, input_moments, matrix
+from edgeoe.models.reconstruction import columns, matrix
 from edgeoe.pruning.prune import drop_channels
 from edgeoe.settings import CompressSettings
 

@@ -1,0 +1,90 @@
+"""Sensitivity of groups of channels: the error that pruning them causes, with all other weights refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from edgeoe.models.layer_statistics import layer_statistics
+from edgeoe.models.reconstruction import Rows, can_regress, columns, matrix, obs_order
+from edgeoe.models.structure import Structure
+from edgeoe.progress import Progress, silent
+from edgeoe.pruning.groups import Group
+
+__all__ = ["measure_sensitivity"]
+
+_MOMENTS = 2**27  # numbers in the moments of one pass: half a gigabyte
+
+
+@torch.no_grad()
+def measure_sensitivity(
+    teacher: nn.Module,
+    groups: Sequence[Group],
+    structure: Structure,
+    rows: Rows,
+    *,
+    progress: Progress = silent,
+) -> Iterator[Group]:
+    """`groups` with their sensitivity: the error in the consumers' outputs that each further pruned unit adds.
+
+    The error is a share of the variance of those outputs (of the residual sum, where they go into one), summed over
+    consumers. It is the least that so many units can cause, with all remaining weights refitted: it says how wide a
+    group must be, not which units to prune, so `order` stays. A group without a consumer that can be refitted (grouped
+    convolutions only) is refused. All layers are measured in one pass over `rows`, unless their moments take more than
+    half a gigabyte.
+
+    teacher: on the device of `rows`, in eval mode.
+    rows: images with weights.
+    """
+    for part in _in_passes(teacher, groups):
+        yield from _measure(teacher, part, structure, rows, progress=progress)
+
+
+def _in_passes(teacher: nn.Module, groups: Sequence[Group]) -> Iterator[list[Group]]:
+    """`groups` in parts whose moments fit into memory together; a group that does not fit has a pass of its own."""
+    part: list[Group] = []
+    for group in groups:
+        numbers = _numbers(_consumers(teacher, [*part, group]))
+        if part and numbers > max(_MOMENTS, _numbers(_consumers(teacher, part))):
+            yield part
+            part = []
+        part.append(group)
+    yield part
+
+
+def _numbers(layers: Mapping[str, nn.Module]) -> int:
+    return sum(matrix(layer).shape[1] ** 2 for layer in layers.values())
+
+
+def _consumers(teacher: nn.Module, groups: Sequence[Group]) -> dict[str, nn.Module]:
+    """The layers to be refitted once channels of `groups` are pruned."""
+    names = (name for group in groups if not group.refused for name in group.consumers)
+    layers = {name: teacher.get_submodule(name) for name in names}
+    return {name: layer for name, layer in layers.items() if can_regress(layer)}
+
+
+def _measure(
+    teacher: nn.Module, groups: Sequence[Group], structure: Structure, rows: Rows, *, progress: Progress
+) -> Iterator[Group]:
+    consumers = _consumers(teacher, groups)
+    statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+    with progress("Measuring sensitivity", len(groups)) as advance:
+        for group in groups:
+            advance()
+            problems = [
+                (
+                    statistics[name].moments,
+                    matrix(consumers[name]) * statistics[name].scale[:, None],
+                    columns(consumers[name], spread),
+                )
+                for name, spread in group.consumers.items()
+                if name in consumers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
+            ]
+            if group.refused or not problems:
+                reason = group.refused or "no consumer of its channels can be refitted"
+                yield replace(group, refused=reason)
+                continue
+            yield replace(group, sensitivity=obs_order(problems)[1])
