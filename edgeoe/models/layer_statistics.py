@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.models.observation import HookPoint, Observer, stream
-from edgeoe.models.reconstruction import Rows, norm_gain, patches, positions
+from edgeoe.models.reconstruction import Rows, matrix, norm_gain, patches, positions
 from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
 
@@ -56,9 +56,9 @@ def layer_statistics(
     points = {HookPoint(name): variance.add for name, variance in outputs.items()}
     _pass(model, rows, moments, points, {index: total.add for index, total in totals.items()}, progress=progress)
     statistics = {}
-    for name in layers:
+    for name, layer in layers.items():
         variance = totals[sums[name].index] if name in sums else outputs[name]
-        gain = norm_gain(model, sums[name].norm if name in sums else None, like=variance.mean.to(rows[0][0].dtype))
+        gain = norm_gain(model, sums[name].norm if name in sums else None, like=matrix(layer)[:, 0])
         scale = gain.abs() / variance.total().clamp(min=1e-12).sqrt().to(gain.dtype)
         statistics[name] = LayerStatistics(moments.pop(name).mean(), scale)
     return statistics
@@ -121,25 +121,24 @@ class _Moments:
 
 
 class _Variance:
-    """Mean and variance of a layer's outputs, or of a sum of its shape, batch by batch.
+    """Variance of a layer's outputs, or of a sum of their shape, added up over channels, batch by batch.
 
     Source: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-
-    mean: (O,) of each channel.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self._layer, self._count = layer, 0
-        self.mean = self._squares = torch.zeros((), dtype=torch.float64)
+        self._mean = self._squares = torch.zeros(())
 
     def add(self, y: Tensor) -> None:
         rows = positions(self._layer, y)
-        variance, mean = (v.double() for v in torch.var_mean(rows, (0, 1), correction=0))
-        count = rows.shape[0] * rows.shape[1]
-        both, change = self._count + count, mean - self.mean.to(mean.device)
-        self._squares = self._squares.to(mean.device) + variance * count + change**2 * (self._count * count / both)
-        self.mean, self._count = mean - change * (self._count / both), both
+        mean = rows.mean((0, 1))
+        squares = (rows - mean).square_().sum().double()
+        count, change = rows.shape[0] * rows.shape[1], mean.double() - self._mean.to(y.device)
+        both = self._count + count
+        self._squares = self._squares.to(y.device) + squares + change.square().sum() * (self._count * count / both)
+        self._mean, self._count = mean - change * (self._count / both), both
 
     def total(self) -> Tensor:
         """The unbiased variances of all channels, added up."""
-        return self._squares.sum() / max(1, self._count - 1)
+        return self._squares / max(1, self._count - 1)

@@ -31,7 +31,7 @@ __all__ = [
 Rows = Sequence[tuple[Tensor, Tensor]]  # batches of images (N, C, H, W) and a weight (N,) for each
 _POINTS = 400_000  # patches in one regression, about: few layers have more columns than that can tell apart
 _WIDEST = 8192  # columns of the widest regression: its moments take half a gigabyte
-_PART = 2**23  # numbers in the patches that are unfolded at a time, about
+_PART = 2**22  # numbers in the patches that are unfolded at a time, about: 16 MB
 _AT_ONCE = 64  # up to so many channels are removed one by one, of more a 64th at a time
 _DAMPING = 1e-4  # ridge, as a share of the mean diagonal of G
 
@@ -53,7 +53,7 @@ def matrix(layer: nn.Module) -> Tensor:
 
 
 def patches(layer: nn.Module, x: Tensor, *, total: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Parts (N, p, D), of about 32 MB each, of the patches of x that `layer` computes with.
+    """Parts (N, p, D), of about 16 MB each, of the patches of x that `layer` computes with.
 
     Of each image the patches are those at the positions that `draw_places` draws; no others are unfolded.
 
@@ -73,9 +73,9 @@ def _windows(layer: nn.Conv2d, x: Tensor, *, total: int, generator: torch.Genera
     height, width = x.shape[2:]
     pixels = torch.arange(height * width, device=x.device).view(height, width)
     (down, right), (tall, wide) = layer.dilation, layer.kernel_size
-    rows, columns = down * (tall - 1), right * (wide - 1)
-    corners = pixels[: height - rows : layer.stride[0], : width - columns : layer.stride[1]].flatten()
-    window = pixels[: rows + 1 : down, : columns + 1 : right].flatten()
+    below, beside = down * (tall - 1), right * (wide - 1)  # from the first pixel of a window to its last
+    corners = pixels[: height - below : layer.stride[0], : width - beside : layer.stride[1]].flatten()
+    window = pixels[: below + 1 : down, : beside + 1 : right].flatten()
     drawn = draw_places(len(x), len(corners), total=total, generator=generator)
     places = corners.expand(len(x), -1) if drawn is None else corners[drawn.to(x.device)]
     flat, channels = x.flatten(2), x.shape[1]
@@ -94,7 +94,7 @@ def _padded(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _part(floats: int) -> int:
-    """Positions in a part of about 32 MB, one of which takes `floats` numbers."""
+    """Positions in a part of about 16 MB, one of which takes `floats` numbers."""
     return max(1, _PART // floats)
 
 
