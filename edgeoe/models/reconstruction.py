@@ -188,9 +188,7 @@ class _State:
         others = torch.ones(len(moments), dtype=torch.bool, device=moments.device)
         others[rows] = False
         rows = torch.cat([rows, others.nonzero()[:, 0]])
-        g = moments[rows[:, None], rows].double()
-        g.diagonal().add_(_DAMPING * g.diagonal().mean().clamp(min=1e-12))
-        return cls(_inverse(g), weights.double().T[rows], len(spread[0]))
+        return cls(_inverse(moments, rows), weights.double().T[rows], len(spread[0]))
 
     def added(self, channels: int) -> Tensor:
         """(channels,) squared error that removing each unit c adds: W_c^T (G^-1_cc)^-1 W_c."""
@@ -213,10 +211,16 @@ class _State:
         self.inverse = self.inverse[kept[:, None], kept].addmm_(across.T, gain, alpha=-1)
 
 
-def _inverse(g: Tensor) -> Tensor:
-    """Inverse of a symmetric matrix that rounding may have left short of positive definite."""
-    factor, failed = torch.linalg.cholesky_ex(g)
-    return torch.linalg.inv(g) if failed else torch.cholesky_inverse(factor)
+def _inverse(moments: Tensor, rows: Tensor) -> Tensor:
+    """Inverse of `moments` with a ridge, in the order of `rows`; rounding may leave them not positive definite."""
+    factor, failed = torch.linalg.cholesky_ex(_damped(moments, rows))
+    return torch.linalg.inv(_damped(moments, rows)) if failed else torch.cholesky_inverse(factor)
+
+
+def _damped(moments: Tensor, rows: Tensor) -> Tensor:
+    g = moments[rows[:, None], rows].double()
+    g.diagonal().add_(_DAMPING * g.diagonal().mean().clamp(min=1e-12))
+    return g
 
 
 def norm_gain(model: nn.Module, norm: str | None, *, like: Tensor) -> Tensor:
