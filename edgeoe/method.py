@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from edgeoe.errors import ConfigError
 from edgeoe.registry import METHODS
@@ -38,6 +38,8 @@ class Method:
     options: the classes whose fields the cut and the recovery take as options, each once. A field is a number, a text,
         a Literal or a boolean, with a default and a help text: see `option`.
     keeps: the share of the MACs that is kept where the user names none.
+    to_budget: the units that a budget may prune instead of the cut; empty if the method prunes nothing.
+    spares_features: the recovery compares the features that the head reads, which must stay as many.
     """
 
     about: About
@@ -45,6 +47,8 @@ class Method:
     recovery: str
     options: tuple[type, ...] = ()
     keeps: float = 0.5
+    to_budget: frozenset[Literal["channels", "blocks"]] = frozenset({"channels", "blocks"})
+    spares_features: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

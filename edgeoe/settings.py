@@ -159,6 +159,14 @@ class CompressSettings:
     keep_blocks: Annotated[float, Gt(0), Le(1)] | None = option(
         "Share of the residual blocks that can be dropped to keep, with a method that drops blocks.", None
     )
+    latency_ms: Positive | None = option(
+        "Budget instead of a share: median latency on --target in milliseconds, in its precision. Channels and blocks "
+        "are pruned that lose least. Default: the [budget] of --target, if it has one and no share is given.",
+        None,
+    )
+    speedup: Annotated[float, Gt(1), Lt(float("inf"))] | None = option(
+        "The same, as a multiple of the speed of the fp32 teacher on --target.", None
+    )
     method: str = option(f"One of {', '.join(METHODS.built_in)}; edgeoe methods describes them.", "mir")
     include: tuple[str, ...] = option(
         "Glob over layers whose channels may be pruned; '*' frees the first layer too.", ()
@@ -200,8 +208,11 @@ class CompressSettings:
         if self.method not in METHODS:
             raise ConfigError(f"--method: unknown method {self.method!r}. {nearest(self.method, METHODS)}")
         object.__setattr__(self, "options", option_records(self.method, self.options))
-        if len(given := [f"--keep-{of}" for of, share in self._goals().items() if share is not None]) > 1:
+        if len(given := [name for name, value in self._wishes().items() if value is not None]) > 1:
             raise ConfigError(f"{' and '.join(given)}: give one of them.")
+        if given and given[0] in ("--latency-ms", "--speedup") and not load_method(self.method).to_budget:
+            way_out = f"leave {given[0]} out, or choose another --method."
+            raise ConfigError(f"--method {self.method} prunes nothing: {way_out}")
         if self.oe and self.ood is None:
             raise ConfigError("--ood is missing: give a folder of any images to rebalance with, or pass --no-oe.")
         if self.weights_key is not None and not isinstance(self.weights, Path):
@@ -219,9 +230,19 @@ class CompressSettings:
     def _goals(self) -> dict[Literal["macs", "params", "blocks"], float | None]:
         return {"macs": self.keep_macs, "params": self.keep_params, "blocks": self.keep_blocks}
 
+    def _wishes(self) -> dict[str, float | None]:
+        """Every option that says how small the student is to be, of which one may be given."""
+        shares = {f"--keep-{of}": share for of, share in self._goals().items()}
+        return {**shares, "--latency-ms": self.latency_ms, "--speedup": self.speedup}
+
+    @property
+    def keeps_share(self) -> bool:
+        """Whether a share of the teacher to keep is given."""
+        return any(share is not None for share in self._goals().values())
+
     @property
     def goal(self) -> Goal:
-        """What to keep of the teacher."""
+        """What to keep of the teacher, where no budget decides."""
         default = Goal(load_method(self.method).keeps, "macs")
         return next((Goal(share, of) for of, share in self._goals().items() if share is not None), default)
 
@@ -366,7 +387,7 @@ class Config:
 
 
 _STUDENT = frozenset({"compress", "deploy"})  # commands that take every setting
-_GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks"})  # of which a student has one
+_GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks", "latency_ms", "speedup"})  # of which a student has one
 
 
 def superseded(given: Mapping[str, Any], further: Mapping[str, Any]) -> set[str]:

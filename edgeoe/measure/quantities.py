@@ -40,6 +40,7 @@ def _latency(figure: Callable[[Latency], Estimate]) -> Quantity:
         unknown=lambda m: m.not_measured,
         more="processes",
         noisy=True,
+        follows="latency",
     )
 
 
@@ -74,6 +75,7 @@ THROUGHPUT_IPS = Quantity(
     unknown=lambda m: m.not_measured,
     more="processes",
     noisy=True,
+    follows="latency",
 )
 
 # Peak memory of the process that runs the artifact, in 10^6 bytes.
@@ -83,11 +85,17 @@ PEAK_MEMORY_MB = Quantity(
     estimate=_speed_figure(lambda speed: speed.peak_memory_mb),
     unknown=lambda m: m.not_measured,
     more="processes",
+    follows="parameters",
 )
 
 # Size of the artifact's file, in 10^6 bytes.
 SIZE_MB = Quantity(
-    sense="at most", bounds=Positive, estimate=_size_mb, unknown=lambda m: m.not_measured, more="processes"
+    sense="at most",
+    bounds=Positive,
+    estimate=_size_mb,
+    unknown=lambda m: m.not_measured,
+    more="processes",
+    follows="parameters",
 )
 
 # Top-1 of the teacher less that of the artifact, on the same images.

@@ -46,6 +46,7 @@ class Quantity:
     more: what there must be more of for a narrower interval.
     noisy: noise on the machine makes it inconclusive.
     needs_teacher: its figure needs the teacher's predictions on the test images.
+    follows: what a cut lowers to meet its limit; empty if a cut can't aim at it.
     probe: measures it, unless `measure/speed.py` does anyway.
     """
 
@@ -56,6 +57,7 @@ class Quantity:
     more: Literal["test images", "processes"]
     noisy: bool = False
     needs_teacher: bool = False
+    follows: Literal["latency", "parameters", ""] = ""
     probe: Probe | None = None
 
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from edgeoe.methods.meter import Meter
     from edgeoe.models.observation import HookPoint
     from edgeoe.models.reconstruction import Rows
     from edgeoe.progress import Progress
     from edgeoe.pruning.prune import Pruned
+    from edgeoe.records.budget import BudgetSearch
     from edgeoe.settings import CompressSettings
 
 __all__ = [
@@ -100,10 +102,12 @@ class Compressed:
 
     pruned: its model is the finished student.
     fit: how the recovery went.
+    search: how the cut was found, if it was made to a budget.
     """
 
     pruned: Pruned
     fit: Fit
+    search: BudgetSearch | None = None
 
 
 class Bench(Protocol):
@@ -182,11 +186,22 @@ def load_recovery(method: str) -> type[Recovery]:
     return recovery
 
 
-def compress_with(settings: CompressSettings, teacher: nn.Module, bench: Bench) -> Compressed:
+def compress_with(
+    settings: CompressSettings, teacher: nn.Module, bench: Bench, *, meter: Meter | None = None
+) -> Compressed:
     """A smaller network that computes what `teacher` does, by the method that `settings` name.
 
+    meter: limits that the student must meet; channels and blocks are then pruned that lose least, whatever the method's
+        own cut, and its recovery follows. None prunes what the method's cut does.
     Raises PruningError if `teacher` can't be pruned so.
     """
-    cut, recovery = load_cut(settings.method)(settings), load_recovery(settings.method)(settings)
-    pruned = cut.prune(teacher, bench)
-    return Compressed(pruned, recovery.recover(teacher, pruned, bench))
+    recovery = load_recovery(settings.method)(settings)
+    if meter is None:
+        pruned, search = load_cut(settings.method)(settings).prune(teacher, bench), None
+    else:
+        from edgeoe.methods.cuts.budget import BudgetCut
+
+        pruned, search = BudgetCut(settings).prune(teacher, bench, meter)
+    if search is not None and not pruned.removed and not pruned.dropped:
+        return Compressed(pruned, Fit(), search)  # the teacher itself
+    return Compressed(pruned, recovery.recover(teacher, pruned, bench), search)

@@ -10,35 +10,37 @@ if TYPE_CHECKING:
 
     from edgeoe.records.budget import Limit
 
-__all__ = ["TEACHER", "Meter", "Variants"]
+__all__ = ["FP32_TEACHER", "TEACHER", "Meter", "Variants"]
 
 TEACHER = "teacher"  # the variant in which nothing is pruned
+FP32_TEACHER = "teacher in fp32"
 Variants = Mapping[str, Callable[[], "nn.Module"]]  # name -> a function that makes the network
 
 
 class Meter(Protocol):
     """Measures networks on the runtimes of the targets, in their precision.
 
-    limits: all of the budget.
+    limits: all of the budget; less is better of what they limit, see `Limit.cost`.
     """
 
-    limits: tuple[Limit, ...]
+    @property
+    def limits(self) -> tuple[Limit, ...]: ...
 
     def follows_latency(self, limit: Limit) -> bool:
         """Whether the quantity falls with the latency; else it falls with the number of parameters."""
         ...
 
     def latencies(self, variants: Variants) -> dict[str, dict[str, float]]:
-        """{target: {variant: p50 in ms}} on each target whose latency or throughput is limited; measured once, then
-        read from a cache.
+        """{target: {variant: p50 in ms}} on each target with a limit that follows the latency.
 
-        variants: the teacher is one of them. Only those that are not in the cache are made.
+        variants: the teacher is one of them. Those that were measured before are not made again.
         """
         ...
 
-    def costs(self, model: nn.Module) -> tuple[float, ...] | None:
+    def costs(self, model: nn.Module, *, final: bool) -> tuple[float | None, ...]:
         """The cost of the artifact of `model` for each limit, at the end of its interval that a verdict reads.
 
-        Returns None if a target is another machine.
+        final: measured as `validate` does; else in less time, beside the teacher. The teacher comes first, and final.
+        Returns None for the limits of a target that is another machine.
         """
         ...

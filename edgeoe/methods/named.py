@@ -54,6 +54,7 @@ MIR = Method(
     cut=f"{_CUTS}.channels:ChannelsBeforeFeatures",
     recovery=f"{_RECOVERIES}.features:FeatureMimicking",
     options=(ChannelOptions, FeatureOptions),
+    spares_features=True,
 )
 PRACTISE = Method(
     about=About(
@@ -64,6 +65,8 @@ PRACTISE = Method(
     cut=f"{_CUTS}.blocks:Blocks",
     recovery=f"{_RECOVERIES}.features:FeatureMimicking",
     options=(BlockOptions, FeatureOptions),
+    to_budget=frozenset({"blocks"}),
+    spares_features=True,
 )
 NONE = Method(
     about=About(
@@ -74,4 +77,5 @@ NONE = Method(
     cut=f"{_CUTS}.nothing:Nothing",
     recovery=f"{_RECOVERIES}.nothing:Nothing",
     keeps=1.0,
+    to_budget=frozenset(),
 )

@@ -133,7 +133,9 @@ class Programme:
             require(row, need, np.inf)
         costs = [self.choices[i].options[a].loss for i, a in binaries] + [0.0] * len(overlaps)
         chosen = _solve(np.asarray(costs), rows, lower, upper, integers=len(binaries))
-        return None if chosen is None else {self.choices[i].name: a for (i, a), x in zip(binaries, chosen) if x > 0.5}
+        if chosen is None:
+            return None
+        return {self.choices[i].name: a for at, (i, a) in enumerate(binaries) if chosen[at] > 0.5}
 
     @staticmethod
     def _excluded(choices: Sequence[Choice], i: int, j: int) -> bool:
@@ -167,10 +169,14 @@ class Programme:
 
 
 def _solve(
-    costs: NDArray[np.float64], rows: Sequence[Mapping[int, float]], lower: Sequence[float], upper: Sequence[float],
-    *, integers: int,
+    costs: NDArray[np.float64],
+    rows: Sequence[Mapping[int, float]],
+    lower: Sequence[float],
+    upper: Sequence[float],
+    *,
+    integers: int,
 ) -> NDArray[np.float64] | None:
-    """The x, of which the first `integers` are 0 or 1 and the others between, of least costs @ x; None if there is none."""
+    """The x of least costs @ x, the first `integers` of it 0 or 1, the others between; None if there is none."""
     if not len(costs):
         return np.zeros(0) if all(low <= 0 for low in lower) else None
     entries = [(value, at, col) for at, row in enumerate(rows) for col, value in row.items()]

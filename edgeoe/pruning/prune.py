@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +15,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.allocation import Cut, is_met, nearest_cut, prunable_units
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.names import by_reason, shortened
-from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.removal import without_blocks, without_channels
 from edgeoe.pruning.trace import unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 
@@ -181,10 +180,8 @@ def drop_channels(
 
 def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, int, int]) -> Pruned:
     """A copy of `teacher` in which `blocks` pass their input on unchanged."""
-    student, dropped = copy.deepcopy(teacher), tuple(blocks)
-    for name in dropped:
-        parent, _, child = name.rpartition(".")
-        setattr(student.get_submodule(parent), child, nn.Identity().train(teacher.training))
+    dropped = tuple(blocks)
+    student = without_blocks(teacher, dropped)
     original = count_macs(teacher, shape)
     return Pruned(
         model=student,

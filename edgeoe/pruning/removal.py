@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.slots import Slot
 
-__all__ = ["is_counted", "without_caches", "without_channels"]
+__all__ = ["is_counted", "without_blocks", "without_caches", "without_channels"]
 
 _COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -36,6 +36,15 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
         _remove(student.get_submodule(slot.module), slot, indices)
     for name in {slot.module for slot in pruned}:
         _update_sizes(student.get_submodule(name))
+    return student
+
+
+def without_blocks(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
+    """A copy of `model` in which `blocks` pass their input on unchanged."""
+    student = copy.deepcopy(model)
+    for name in blocks:
+        parent, _, child = name.rpartition(".")
+        setattr(student.get_submodule(parent), child, nn.Identity().train(model.training))
     return student
 
 

@@ -38,15 +38,15 @@ class Limit:
 class SearchRound:
     """A cut that the search chose and measured.
 
-    predicted, measured: the quantity of each limit: by the table, and of the built artifact, the end of its interval
-        that a verdict reads; no measured value if the target is another machine.
+    predicted, measured: the quantity of each limit, by the table, and of the built artifact; no measured value if the
+        target is another machine.
     loss: of the cut, as the sum over what is pruned.
     macs_kept: share of the teacher's MACs.
     dropped: number of blocks.
     """
 
     predicted: tuple[float, ...]
-    measured: tuple[float, ...] | None
+    measured: tuple[float | None, ...]
     loss: float
     macs_kept: float
     dropped: int
@@ -58,10 +58,9 @@ class BudgetSearch:
 
     limits: all must be met.
     teacher: the quantity of each limit for the teacher, in the target's precision.
-    fastest: the same for the smallest student; None if it was not needed.
     rounds: what was tried; the last one that meets the limits is the student.
-    student: the quantity of each limit for the student, measured as `validate` does, or predicted.
-    measured: whether `student` was measured.
+    student: the quantity of each limit for the student: the end of its interval that a verdict reads, measured as
+        `validate` does, or predicted if the target is another machine.
     loss: by how much the student's features and logits differ before training, each as a share of the teacher's
         variance.
     table_seconds, loss_seconds, search_seconds: time for the latency table, for measuring losses, and for rounds.
@@ -71,9 +70,7 @@ class BudgetSearch:
     teacher: tuple[float, ...]
     rounds: tuple[SearchRound, ...]
     student: tuple[float, ...]
-    measured: bool
     loss: float
-    fastest: tuple[float, ...] | None = None
     table_seconds: float = 0.0
     loss_seconds: float = 0.0
     search_seconds: float = 0.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeoe.bounds import Fraction
+from edgeoe.records.budget import BudgetSearch
 from edgeoe.records.measurement import Estimate
 
 __all__ = ["CompressRecord", "Pace", "SpeedUp", "TeacherAgreement"]
@@ -68,6 +69,7 @@ class CompressRecord:
     channel_multiple: multiple of the widths, as far as the requested share allowed.
     speed: latency relative to the teacher, on each target.
     notes: remarks on how the requested share was met.
+    budget: how the student was found, if it was made to a budget.
     teacher_agreement: None for random weights, or without labelled samples.
     """
 
@@ -88,3 +90,4 @@ class CompressRecord:
     speed: tuple[SpeedUp, ...] = ()
     notes: tuple[str, ...] = ()
     teacher_agreement: TeacherAgreement | None = None
+    budget: BudgetSearch | None = None

@@ -43,6 +43,7 @@ from edgeoe.run.directory import Run, new_run
 from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement, require_logits
+from edgeoe.stages.budget import BudgetMeter, has_budget
 from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
@@ -185,7 +186,10 @@ def _compress_into(
         channel_multiple=math.lcm(*(target.channel_multiple for target in targets)),
         progress=progress,
     )
-    compressed = compress_with(settings, teacher, bench)
+    meter = None
+    if has_budget(settings, targets):
+        meter = BudgetMeter(teacher, settings, targets, preprocess, progress=progress)
+    compressed = compress_with(settings, teacher, bench, meter=meter)
     if run is not None and fabric.is_global_zero:
         samples, pool = bench.batches.samples, bench.batches.pool
         facts = RunFacts(
@@ -272,6 +276,7 @@ def _record(
         channel_multiple=channel_multiple,
         speed=speed,
         notes=tuple(filter(None, [pruned.note])),
+        budget=compressed.search,
     )
 
 

@@ -10,32 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.methods.cuts.parts import Parts, block_choice
+from edgeoe.models.layer_statistics import LayerStatistics, layer_statistics
 from edgeoe.models.observation import Recorder
-from edgeoe.models.reconstruction import (
-    LayerStatistics,
-    Rows,
-    can_regress,
-    columns,
-    layer_statistics,
-    matrix,
-    obs_order,
-)
-from edgeoe.models.repair import places_to_repair, refit_without, repair_layer, stand_ins
+from edgeoe.models.reconstruction import Rows, can_regress, columns, matrix, obs_order
+from edgeoe.models.repair import refit_without, repairs_of_blocks
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
-from edgeoe.pruning.prune import drop_blocks
-from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.removal import without_blocks, without_channels
 
 __all__ = ["Losses", "Reference", "measure_losses", "thinned"]
 
+_AT_ONCE = 32  # images
 _JUDGED, _SOLVED = 128, 256  # images that a change is measured on, and that a block's repair is solved with
 
 
 def thinned(rows: Rows, count: int) -> Rows:
     """About `count` images of `rows`, evenly spaced."""
-    every = max(1, sum(len(x) for x, _ in rows) // count)
-    return [(x[::every], weight[::every]) for x, weight in rows]
+    x, weight = (torch.cat([row[part] for row in rows]) for part in (0, 1))
+    every = max(1, len(x) // count)
+    return [*zip(x[::every].split(_AT_ONCE), weight[::every].split(_AT_ONCE), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,10 @@ class Reference:
         self._expected = [self._outputs(teacher, x) for x, _ in rows]
         weights = torch.cat([weight for _, weight in rows])
         self._weights = weights / weights.sum()
-        self._scales = [self._variance([getattr(one, name) for one in self._expected]) for name in ("features", "logits")]
+        self._scales = (
+            self._variance([one.features for one in self._expected]),
+            self._variance([one.logits for one in self._expected]),
+        )
 
     def change(self, student: nn.Module) -> float:
         """By how much the features and the logits of `student` differ, each as a share of the teacher's variance.
@@ -124,6 +121,7 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
         if can_regress(teacher.get_submodule(name))
     }
     statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+    repairs = repairs_of_blocks(teacher, structure, thinned(rows, _SOLVED), progress=progress) if parts.blocks else {}
     losses = Losses()
     with progress("Measuring losses", len(parts.narrowed) + len(parts.blocks)) as advance:
         for group in parts.narrowed:
@@ -136,9 +134,10 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
             }
             losses.options[group.name] = (0.0, *_between(levels, errors, judged))
             advance()
-        solving = thinned(rows, _SOLVED)
         for block in parts.blocks:
-            student = _without_block(teacher, structure, parts, block.name, solving)
+            student = without_blocks(teacher, [block.name])
+            if block.name in repairs:
+                repairs[block.name].apply(student)
             losses.options[block_choice(block.name)] = (0.0, reference.change(student))
             advance()
     return losses
@@ -148,11 +147,11 @@ def _ranked(
     group: Group, teacher: nn.Module, statistics: Mapping[str, LayerStatistics]
 ) -> tuple[tuple[int, ...], list[float]]:
     """The units of `group` in optimal brain surgeon order, and the error once the first 0, 1, 2, ... are pruned."""
-    problems = [
-        (one.moments, matrix(teacher.get_submodule(name)) * one.scale[:, None], columns(teacher.get_submodule(name), spread))
-        for name, spread in group.consumers.items()
-        if (one := statistics.get(name)) is not None and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
-    ]
+    problems = []
+    for name, spread in group.consumers.items():
+        if name in statistics and all(len(inputs) == len(spread[0]) > 0 for inputs in spread):
+            layer, one = teacher.get_submodule(name), statistics[name]
+            problems.append((one.moments, matrix(layer) * one.scale[:, None], columns(layer, spread)))
     if not problems:
         return group.order, [float(pruned) for pruned in range(len(group.order) + 1)]
     order, added = obs_order(problems)
@@ -192,16 +191,3 @@ def _narrowed(
             held = columns(layer, spread)
             refit_without(layer, torch.cat([held[unit] for unit in removed]), statistics[name].moments)
     return without_channels(student, parts.groups, {group.name: tuple(removed)})
-
-
-def _without_block(teacher: nn.Module, structure: Structure, parts: Parts, block: str, rows: Rows) -> nn.Module:
-    """The teacher without `block`, the layer before it refitted."""
-    student = drop_blocks(teacher, [block], shape=parts.shape).model
-    shorter = read_structure(student, parts.shape)
-    before = stand_ins(structure, {block})
-    for place in places_to_repair(structure, shorter, dropped={block}, changed=()):
-        if place.layer in before:
-            outputs = len(teacher.get_submodule(place.layer).weight)  # type: ignore[arg-type]
-            kept = torch.arange(outputs, device=rows[0][0].device)
-            repair_layer(student, teacher, place, kept=kept, norm=shorter.norms.get(place.layer), rows=rows)
-    return student

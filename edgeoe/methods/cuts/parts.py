@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, partial
 from math import prod
 
 from torch import nn
@@ -17,7 +16,7 @@ from edgeoe.pruning.groups import Group
 from edgeoe.pruning.kinds import by_kind, group_kind
 from edgeoe.pruning.programme import Choice, Option, Resource
 from edgeoe.pruning.prune import Pruned, count_params, drop_blocks, drop_channels
-from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.removal import without_blocks, without_channels
 from edgeoe.pruning.savings import macs_by_module
 
 __all__ = ["Parts", "Taken", "block_choice"]
@@ -85,8 +84,10 @@ class Parts:
         }
         first = drop_blocks(self.teacher, dropped, shape=self.shape)
         groups = tuple(outside(group, dropped) for group in self.groups)
-        return first.then(drop_channels(first.model, groups, removed, shape=self.shape)) if removed else replace(
-            first, groups=self.groups
+        return (
+            first.then(drop_channels(first.model, groups, removed, shape=self.shape))
+            if removed
+            else replace(first, groups=self.groups)
         )
 
     def variants(self) -> Variants:
@@ -94,16 +95,17 @@ class Parts:
 
         What alike parts save together stands far above the noise.
         """
-        variants = {TEACHER: lambda: self.teacher}
+        variants: dict[str, Callable[[], nn.Module]] = {TEACHER: lambda: self.teacher}
         for alike in self._group_kinds:
             for pruned in self.levels[alike[0].name]:
-                removed = {group.name: group.order[:pruned] for group in alike}
-                variants[_narrow_key(alike, pruned)] = lambda removed=removed: without_channels(
-                    self.teacher, self.groups, removed
-                )
+                variants[_narrow_key(alike, pruned)] = partial(self._narrowed, alike, pruned)
         for names in self._block_kinds:
-            variants[_drop_key(names)] = lambda names=names: drop_blocks(self.teacher, names, shape=self.shape).model
+            variants[_drop_key(names)] = partial(without_blocks, self.teacher, names)
         return variants
+
+    def _narrowed(self, alike: Sequence[Group], pruned: int) -> nn.Module:
+        removed = {group.name: group.order[:pruned] for group in alike}
+        return without_channels(self.teacher, self.groups, removed)
 
     def choices(self, losses: Mapping[str, Sequence[float]]) -> tuple[Choice, ...]:
         """A choice for each group and each block.
@@ -146,16 +148,10 @@ class Parts:
 
     def parameters(self) -> Resource:
         """Parameters of the network."""
-        savings: dict[str, Sequence[float]] = {
-            group.name: [
-                0.0,
-                *(
-                    sum(self.params_of[name] * share for name, share in layer_shares(self.teacher, group, pruned).items())
-                    for pruned in self.levels[group.name]
-                ),
-            ]
-            for group in self.narrowed
-        }
+        savings: dict[str, Sequence[float]] = {}
+        for group in self.narrowed:
+            shares = [layer_shares(self.teacher, group, pruned) for pruned in (0, *self.levels[group.name])]
+            savings[group.name] = [sum(self.params_of[name] * share for name, share in one.items()) for one in shares]
         for block in self.blocks:
             savings[block_choice(block.name)] = (0.0, count_params(self.teacher.get_submodule(block.name)))
         return Resource(savings, self.params_of)

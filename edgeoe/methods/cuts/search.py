@@ -2,120 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgeoe.errors import PruningError
+from edgeoe.methods.cuts.parts import Taken
 from edgeoe.methods.meter import Meter
 from edgeoe.pruning.programme import Programme
 from edgeoe.pruning.prune import Pruned
 from edgeoe.records.budget import SearchRound
 
-__all__ = ["Search", "Taken"]
+__all__ = ["Search"]
 
-_ROUNDS = 8
+_ROUNDS, _CONFIRMED = 10, 3  # cuts that are tried at most, and measured as `validate` does
 _NEAR = 0.03  # below the limit: a student that near is no faster than it must be
 _MARGIN = 0.01  # below the limit that is aimed at, since two measurements of one artifact differ
 
-Taken = Mapping[str, int]
+Costs = tuple[float, ...]
 
 
 @dataclass
 class Search:
     """Searches for the options of `programme` that lose least and meet all limits of `meter`.
 
-    student_of: {choice: option} -> the student.
+    student_of: options -> the student.
     teacher: cost of the teacher for each limit.
     totals: what the teacher takes of each limit's resource, in the units of its savings.
     resources: the resource of the programme, by index, that each limit draws on.
-    measures: whether students can be measured here; else the table alone decides.
     """
 
     programme: Programme
     meter: Meter
     student_of: Callable[[Taken], Pruned]
-    teacher: Sequence[float]
+    teacher: Costs
     totals: Sequence[float]
     resources: Sequence[int]
-    measures: bool = True
     rounds: list[SearchRound] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._rates = [cost / total for cost, total in zip(self.teacher, self.totals, strict=True)]
         self._bounds = [limit.greatest_cost for limit in self.meter.limits]
+        self._rates = [cost / total for cost, total in zip(self.teacher, self.totals, strict=True)]
+        self._drifts = [1.0] * len(self._bounds)  # what a final measurement is, by a quick one
 
-    def run(self) -> tuple[Taken, tuple[float, ...]]:
-        """The options that lose least, and the cost of their student for each limit.
+    def run(self) -> tuple[Taken, Costs]:
+        """The options that lose least, and the cost of their student for each limit, measured as `validate` does.
 
         Raises PruningError if no student meets the limits.
         """
-        best: tuple[float, Taken, tuple[float, ...]] | None = None
-        tried: list[Taken] = []
+        tried: list[tuple[Taken, Costs]] = []
+        confirmed: dict[int, Costs] = {}  # by index in `tried`
         while len(tried) < _ROUNDS:
             taken = self._choose()
-            if taken in tried:
+            if any(taken == one for one, _ in tried):
                 break
-            tried.append(taken)
-            costs = self._costs(taken)
-            if self._meets(costs):
-                loss = self.programme.loss(taken)
-                best = (loss, taken, costs) if best is None or loss < best[0] else best
-                if not taken or self._is_near(costs):
-                    break
-        if best is None:
-            self._refuse(tried)
-        _, taken, costs = best
-        return taken, costs
+            tried.append((taken, self._costs(taken)))
+            if taken and not self._is_near(tried[-1][1]):
+                continue
+            confirmed[len(tried) - 1] = costs = self._confirmed(taken)
+            if not taken or self._is_near(costs) or len(confirmed) == _CONFIRMED:
+                break
+        meeting = [at for at, (_, costs) in enumerate(tried) if self._meets(confirmed.get(at, costs))]
+        for at in sorted(meeting, key=lambda at: self.programme.loss(tried[at][0])):
+            taken, _ = tried[at]
+            if self._meets(costs := confirmed.get(at) or self._confirmed(taken)):
+                return taken, costs
+        nearest = min((confirmed.get(at, costs) for at, (_, costs) in enumerate(tried)), key=self._excess)
+        raise PruningError(self._refusal(nearest))
 
-    def _choose(self) -> Taken:
-        needed = [0.0] * len(self.programme.resources)
-        for limit, resource in enumerate(self.resources):
-            aim = self._bounds[limit] * (1 - _MARGIN) if self.teacher[limit] > self._bounds[limit] else float("inf")
-            needed[resource] = max(needed[resource], (self.teacher[limit] - aim) / max(self._rates[limit], 1e-12))
-        taken = self.programme.least_loss(needed)
-        return self.programme.smallest() if taken is None else taken
-
-    def predicted(self, taken: Taken) -> tuple[float, ...]:
-        """The cost of a student for each limit, by the table."""
+    def predicted(self, taken: Taken) -> Costs:
+        """The cost of a student for each limit, by the table as corrected so far."""
         saved = self.programme.saved(taken)
         return tuple(
             cost - rate * saved[resource]
             for cost, rate, resource in zip(self.teacher, self._rates, self.resources, strict=True)
         )
 
-    def _costs(self, taken: Taken) -> tuple[float, ...]:
-        """The measured costs of a student, or the predicted ones; the rates are corrected by the former."""
-        predicted, pruned = self.predicted(taken), self.student_of(taken)
-        measured = None
-        if not taken:
-            measured = tuple(self.teacher)
-        elif self.measures:
-            measured = self.meter.costs(pruned.model)
+    def _choose(self) -> Taken:
+        needed = [0.0] * len(self.programme.resources)
+        for cost, bound, drift, rate, resource in zip(
+            self.teacher, self._bounds, self._drifts, self._rates, self.resources, strict=True
+        ):
+            if cost > bound:
+                missing = cost - bound / drift * (1 - _MARGIN)
+                needed[resource] = max(needed[resource], missing / max(rate, 1e-12))
+        taken = self.programme.least_loss(needed)
+        return self.programme.smallest() if taken is None else taken
+
+    def _costs(self, taken: Taken) -> Costs:
+        """The costs of a student, measured where its target is here; they correct the rates."""
+        predicted = self.predicted(taken)
+        pruned = self.student_of(taken)
+        measured = tuple(self.teacher) if not taken else self.meter.costs(pruned.model, final=False)
+        costs = tuple(
+            guess if cost is None else cost * drift
+            for guess, cost, drift in zip(predicted, measured, self._drifts, strict=True)
+        )
+        quantities = zip(self.meter.limits, predicted, costs, measured, strict=True)
+        figures = [(limit.cost(guess), None if m is None else limit.cost(cost)) for limit, guess, cost, m in quantities]
         self.rounds.append(
             SearchRound(
-                predicted=self._quantities(predicted),
-                measured=self._quantities(measured) if measured else None,
+                predicted=tuple(guess for guess, _ in figures),
+                measured=tuple(cost for _, cost in figures),
                 loss=self.programme.loss(taken),
                 macs_kept=pruned.macs_kept,
                 dropped=len(pruned.dropped),
             )
         )
-        if measured is None:
-            return predicted
         saved = self.programme.saved(taken)
-        for limit, resource in enumerate(self.resources):
-            if saved[resource] > 0:
-                self._rates[limit] = (self.teacher[limit] - measured[limit]) / saved[resource]
-        return measured
+        for at, (resource, cost) in enumerate(zip(self.resources, measured, strict=True)):
+            if cost is not None and saved[resource] > 0:
+                self._rates[at] = max(1e-12, (self.teacher[at] - cost) / saved[resource])
+        return costs
 
-    def _quantities(self, costs: Sequence[float]) -> tuple[float, ...]:
-        return tuple(limit.cost(cost) for limit, cost in zip(self.meter.limits, costs, strict=True))
+    def _confirmed(self, taken: Taken) -> Costs:
+        """The costs of a student as `validate` measures them; where they differ from a quick measurement, later choices
+        allow for that."""
+        if not taken:
+            return tuple(self.teacher)
+        quick = self.predicted(taken)  # by rates that a quick measurement of it has corrected
+        final = self.meter.costs(self.student_of(taken).model, final=True)
+        costs = tuple(guess if cost is None else cost for guess, cost in zip(quick, final, strict=True))
+        self._drifts = [cost / guess if guess > 0 else 1.0 for cost, guess in zip(costs, quick, strict=True)]
+        return costs
 
-    def _meets(self, costs: Sequence[float]) -> bool:
-        return all(cost <= bound for cost, bound in zip(costs, self._bounds, strict=True))
+    def _excess(self, costs: Costs) -> float:
+        return max(cost / bound for cost, bound in zip(costs, self._bounds, strict=True))
 
-    def _is_near(self, costs: Sequence[float]) -> bool:
-        return max(cost / bound for cost, bound in zip(costs, self._bounds, strict=True)) > 1 - _NEAR
+    def _meets(self, costs: Costs) -> bool:
+        return self._excess(costs) <= 1
 
-    def _refuse(self, tried: Sequence[Taken]) -> None:
-        raise PruningError("TODO")
+    def _is_near(self, costs: Costs) -> bool:
+        return 1 - _NEAR < self._excess(costs) <= 1
+
+    def _refusal(self, costs: Costs) -> str:
+        missed = [
+            f"{limit} (the nearest student reaches {limit.cost(cost):.4g}, the teacher {limit.cost(teacher):.4g})"
+            for limit, cost, teacher in zip(self.meter.limits, costs, self.teacher, strict=True)
+            if cost > limit.greatest_cost
+        ]
+        return f"no student of this teacher can meet {' and '.join(missed)}."

@@ -1,0 +1,175 @@
+"""The budget of `compress`: its limits, and a meter that measures networks against them."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+from torch import nn
+
+from edgeoe.backends import backend_of
+from edgeoe.data.preprocess import Preprocess
+from edgeoe.errors import TargetError, quoted
+from edgeoe.graph.export import onnx_from_student
+from edgeoe.machine.environment import environment
+from edgeoe.measure.quantity import limited_quantities, quantity
+from edgeoe.measure.speed import measure_speed
+from edgeoe.measure.summary import speed_from_samples
+from edgeoe.method import load_method
+from edgeoe.methods.meter import FP32_TEACHER, Variants
+from edgeoe.progress import Progress, silent
+from edgeoe.records.budget import Limit
+from edgeoe.records.measurement import Measurement
+from edgeoe.settings import CompressSettings
+from edgeoe.stages.latency_probe import time_interleaved
+from edgeoe.stages.latency_table import cached_table, measure_table, network_digest
+from edgeoe.stages.timing_graph import timing_graph
+from edgeoe.targets.here import differences, not_measured
+from edgeoe.targets.profile import Target
+
+__all__ = ["BudgetMeter", "has_budget"]
+
+_CALLS, _MIN_TURNS, _SECONDS = 3, 20, 2.0
+_log = logging.getLogger(__name__)
+
+
+def has_budget(settings: CompressSettings, targets: Sequence[Target]) -> bool:
+    """Whether the student is to meet a budget: one of the settings, or without a share to keep that of a profile."""
+    if settings.latency_ms is not None or settings.speedup is not None:
+        return True
+    steers = not settings.keeps_share and load_method(settings.method).to_budget
+    return bool(steers) and any(limit for target in targets for limit in _aims(target))
+
+
+def _aims(target: Target) -> Iterator[Limit]:
+    """The limits of a profile that a cut can aim at."""
+    for name, record in limited_quantities(target.budget).items():
+        if record.follows:
+            yield Limit(target.name, name, target.budget[name], record.sense)
+
+
+class BudgetMeter:
+    """Measures networks on the runtimes of `targets` that are this machine; a device elsewhere has a latency table.
+
+    Raises TargetError if a target is another machine of which no table was collected.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        settings: CompressSettings,
+        targets: Sequence[Target],
+        preprocess: Preprocess,
+        *,
+        progress: Progress = silent,
+    ) -> None:
+        self._teacher, self._preprocess, self._progress = teacher, preprocess, progress
+        self._targets = {target.name: target for target in targets}
+        machine = environment()
+        self._elsewhere = {target.name: differences(target, machine) for target in targets}
+        for target in targets:
+            if not self._elsewhere[target.name]:
+                backend_of(target).check(target)
+        self.limits = tuple(self._limits(settings))
+        self._whole: dict[str, float] = {}  # of the teacher, by target: p50 of a final measurement
+
+    def _limits(self, settings: CompressSettings) -> Iterator[Limit]:
+        for target in self._targets.values():
+            if settings.latency_ms is not None:
+                yield Limit(target.name, "p50_ms", settings.latency_ms)
+            elif settings.speedup is not None:
+                yield Limit(target.name, "p50_ms", self._fp32_ms(target) / settings.speedup)
+            else:
+                yield from _aims(target)
+
+    def _fp32_ms(self, target: Target) -> float:
+        """p50 of the teacher in fp32."""
+        if self._elsewhere[target.name]:
+            return self._collected(target)[FP32_TEACHER]
+        speed = self._measured(self._teacher, replace(target, precision="fp32")).speed
+        assert speed is not None  # noqa: S101 - the target is here
+        return speed.latency.p50.value
+
+    def follows_latency(self, limit: Limit) -> bool:
+        return quantity(limit.quantity).follows == "latency"
+
+    def latencies(self, variants: Variants) -> dict[str, dict[str, float]]:
+        tables: dict[str, dict[str, float]] = {}
+        for name in dict.fromkeys(limit.target for limit in self.limits if self.follows_latency(limit)):
+            target = self._targets[name]
+            if self._elsewhere[name]:
+                tables[name] = self._collected(target, variants)
+            else:
+                table = measure_table(self._teacher, variants, target, self._preprocess, progress=self._progress)
+                tables[name] = table.latencies_ms
+        return tables
+
+    def costs(self, model: nn.Module, *, final: bool) -> tuple[float | None, ...]:
+        costs: dict[str, float] = {}
+        for target in self._targets.values():
+            limits = [limit for limit in self.limits if limit.target == target.name]
+            if limits and not self._elsewhere[target.name]:
+                quick = not final and all(map(self.follows_latency, limits))
+                costs |= self._beside_teacher(model, target, limits) if quick else self._final(model, target, limits)
+        return tuple(costs.get(str(limit)) for limit in self.limits)
+
+    def _beside_teacher(self, model: nn.Module, target: Target, limits: Sequence[Limit]) -> dict[str, float]:
+        """Costs that follow the latency, from its ratio to the teacher's within turns."""
+        base_ms, new_ms = time_interleaved(
+            (self._teacher, model), target, self._preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
+        )
+        ratio = statistics.median(new / base for base, new in zip(base_ms, new_ms, strict=True))
+        return {str(limit): self._whole[str(limit)] * ratio for limit in limits}
+
+    def _final(self, model: nn.Module, target: Target, limits: Sequence[Limit]) -> dict[str, float]:
+        measured, costs = self._measured(model, target), {}
+        for limit in limits:
+            estimate = quantity(limit.quantity).estimate(measured)
+            assert estimate is not None  # noqa: S101 - such quantities are measured for every artifact
+            costs[str(limit)] = limit.cost(estimate.high if limit.sense == "at most" else estimate.low)
+        if model is self._teacher:
+            self._whole |= costs
+        return costs
+
+    def _measured(self, model: nn.Module, target: Target) -> Measurement:
+        """Size and speed of the artifact of `model`, as `validate` measures them."""
+        backend = backend_of(target)
+        with TemporaryDirectory() as folder:
+            graph, artifact = Path(folder, "model.onnx"), Path(folder, f"model{backend.traits.suffix}")
+            onnx.save(timing_graph(model, target, self._preprocess), graph)
+            built = artifact if artifact != graph else Path(folder, f"built{backend.traits.suffix}")
+            backend.build(graph, target, built)
+            samples = measure_speed(built, target, progress=self._progress)
+            size_bytes = built.stat().st_size
+        speed = speed_from_samples(samples, target.measure)
+        if speed.noise:
+            _log.warning("%s: costs are uncertain, as this machine is noisy: %s", target.name, "; ".join(speed.noise))
+        return Measurement(
+            artifact_sha256="",
+            size_bytes=size_bytes,
+            golden_agreement=1.0,
+            accuracy=None,
+            drop=None,
+            speed=speed,
+            environment={},
+            settings={},
+            random_weights=False,
+            not_measured="",
+        )
+
+    def _collected(self, target: Target, variants: Variants | None = None) -> dict[str, float]:
+        """The latency table that was collected from the device of `target`, with all `variants`."""
+        graph = onnx_from_student(self._teacher, preprocess=self._preprocess, metadata={}, exporter="legacy")
+        table = cached_table(network_digest(graph), target)
+        if table is None or not {*(variants or {})} <= table.latencies_ms.keys():
+            raise TargetError(
+                f"target {target.name}: {not_measured(self._elsewhere[target.name])}, and no latency table of this "
+                f"teacher was collected from it. Make one there: edgeoe bundle --latency-table with the same options, "
+                f"--target {quoted(target.name)} and -o FILE.tar.gz; then edgeoe collect FILE.json."
+            )
+        return table.latencies_ms
