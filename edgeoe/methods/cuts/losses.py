@@ -22,7 +22,7 @@ from edgeoe.pruning.removal import without_blocks, without_channels
 __all__ = ["Losses", "Reference", "measure_losses", "thinned"]
 
 _AT_ONCE = 32  # images
-_JUDGED, _SOLVED = 128, 256  # images that a change is measured on, and that a block's repair is solved with
+_JUDGED, _SOLVED = 64, 256  # images that a change is measured on, and that a block's repair is solved with
 
 
 def thinned(rows: Rows, count: int) -> Rows:
