@@ -31,7 +31,7 @@ _TABLES = {" in edgeoe.toml": "", "under [": "in [", "[preprocess]": "preprocess
 _WORD = r"""'[^']*'|"[^"]*"|[^\s'"]+"""
 _FUNCTIONS = frozenset({"inspect", "compress", "export", "build", "validate", "bundle", "collect", "deploy"})
 _TYPED = re.compile(
-    rf"(?<=: )edgeoe (?P<command>[a-z]+)(?P<words>(?: (?:{_WORD}))+)"
+    rf"(?<=: )edgeoe (?P<command>[a-z]+(?:-[a-z]+)*)(?P<words>(?: (?:{_WORD}))+)"
     rf"|(?<![\w-])--(?P<option>[a-z0-9][a-z0-9-]*)(?:(?P<separator>=| )(?P<value>{_WORD}))?"
 )
 _POSITIONS = {"build": ("target",), "validate": ("target",), "bundle": ("target",)}  # after the run

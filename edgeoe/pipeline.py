@@ -31,7 +31,9 @@ from edgeoe.stages.compress import compress
 from edgeoe.stages.deployed import Bundled, Judged
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
+from edgeoe.stages.latency_table import collect_table
 from edgeoe.stages.precisions import variant_for
+from edgeoe.stages.table_bundle import bundle_table, measure_parts
 from edgeoe.stages.validate import validate
 from edgeoe.targets.here import differences
 from edgeoe.targets.limits import require_buildable
@@ -42,11 +44,14 @@ __all__ = [
     "Judged",
     "build",
     "bundle",
+    "bundle_table",
     "collect",
+    "collect_table",
     "compress",
     "deploy",
     "export",
     "inspect",
+    "measure_parts",
     "validate",
 ]
 

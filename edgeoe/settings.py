@@ -350,12 +350,13 @@ class Config:
         return self._document.record("oe", OESettings) if self._document else OESettings()
 
     def options(self, command: str) -> dict[str, Any]:
-        """The options that `[command]` sets; what makes a student, deploy and inspect also take from [compress].
+        """The options that `[command]` sets; deploy, latency-table and inspect also take from [compress] what makes a
+        student.
 
         Not the target of inspect: to that, a target is where latencies are measured, and it may go without.
         """
         given = self._table(command)
-        if command not in ("deploy", "inspect"):
+        if command not in ("deploy", "inspect", "latency-table"):
             return given
         settings = {*setting_names(), *method_options()}
         if command == "inspect":
@@ -386,7 +387,7 @@ class Config:
         return f"./{anchored}" if anchored == "random" else anchored  # which alone would be no file
 
 
-_STUDENT = frozenset({"compress", "deploy"})  # commands that take every setting
+_STUDENT = frozenset({"compress", "deploy", "latency-table"})  # commands that take every setting
 _GOALS = frozenset({"keep_macs", "keep_params", "keep_blocks", "latency_ms", "speedup"})  # of which a student has one
 
 

@@ -20,6 +20,7 @@ from edgeoe.cli import (
     deploy,
     doctor,
     inspect,
+    latency_table,
     methods,
     reports,
     samples,
@@ -50,6 +51,7 @@ app.command("export")(everywhere(stages.export_command))
 app.command("build")(everywhere(stages.build_command))
 app.command("validate")(everywhere(stages.validate_command))
 app.command("deploy", cls=SettingsCommand)(everywhere(deploy.command))
+app.command("latency-table", cls=SettingsCommand)(everywhere(latency_table.command))
 app.command("bundle")(everywhere(bundle.bundle_command))
 app.command("collect")(everywhere(bundle.collect_command))
 app.command("compare")(everywhere(compare.compare_command))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.completion import complete_target
+from edgeoe.cli.completion import complete_run, complete_target
 from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.cli.stages import TargetOption
-from edgeoe.errors import quoted
+from edgeoe.errors import ConfigError, quoted
 from edgeoe.report.formats import Reports
 from edgeoe.report.text_file import write_json
 
@@ -80,10 +80,18 @@ def show_bundle(record: BundleRecord) -> None:
 @takes_reports
 def collect_command(
     *,
-    run: RunArgument,
-    result: Annotated[
-        Path, typer.Argument(help="The result.json that run.py wrote on the device.", show_default=False)
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="The run directory that compress wrote; for a latency table, the table.json that run.py wrote.",
+            show_default=False,
+            autocompletion=complete_run,
+        ),
     ],
+    result: Annotated[
+        Path | None,
+        typer.Argument(help="The result.json that run.py wrote on the device.", show_default=False),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -94,12 +102,14 @@ def collect_command(
     ] = None,
     reports: Reports,
 ) -> int:
-    """Read the result of a bundle from its device into the run, and judge it.
+    """Read the result of a bundle from its device into the run, and judge it; or keep a latency table for compress.
 
     Exit code 0 passed, 1 failed, 3 inconclusive.
 
     Example: [bold]edgeoe collect runs/a result.json[/]
     """
+    if result is None:
+        return _collect_table(run)
     from edgeoe.cli.next_steps import after_verdict
     from edgeoe.pipeline import collect
     from edgeoe.run.directory import Run
@@ -116,3 +126,16 @@ def collect_command(
         again = f"python3 {unpacked_folder(name)}/run.py --out result.json"
         next_step(after_verdict(run, name, validation, again=again, bundled=True))
     return EXIT_CODES[validation.outcome]
+
+
+def _collect_table(path: Path) -> int:
+    from edgeoe.pipeline import collect_table
+    from edgeoe.report.latency_table import latencies_text
+    from edgeoe.report.terminal import say
+
+    if path.is_dir():
+        raise ConfigError(f"RESULT is missing: the result.json that run.py wrote for {quoted(path)} on the device.")
+    table = collect_table(path)
+    say(latencies_text(table))
+    next_step(f"edgeoe compress with the same options, --target {quoted(table.target.name)} --latency-ms MS")
+    return 0

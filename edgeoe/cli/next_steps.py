@@ -7,10 +7,10 @@ from pathlib import Path
 from edgeoe.errors import quoted
 from edgeoe.measure.quantity import limited_quantities
 from edgeoe.records.measurement import Validation
-from edgeoe.run.layout import unpacked_folder
+from edgeoe.run.layout import unpacked_folder, unpacked_table_folder
 from edgeoe.targets.here import bundle_command
 
-__all__ = ["after_verdict", "lines_for_device"]
+__all__ = ["after_verdict", "lines_for_device", "lines_for_table"]
 
 
 def after_verdict(run: Path, target: str, validation: Validation, *, again: str, bundled: bool = False) -> str:
@@ -45,10 +45,19 @@ def after_verdict(run: Path, target: str, validation: Validation, *, again: str,
 
 def lines_for_device(archive: Path, run: Path, target: str) -> list[str]:
     """The commands to run: here, on the device, and here again. DEVICE is its name for ssh."""
+    lines = _there_and_back(archive, unpacked_folder(target), "result.json")
+    return [*lines, f"edgeoe collect {quoted(run)} result.json"]
+
+
+def lines_for_table(archive: Path, target: str) -> list[str]:
+    """The same for the bundle of a latency table."""
+    return [*_there_and_back(archive, unpacked_table_folder(target), "table.json"), "edgeoe collect table.json"]
+
+
+def _there_and_back(archive: Path, folder: str, result: str) -> list[str]:
     return [
         f"scp {quoted(archive)} DEVICE:",
         f"ssh DEVICE tar -xf {quoted(archive.name)}",
-        f"ssh DEVICE python3 {unpacked_folder(target)}/run.py --out result.json",
-        "scp DEVICE:result.json .",
-        f"edgeoe collect {quoted(run)} result.json",
+        f"ssh DEVICE python3 {folder}/run.py --out {result}",
+        f"scp DEVICE:{result} .",
     ]

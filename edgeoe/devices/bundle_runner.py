@@ -5,10 +5,8 @@ It needs Python, numpy and the target's runtime; the bundle contains the modules
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Runner, backend_of
-from edgeoe.codec import read_json_object, record_from
 from edgeoe.data.pixels import normalise
-from edgeoe.errors import BackendError, EdgeoeError, RunError, on_command_line, quoted
+from edgeoe.devices.unpacked import FACTS, lines, read_facts, run_program
+from edgeoe.errors import BackendError, RunError, quoted
 from edgeoe.files import file_sha256
-from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 from edgeoe.machine.environment import environment
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.measure.predictions import predict
@@ -33,9 +30,7 @@ from edgeoe.records.result import Predictions, Result, SpeedSamples
 from edgeoe.run.result_file import artifact_folder, artifact_of, read_result, write_result
 from edgeoe.targets.here import differences, not_measured
 
-__all__ = ["LIBRARY", "main", "run_bundle"]
-
-LIBRARY = "lib"  # the folder of a bundle that modules are imported from
+__all__ = ["main", "run_bundle"]
 
 
 def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
@@ -46,7 +41,7 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     Raises RunError if a file of the bundle was changed or `out` holds anything else, BackendError if the runtime is
     missing or refuses the graph, or if this machine is not the device and the artifact is not portable.
     """
-    facts = _read_facts(bundle)
+    facts = read_facts(BundleFacts, bundle, format=FORMAT)
     _require_overwritable(out)
     target = facts.target
     backend = backend_of(target)
@@ -66,7 +61,7 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
             classes=facts.classes,
             rare=facts.rare,
             settings=settings,
-            bundle_sha256=file_sha256(bundle / "bundle.json"),
+            bundle_sha256=file_sha256(bundle / FACTS),
             progress=progress,
         )
         destination = artifact_folder(out)
@@ -104,29 +99,6 @@ def _folder_beside(out: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def _read_facts(bundle: Path) -> BundleFacts:
-    try:
-        data = read_json_object(bundle / "bundle.json")
-        if "format" in data and data["format"] != FORMAT:
-            raise RunError(
-                f"{bundle}: a bundle of another version of edgeoe (format {data['format']}, here {FORMAT}). "
-                "Make it again."
-            )
-        facts = record_from(BundleFacts, data, format=FORMAT)
-    except (OSError, ValueError):
-        raise RunError(
-            f"{bundle}: not a bundle of edgeoe: bundle.json is missing or damaged. Unpack it again."
-        ) from None
-    for name, sha256 in facts.files.items():
-        path = bundle / name
-        if not path.is_file() or file_sha256(path) != sha256:
-            raise RunError(f"{path}: missing or changed since it was bundled. Unpack the bundle again.")
-    for path in (bundle / LIBRARY).rglob("*.py"):
-        if path.relative_to(bundle).as_posix() not in facts.files:
-            raise RunError(f"{path}: not a file of this bundle, but might be imported. Unpack the bundle again.")
-    return facts
-
-
 def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progress: Progress) -> Predictions | None:
     if not (bundle / "test-images.npy").is_file():
         return None
@@ -140,42 +112,14 @@ def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progre
     )
 
 
-@contextmanager
-def _lines(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Progress for a serial console: one line for each tenth."""
-    steps, tenths = 0, 0
-
-    def advance() -> None:
-        nonlocal steps, tenths
-        steps += 1
-        if 10 * steps // total > tenths:
-            tenths = 10 * steps // total
-            print(f"{title}: {10 * tenths} %", file=sys.stderr, flush=True)
-
-    yield advance
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `python3 run.py`: returns 0 if a result was written, 130 if interrupted, otherwise 2."""
-    bundle = Path(__file__).resolve().parents[3]
-    parser = argparse.ArgumentParser(
-        prog="run.py", description="Build, check and measure this bundle's model on this device."
+    return run_program(
+        lambda bundle, out: _summary(run_bundle(bundle, out, progress=lines), out),
+        about="Build, check and measure this bundle's model on this device.",
+        out="result.json",
+        arguments=arguments,
     )
-    parser.add_argument("--out", type=Path, default=Path("result.json"), help="where the result goes")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        with handling_signals(until_exit=False):
-            work_begins()
-            result = run_bundle(bundle, out, progress=_lines)
-    except (EdgeoeError, OSError) as reason:
-        with on_command_line():
-            print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        return EXIT_CODE
-    print(_summary(result, out))
-    return 0
 
 
 def _summary(result: Result, out: Path) -> str:

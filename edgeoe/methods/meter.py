@@ -10,10 +10,8 @@ if TYPE_CHECKING:
 
     from edgeoe.records.budget import Limit
 
-__all__ = ["FP32_TEACHER", "TEACHER", "Meter", "Variants"]
+__all__ = ["Meter", "Variants"]
 
-TEACHER = "teacher"  # the variant in which nothing is pruned
-FP32_TEACHER = "teacher in fp32"
 Variants = Mapping[str, Callable[[], "nn.Module"]]  # name -> a function that makes the network
 
 

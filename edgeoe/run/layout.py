@@ -60,6 +60,7 @@ __all__ = [
     "code_file",
     "graph_file",
     "unpacked_folder",
+    "unpacked_table_folder",
 ]
 
 Record = TypeVar("Record")
@@ -126,6 +127,11 @@ def graph_file(variant: str, *, precision: str) -> File:
 def unpacked_folder(target: str) -> str:
     """The folder that a bundle for `target` unpacks to."""
     return f"edgeoe-{target}"
+
+
+def unpacked_table_folder(target: str) -> str:
+    """The folder that the bundle of a latency table for `target` unpacks to."""
+    return f"{unpacked_folder(target)}-latency"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import lcm
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,19 +16,19 @@ from torch import nn
 from edgeoe.backends import backend_of
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TargetError, quoted
-from edgeoe.graph.export import onnx_from_student
 from edgeoe.machine.environment import environment
 from edgeoe.measure.quantity import limited_quantities, quantity
 from edgeoe.measure.speed import measure_speed
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.method import load_method
-from edgeoe.methods.meter import FP32_TEACHER, Variants
+from edgeoe.methods.meter import Variants
 from edgeoe.progress import Progress, silent
 from edgeoe.records.budget import Limit
+from edgeoe.records.latency_table import FP32_TEACHER
 from edgeoe.records.measurement import Measurement
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.latency_probe import time_interleaved
-from edgeoe.stages.latency_table import cached_table, measure_table, network_digest
+from edgeoe.stages.latency_table import cached_table, digest_of, measure_table
 from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
@@ -76,6 +77,13 @@ class BudgetMeter:
             if not self._elsewhere[target.name]:
                 backend_of(target).check(target)
         self.limits = tuple(self._limits(settings))
+        for name in dict.fromkeys(limit.target for limit in self.limits):
+            if self._elsewhere[name]:
+                _log.warning(
+                    "target %s is another machine: its latency table predicts the student's latency, and only "
+                    "edgeoe bundle measures it",
+                    name,
+                )
         self._whole: dict[str, float] = {}  # of the teacher, by target: p50 of a final measurement
 
     def _limits(self, settings: CompressSettings) -> Iterator[Limit]:
@@ -164,12 +172,17 @@ class BudgetMeter:
 
     def _collected(self, target: Target, variants: Variants | None = None) -> dict[str, float]:
         """The latency table that was collected from the device of `target`, with all `variants`."""
-        graph = onnx_from_student(self._teacher, preprocess=self._preprocess, metadata={}, exporter="legacy")
-        table = cached_table(network_digest(graph), target)
-        if table is None or not {*(variants or {})} <= table.latencies_ms.keys():
+        table = cached_table(digest_of(self._teacher, self._preprocess), target)
+        if table is None or not {*(variants or [FP32_TEACHER])} <= table.latencies_ms.keys():
             raise TargetError(
                 f"target {target.name}: {not_measured(self._elsewhere[target.name])}, and no latency table of this "
-                f"teacher was collected from it. Make one there: edgeoe bundle --latency-table with the same options, "
-                f"--target {quoted(target.name)} and -o FILE.tar.gz; then edgeoe collect FILE.json."
+                "teacher with these options was collected from it. Take the same options to make one: "
+                f"edgeoe latency-table {self._alone(target)} -o {quoted(target.name)}.tar.gz"
             )
         return table.latencies_ms
+
+    def _alone(self, target: Target) -> str:
+        """The options that name `target` alone, and the multiple of channels that suits all targets."""
+        multiple = lcm(*(one.channel_multiple for one in self._targets.values()))
+        widths = "" if multiple == target.channel_multiple else f" --channel-multiple {multiple}"
+        return f"--target {quoted(target.name)}{widths}"

@@ -22,7 +22,7 @@ from torch import nn
 from edgeoe.data.listing import list_images
 from edgeoe.data.pool import Pool, load_pool
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.data.samples import Samples, find_samples, load_samples
+from edgeoe.data.samples import Samples, load_samples
 from edgeoe.errors import (
     ConfigError,
     EdgeoeError,
@@ -34,7 +34,7 @@ from edgeoe.errors import (
 )
 from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.teacher import TeacherSource
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
 from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
@@ -42,11 +42,12 @@ from edgeoe.run import layout
 from edgeoe.run.directory import Run, new_run
 from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
-from edgeoe.stages.agreement import check_agreement, require_logits
+from edgeoe.stages.agreement import check_agreement
 from edgeoe.stages.budget import BudgetMeter, has_budget
 from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
+from edgeoe.stages.subject import load_subject
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 from edgeoe.training.children import children_end_here, hear_interrupts
@@ -135,19 +136,7 @@ def _compress_into(
     progress: Progress,
 ) -> None:
     started = perf_counter()
-    torch.manual_seed(settings.seed)
-    source = TeacherSource.parse(settings.teacher) if module is None else TeacherSource.in_memory(module)
-    files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
-    teacher = load_teacher(
-        source,
-        settings.weights,
-        classes=len(files.classes),
-        channels=settings.preprocess.channels,
-        key=settings.weights_key,
-    )
-    preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
-    check_outputs(teacher, preprocess.shape, classes=len(files.classes))
-    require_logits(teacher, preprocess)
+    source, files, teacher, preprocess = load_subject(settings, module=module)
     # What can be known at once: pictures are read when a method asks for them.
     listing = list_images(settings.ood) if settings.oe and settings.ood else None
     for skipped in files.skipped if fabric.is_global_zero else ():

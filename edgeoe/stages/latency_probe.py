@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import logging
 import statistics
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter, perf_counter_ns, thread_time_ns
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe.backends import Backend, Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, TargetError
+from edgeoe.measure.turns import time_in_turns
 from edgeoe.stages.timing_graph import timing_graph
-from edgeoe.targets.backends import runs_on, traits_of
 from edgeoe.targets.here import require_here
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 
-__all__ = ["LatencyProbe", "probe_on", "probe_on_first", "time_interleaved"]
+__all__ = ["LatencyProbe", "backend_here", "opened", "probe_on", "probe_on_first", "time_interleaved"]
 
 LatencyProbe = Callable[[Sequence[nn.Module]], list[float]]
 _CALLS, _MIN_TURNS, _SECONDS = 5, 20, 6.0  # calls per network and turn; minimum of turns and seconds
@@ -40,7 +36,7 @@ def probe_on(target: Target, preprocess: Preprocess) -> LatencyProbe:
     Raises TargetError if this machine is not the target's device, BackendError if its runtime is missing. The probe
     raises ExportError or BackendError if a network can't be exported or built.
     """
-    _backend_here(target)
+    backend_here(target)
 
     def latency_ms(models: Sequence[nn.Module]) -> list[float]:
         turns = time_interleaved(models, target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS)
@@ -49,7 +45,7 @@ def probe_on(target: Target, preprocess: Preprocess) -> LatencyProbe:
     return latency_ms
 
 
-def _backend_here(target: Target) -> Backend:
+def backend_here(target: Target) -> Backend:
     """The backend of `target`. Raises TargetError or BackendError if nothing can be measured on it here."""
     require_here(target, way_out="Work on the device, or choose a target that is here: host-cpu is this machine.")
     backend = backend_of(target)
@@ -92,44 +88,22 @@ def time_interleaved(
     min_turns, seconds: minimum of turns and of their duration.
     Raises as `probe_on` and its probe do.
     """
-    backend = _backend_here(target)
-    x = np.zeros((target.measure.batch, *preprocess.shape), np.float32)
-    with TemporaryDirectory() as folder, ExitStack() as stack:
-        runners = []
-        for number, model in enumerate(models):
-            graph, artifact = Path(folder, f"{number}.onnx"), Path(folder, f"{number}.artifact")
-            runners.append(stack.enter_context(_runner(model, preprocess, backend, target, graph, artifact)))
-        turns: list[list[float]] = [[] for _ in runners]
-        now_ns = _now_ns(target)
-        count, start = 0, perf_counter()
-        while count < min_turns or perf_counter() - start < seconds:
-            for model_ms, runner in zip(turns, runners, strict=True):
-                runner.infer(x)  # another network has evicted the caches
-                model_ms.append(statistics.median(_call_ns(runner, x, now_ns) for _ in range(calls)) / 1e6)
-            count += 1
-    return turns
-
-
-def _call_ns(runner: Runner, x: NDArray[np.float32], now_ns: Callable[[], int]) -> int:
-    before = now_ns()
-    runner.infer(x)
-    return now_ns() - before
-
-
-def _now_ns(target: Target) -> Callable[[], int]:
-    """The timer of calls: the CPU time of this thread if it does all the work, else wall time.
-
-    On a busy machine long calls are interrupted more often than short ones, and wall time would include that.
-    """
-    alone = runs_on(target) == "cpu" and traits_of(target.backend).single_thread(target)
-    return thread_time_ns if alone and target.runtime.threads == 1 and sys.platform == "linux" else perf_counter_ns
+    backend = backend_here(target)
+    with ExitStack() as stack:
+        runners = [stack.enter_context(opened(model, target, preprocess, backend)) for model in models]
+        return time_in_turns(runners, target, shape=preprocess.shape, min_turns=min_turns, seconds=seconds, calls=calls)
 
 
 @contextmanager
-def _runner(
-    model: nn.Module, preprocess: Preprocess, backend: Backend, target: Target, graph: Path, artifact: Path
-) -> Iterator[Runner]:
-    onnx.save(timing_graph(model, target, preprocess), graph)
-    backend.build(graph, target, artifact)
-    with backend.open(artifact, target) as runner:
-        yield runner
+def opened(model: nn.Module, target: Target, preprocess: Preprocess, backend: Backend) -> Iterator[Runner]:
+    """A context that exports `model`, builds it for `target`, and loads it.
+
+    backend: that of the target.
+    Raises ExportError or BackendError if the network can't be exported or built.
+    """
+    with TemporaryDirectory() as folder:
+        graph, artifact = Path(folder, "model.onnx"), Path(folder, "artifact")
+        onnx.save(timing_graph(model, target, preprocess), graph)
+        backend.build(graph, target, artifact)
+        with backend.open(artifact, target) as runner:
+            yield runner

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,32 +14,30 @@ from pathlib import Path
 import onnx
 from torch import nn
 
-from edgeoe.backends import backend_of
-from edgeoe.codec import read_record, record_text, to_json
+from edgeoe.backends import Runner, backend_of
+from edgeoe.codec import to_json
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.files import write_atomic
-from edgeoe.graph.export import onnx_from_student
+from edgeoe.errors import RunError, quoted
 from edgeoe.machine.environment import environment
 from edgeoe.machine.fingerprint import differing
-from edgeoe.methods.meter import TEACHER, Variants
+from edgeoe.measure.latency_table import complete_table, read_table, write_table
+from edgeoe.methods.meter import Variants
 from edgeoe.progress import Progress, silent
-from edgeoe.records.latency_table import LatencyTable
-from edgeoe.stages.latency_probe import time_interleaved
-from edgeoe.targets.here import differences
+from edgeoe.records.latency_table import FP32_TEACHER, TEACHER, LatencyTable
+from edgeoe.stages.latency_probe import backend_here, opened
+from edgeoe.stages.timing_graph import fp32_graph
+from edgeoe.targets.here import differences, is_of_every_machine
 from edgeoe.targets.profile import Target
 
-__all__ = ["cached_table", "keep_table", "measure_table", "network_digest"]
+__all__ = ["cached_table", "collect_table", "digest_of", "keep_table", "measure_table"]
 
-FORMAT = 1
-_AT_ONCE = 12  # variants that are loaded and measured together, the teacher among them
-_CALLS, _MIN_TURNS, _SECONDS = 3, 12, 1.5
 _log = logging.getLogger(__name__)
 
 
-def network_digest(graph: onnx.ModelProto) -> str:
-    """The sha256 of an fp32 graph without the values of its weights: latency does not depend on them."""
+def digest_of(network: nn.Module, preprocess: Preprocess) -> str:
+    """The sha256 of the fp32 graph of `network` without the values of its weights: latency does not depend on them."""
     plain = onnx.ModelProto()
-    plain.CopyFrom(graph)
+    plain.CopyFrom(fp32_graph(network, preprocess))
     del plain.metadata_props[:]
     for tensor in plain.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
@@ -58,75 +56,95 @@ def measure_table(
 ) -> LatencyTable:
     """Latencies of `variants` on this machine; those in the cache are not measured again.
 
-    What is measured is in the cache at once, so that an interrupted table goes on where it stopped.
+    What is measured goes into the cache at once, so that an interrupted table goes on where it stopped.
+
     variants: with the teacher.
     Raises as `time_interleaved` does.
     """
-    table = _here(teacher, target, preprocess)
+    backend = backend_here(target)
+    facts = {**environment(), "versions": backend.versions()}
+    table = LatencyTable(network=digest_of(teacher, preprocess), target=target, environment=facts)
     known = cached_table(table.network, target)
     if known is not None:
         table = replace(table, latencies_ms=known.latencies_ms)
-    missing = [name for name in variants if name != TEACHER and name not in table.latencies_ms]
-    with progress(f"Measuring on {target.name}", len(missing)) as advance:
-        for at in range(0, len(missing), _AT_ONCE - 1):
-            names = missing[at : at + _AT_ONCE - 1]
-            measured = _measured(table, teacher, variants, names, preprocess)
-            table = replace(table, latencies_ms={**table.latencies_ms, **measured})
-            keep_table(table)
-            for _ in names:
-                advance()
-    return table
 
+    def opened_variant(name: str) -> AbstractContextManager[Runner]:
+        return opened(variants[name](), target, preprocess, backend)
 
-def _measured(
-    table: LatencyTable, teacher: nn.Module, variants: Variants, names: list[str], preprocess: Preprocess
-) -> Mapping[str, float]:
-    models = [teacher, *(variants[name]() for name in names)]
-    turns = time_interleaved(models, table.target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS)
-    whole = table.latencies_ms.get(TEACHER) or statistics.median(turns[0])
-    ratios = [statistics.median(ms / of for ms, of in zip(one, turns[0], strict=True)) for one in turns[1:]]
-    return {TEACHER: whole, **{name: whole * ratio for name, ratio in zip(names, ratios, strict=True)}}
-
-
-def _here(teacher: nn.Module, target: Target, preprocess: Preprocess) -> LatencyTable:
-    """The empty table of this machine."""
-    graph = onnx_from_student(teacher, preprocess=preprocess, metadata={}, exporter="legacy")
-    facts = {**environment(), "versions": backend_of(target).versions()}
-    return LatencyTable(network=network_digest(graph), target=target, environment=facts)
+    return complete_table(table, variants, opened_variant, shape=preprocess.shape, keep=keep_table, progress=progress)
 
 
 def cached_table(network: str, target: Target) -> LatencyTable | None:
     """The table in the cache of that network on the device of `target`: this machine as it is now, or else a device
     whose table was collected. None if there is none."""
-    here = {**environment(), "versions": backend_of(target).versions()}
-    for table in _tables(network, target):
+    here = environment()
+    is_here = not differences(target, here)
+    if is_here:
+        here = {**here, "versions": backend_of(target).versions()}
+    for table in _tables():
+        if table.network != network or _essentials(table.target) != _essentials(target):
+            continue
         if differences(target, table.environment):
             continue
-        if differences(target, here) or not differing(table.environment, here):
+        if not is_here or not differing(table.environment, here):
             return table
     return None
 
 
-def keep_table(table: LatencyTable) -> Path:
+def collect_table(path: Path) -> LatencyTable:
+    """Put the table that a bundle wrote on a device into the cache; one of the same teacher there keeps its variants.
+
+    Returns the table at `path`. Raises RunError if it is damaged, incomplete, or not measured on its target's device.
+    """
+    table = read_table(path)
+    name, latencies_ms = table.target.name, table.latencies_ms
+    if is_of_every_machine(table.target):
+        raise RunError(f"{path}: the profile {name} names no device, so nobody could tell that this is another's.")
+    if missing := [variant for variant in (TEACHER, FP32_TEACHER) if variant not in latencies_ms]:
+        raise RunError(f"{path}: the latency of the {missing[0]} is missing. Run the bundle on the device again.")
+    if differs := differences(table.target, table.environment):
+        raise RunError(f"{path}: not measured on the device: {'; '.join(differs)}. Run the bundle on the device.")
+    known = _read(_path(table))
+    if known is not None and TEACHER in known.latencies_ms:
+        drift = latencies_ms[TEACHER] / known.latencies_ms[TEACHER]
+        earlier = {variant: ms * drift for variant, ms in known.latencies_ms.items()}
+        table = replace(table, latencies_ms={**earlier, **latencies_ms})
+    try:
+        write_table(_path(table), table)
+    except OSError as reason:
+        raise RunError(f"the cache {quoted(reason.filename)} can't be written: {reason.strerror}.") from None
+    return replace(table, latencies_ms=latencies_ms)
+
+
+def keep_table(table: LatencyTable) -> None:
     """Write `table` into the cache, in place of an earlier one of the same network, target and machine."""
+    try:
+        write_table(_path(table), table)
+    except OSError as reason:
+        _log.warning("the latency table can't be kept in %s: %s", reason.filename, reason.strerror)
+
+
+def _path(table: LatencyTable) -> Path:
+    """The file of `table` in the cache."""
     facts = {"network": table.network, "target": _essentials(table.target), "environment": _identity(table)}
     digest = sha256(json.dumps(to_json(facts), sort_keys=True).encode()).hexdigest()
-    path = _folder() / f"{digest[:32]}.json"
-    try:
-        write_atomic(path, lambda file: file.write_text(record_text(table, format=FORMAT), encoding="utf-8"))
-    except OSError as reason:
-        _log.warning("the latency table can't be kept in %s: %s", path, reason.strerror)
-    return path
+    return _folder() / f"{digest[:32]}.json"
 
 
-def _tables(network: str, target: Target) -> Iterator[LatencyTable]:
+def _tables() -> Iterator[LatencyTable]:
+    """All tables in the cache, the newest first."""
     for path in sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        try:
-            table = read_record(LatencyTable, path, format=FORMAT)
-        except (ValueError, OSError):
-            continue  # damaged, or of another version: it is measured again
-        if table.network == network and _essentials(table.target) == _essentials(target):
+        table = _read(path)
+        if table is not None:
             yield table
+
+
+def _read(path: Path) -> LatencyTable | None:
+    """The table in a file of the cache; None if it is damaged, or of another version: it is measured again."""
+    try:
+        return read_table(path)
+    except RunError:
+        return None
 
 
 def _essentials(target: Target) -> dict[str, object]:

@@ -13,29 +13,39 @@ from edgeoe.graph.precision import Int8Settings, Source, precision_of
 from edgeoe.progress import silent
 from edgeoe.targets.profile import Target
 
-__all__ = ["timing_graph"]
+__all__ = ["fp32_graph", "in_precision", "timing_graph"]
 
 _IMAGES = 2  # of noise, to calibrate with: latency does not depend on the ranges
 
 
-def timing_graph(model: nn.Module, target: Target, preprocess: Preprocess) -> onnx.ModelProto:
+def timing_graph(model: nn.Module, target: Target, preprocess: Preprocess, *, here: bool = True) -> onnx.ModelProto:
     """The graph of `model` that `target` would run, calibrated on noise.
 
+    here: as for `in_precision`.
     Raises ExportError if the network can't be exported.
     """
+    return in_precision(fp32_graph(model, preprocess), target, preprocess, here=here)
+
+
+def fp32_graph(model: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
+    """The graph of `model`. Raises ExportError if the network can't be exported."""
     try:  # much faster than dynamo
-        graph = onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy")
+        return onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy")
     except ExportError:
-        graph = onnx_from_student(model, preprocess=preprocess, metadata={})
-    return in_precision(graph, target, preprocess)
+        return onnx_from_student(model, preprocess=preprocess, metadata={})
 
 
-def in_precision(graph: onnx.ModelProto, target: Target, preprocess: Preprocess) -> onnx.ModelProto:
-    """The fp32 `graph` in the precision of `target`, calibrated on noise."""
+def in_precision(
+    graph: onnx.ModelProto, target: Target, preprocess: Preprocess, *, here: bool = True
+) -> onnx.ModelProto:
+    """The fp32 `graph` in the precision of `target`, calibrated on noise.
+
+    here: it runs on this machine, whose processor decides if the profile does not.
+    """
     precision = precision_of(target.precision)
     if precision.writer is None:
         return graph
     noise = np.random.default_rng(0).standard_normal((_IMAGES, *preprocess.shape), dtype=np.float32)
     settings = Int8Settings(calibration="minmax", bias_correction=False)
     source = Source(graph, noise, noise, np.zeros((_IMAGES, 1), np.float32), settings, silent)
-    return precision.writer(source)(precision.variant(target, here=True)).graph
+    return precision.writer(source)(precision.variant(target, here=here)).graph

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from torch import nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ConfigError, TargetError
 from edgeoe.graph.export import onnx_from_student
+from edgeoe.measure import turns
 from edgeoe.stages import latency_probe, timing_graph
 from edgeoe.stages.latency_probe import probe_on, probe_on_first, time_interleaved
 from edgeoe.targets.load import load_target
@@ -86,7 +86,7 @@ def test_networks_take_turns_and_the_first_call_of_a_turn_does_not_count(
             return Runner(self.opened)
 
     monkeypatch.setattr(latency_probe, "backend_of", lambda _: Backend())
-    monkeypatch.setattr(latency_probe, "_now_ns", lambda _: lambda: now[0])
+    monkeypatch.setattr(turns, "_now_ns", lambda _: lambda: now[0])
     assert probe_on(target, PREPROCESS)([deep(1), deep(1), deep(1)]) == [1.0, 2.0, 3.0]
     assert calls[: 3 * 6] == [1] * 6 + [2] * 6 + [3] * 6
     assert len(calls) == 20 * 3 * 6
@@ -102,34 +102,6 @@ def test_turns_go_on_until_the_time_is_up(target: Target) -> None:
     (turns,) = time_interleaved([deep(1)], target, PREPROCESS, min_turns=1, seconds=0.5, calls=1)
     assert len(turns) > 1
     assert time.perf_counter() - start >= 0.5
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the processor time of a thread is too coarse")
-def test_one_thread_that_does_all_the_work_is_timed_by_its_processor_time(target: Target) -> None:
-    """The time on the wall would count what others do on a busy machine."""
-    alone, several = (
-        latency_probe._now_ns(target),
-        latency_probe._now_ns(replace(target, runtime=RuntimeSettings(threads=2))),
-    )
-    before = alone(), several()
-    time.sleep(0.05)
-    assert alone() - before[0] < 40_000_000
-    assert several() - before[1] >= 50_000_000
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"backend": "openvino"},
-        {"backend": "tensorrt"},
-        {"runtime": RuntimeSettings(threads=1, provider="cuda")},
-        {"runtime": RuntimeSettings(threads=1, provider="tensorrt")},
-    ],
-)
-def test_work_that_other_threads_or_processors_do_is_timed_by_the_clock_on_the_wall(
-    changes: dict[str, Any], target: Target
-) -> None:
-    assert latency_probe._now_ns(replace(target, **changes)) is time.perf_counter_ns
 
 
 @pytest.fixture

@@ -8,23 +8,21 @@ from time import perf_counter
 
 from torch import nn
 
-from edgeoe.method import load_method
 from edgeoe.methods import Bench
-from edgeoe.methods.cuts.channels import narrowed_groups
 from edgeoe.methods.cuts.losses import Reference, measure_losses, thinned
-from edgeoe.methods.cuts.parts import Parts
+from edgeoe.methods.cuts.parts import Parts, parts_of
 from edgeoe.methods.cuts.search import Search
-from edgeoe.methods.meter import TEACHER, Meter
+from edgeoe.methods.meter import Meter
 from edgeoe.models.repair import repair
-from edgeoe.models.structure import Structure, read_structure
+from edgeoe.models.structure import read_structure
 from edgeoe.pruning.programme import Programme, Resource
 from edgeoe.pruning.prune import Pruned, count_params
 from edgeoe.records.budget import BudgetSearch
+from edgeoe.records.latency_table import TEACHER
 from edgeoe.settings import CompressSettings
 
 __all__ = ["BudgetCut"]
 
-_MOST_WIDTHS = 8  # of a group, besides its own
 _REPAIRED = 500  # images that the student is repaired with before it is trained
 
 
@@ -36,13 +34,19 @@ class BudgetCut:
 
     def __init__(self, settings: CompressSettings) -> None:
         self.settings = settings
-        self._method = load_method(settings.method)
 
     def prune(self, teacher: nn.Module, bench: Bench, meter: Meter) -> tuple[Pruned, BudgetSearch]:
         """The student before its recovery, and how it was found. Raises PruningError if none meets the limits."""
         seconds = Stopwatch()
         structure = read_structure(teacher, bench.shape)
-        parts = self._parts(teacher, structure, bench)
+        parts = parts_of(
+            teacher,
+            structure,
+            self.settings,
+            shape=bench.shape,
+            channel_multiple=bench.channel_multiple,
+            progress=bench.progress,
+        )
         stock = Stock.measure(teacher, parts, meter)
         table_seconds = seconds.lap()
         on_device = copy.deepcopy(teacher).to(bench.device)
@@ -73,18 +77,6 @@ class BudgetCut:
             table_seconds=table_seconds,
             loss_seconds=loss_seconds,
             search_seconds=seconds.lap(),
-        )
-
-    def _parts(self, teacher: nn.Module, structure: Structure, bench: Bench) -> Parts:
-        head = structure.head if self._method.spares_features else None
-        groups = narrowed_groups(teacher, bench, self.settings, protect=head)
-        return Parts(
-            teacher,
-            bench.shape,
-            groups if "channels" in self._method.to_budget else (),
-            structure.blocks if "blocks" in self._method.to_budget else (),
-            multiple=self.settings.channel_multiple or bench.channel_multiple,
-            most_widths=_MOST_WIDTHS,
         )
 
 

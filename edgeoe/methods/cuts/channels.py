@@ -14,6 +14,7 @@ from edgeoe.methods.cuts.goal import missed_note
 from edgeoe.methods.options import ChannelOptions
 from edgeoe.models.sensitivity import measure_sensitivity
 from edgeoe.models.structure import read_structure
+from edgeoe.progress import Progress, silent
 from edgeoe.pruning.allocation import is_met
 from edgeoe.pruning.groups import EXCLUDED, FIRST_STAYS, NOT_INCLUDED, Group, narrow_groups
 from edgeoe.pruning.names import by_reason, shortened
@@ -127,7 +128,7 @@ def find_groups(
 
     protect: as for `narrowed_groups`.
     """
-    groups = narrowed_groups(teacher, bench, settings, protect=protect)
+    groups = narrowed_groups(teacher, settings, shape=bench.shape, protect=protect, progress=bench.progress)
     by_sensitivity = settings.options_for(ChannelOptions).widths == "sensitivity"
     if not by_sensitivity or all(group.refused for group in groups):
         return groups
@@ -137,13 +138,19 @@ def find_groups(
 
 
 def narrowed_groups(
-    teacher: nn.Module, bench: Bench, settings: CompressSettings, *, protect: str | None = None
+    teacher: nn.Module,
+    settings: CompressSettings,
+    *,
+    shape: tuple[int, int, int],
+    protect: str | None = None,
+    progress: Progress = silent,
 ) -> tuple[Group, ...]:
     """All groups of `teacher`, those refused that may not be pruned.
 
+    shape: (C, H, W) of an image.
     protect: a layer whose inputs all stay: the groups that make them are refused.
     """
-    every = prunable_groups(teacher, shape=bench.shape, progress=bench.progress)
+    every = prunable_groups(teacher, shape=shape, progress=progress)
     return tuple(
         _refused(group, f"{protect} {_CLASSIFIES}") if protect in group.consumers else group
         for group in narrow_groups(every, include=settings.include, exclude=settings.exclude)

@@ -9,8 +9,11 @@ from math import prod
 
 from torch import nn
 
-from edgeoe.methods.meter import TEACHER, Variants
-from edgeoe.models.structure import Block, blocks_by_kind
+from edgeoe.method import load_method
+from edgeoe.methods.cuts.channels import narrowed_groups
+from edgeoe.methods.meter import Variants
+from edgeoe.models.structure import Block, Structure, blocks_by_kind
+from edgeoe.progress import Progress, silent
 from edgeoe.pruning.choices import layer_shares, lies_within, outside, width_levels
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.kinds import by_kind, group_kind
@@ -18,8 +21,12 @@ from edgeoe.pruning.programme import Choice, Option, Resource
 from edgeoe.pruning.prune import Pruned, count_params, drop_blocks, drop_channels
 from edgeoe.pruning.removal import without_blocks, without_channels
 from edgeoe.pruning.savings import macs_by_module
+from edgeoe.records.latency_table import TEACHER
+from edgeoe.settings import CompressSettings
 
-__all__ = ["Parts", "Taken", "block_choice"]
+__all__ = ["Parts", "Taken", "block_choice", "parts_of"]
+
+_MOST_WIDTHS = 8  # of a group, besides its own
 
 Taken = Mapping[str, int]  # {choice: option}; 0 is whole, and so are choices that are missing
 
@@ -96,10 +103,10 @@ class Parts:
         What alike parts save together stands far above the noise.
         """
         variants: dict[str, Callable[[], nn.Module]] = {TEACHER: lambda: self.teacher}
-        for alike in self._group_kinds:
+        for alike in self.group_kinds:
             for pruned in self.levels[alike[0].name]:
                 variants[_narrow_key(alike, pruned)] = partial(self._narrowed, alike, pruned)
-        for names in self._block_kinds:
+        for names in self.block_kinds:
             variants[_drop_key(names)] = partial(without_blocks, self.teacher, names)
         return variants
 
@@ -135,13 +142,13 @@ class Parts:
         table: {variant: p50 in ms}.
         """
         savings: dict[str, Sequence[float]] = {}
-        for alike in self._group_kinds:
+        for alike in self.group_kinds:
             saved = [0.0]
             for pruned in self.levels[alike[0].name]:
                 share = self._alone(alike, pruned)
                 saved.append((table[TEACHER] - table[_narrow_key(alike, pruned)]) * share)
             savings |= {group.name: saved for group in alike}
-        for names in self._block_kinds:
+        for names in self.block_kinds:
             each = (table[TEACHER] - table[_drop_key(names)]) / len(names)
             savings |= {block_choice(name): (0.0, each) for name in names}
         return Resource(savings, self.macs_of)
@@ -170,12 +177,41 @@ class Parts:
         return (apart / together if together else 1.0) / len(alike)
 
     @cached_property
-    def _group_kinds(self) -> list[list[Group]]:
+    def group_kinds(self) -> list[list[Group]]:
+        """The groups that can be narrowed, in lists of one kind each."""
         return by_kind(self.narrowed, lambda group: group_kind(self.teacher, group, self.macs_of))
 
     @cached_property
-    def _block_kinds(self) -> list[list[str]]:
+    def block_kinds(self) -> list[list[str]]:
+        """The names of the blocks, in lists of one kind each."""
         return [[block.name for block in alike] for alike in blocks_by_kind(self.teacher, self.blocks)]
+
+
+def parts_of(
+    teacher: nn.Module,
+    structure: Structure,
+    settings: CompressSettings,
+    *,
+    shape: tuple[int, int, int],
+    channel_multiple: int,
+    progress: Progress = silent,
+) -> Parts:
+    """The parts of `teacher` that a budget may cut, by the method, the layers and the multiple of `settings`.
+
+    shape: (C, H, W) of an image.
+    channel_multiple: what the targets compute fast, unless the settings name a multiple.
+    """
+    method = load_method(settings.method)
+    head = structure.head if method.spares_features else None
+    groups = narrowed_groups(teacher, settings, shape=shape, protect=head, progress=progress)
+    return Parts(
+        teacher,
+        shape,
+        groups if "channels" in method.to_budget else (),
+        structure.blocks if "blocks" in method.to_budget else (),
+        multiple=settings.channel_multiple or channel_multiple,
+        most_widths=_MOST_WIDTHS,
+    )
 
 
 def block_choice(name: str) -> str:
