@@ -37,7 +37,7 @@ class TeacherAgreement:
 class SpeedUp:
     """Latency of a student relative to its teacher, interleaved on this machine with the runtime of one target.
 
-    precision: of both graphs.
+    precision: of both graphs, the target's.
     teacher_ms, student_ms: medians of n turns.
     ratio: median of student / teacher over turns.
     outcome: decided by the interval of the ratio.

@@ -33,7 +33,7 @@ def compare_speed(
     preprocess: Preprocess,
     progress: Progress = silent,
 ) -> tuple[SpeedUp, ...]:
-    """Measure the speed-up of the student on each of `targets`, with fp32 graphs and batch size 1.
+    """Measure the speed-up of the student on each of `targets`, in the target's precision and batch size.
 
     The student is faster or slower only if the whole 95 % interval of the ratio lies beyond TOLERANCE. If the target is
     not this machine, its runtime is missing, or a network can't be exported, the record has the reason instead.
@@ -59,12 +59,15 @@ def _compare_on(
             (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
         )
     except EdgeoeError as reason:  # the student is kept all the same
-        return SpeedUp(target=target.name, reason=str(reason).removeprefix(f"target {target.name}: "))
+        return SpeedUp(
+            target=target.name, precision=target.precision, reason=str(reason).removeprefix(f"target {target.name}: ")
+        )
     change = decide_paired(base_ms, new_ms, quantity="p50", tolerance=TOLERANCE)
     outcome: Pace = _OUTCOMES.get(change.change, "about as fast")
     advice = "" if outcome == "faster" else "; ".join(_remedies(teacher, pruned, target, channel_multiple, preprocess))
     return SpeedUp(
         target=target.name,
+        precision=target.precision,
         teacher_ms=change.base_ms,
         student_ms=change.new_ms,
         ratio=change.ratio,

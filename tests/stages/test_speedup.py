@@ -153,6 +153,17 @@ def test_the_figures_in_words(teacher: nn.Module, pruned: Pruned, takes: Callabl
     assert "3 instead of 2 ms (fp32, 21 turns). What may help: --channel-multiple 8, as host-cpu computes" in text
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_precision_is_that_of_the_target(
+    precision: str, teacher: nn.Module, pruned: Pruned, takes: Callable[..., None]
+) -> None:
+    takes(spread(0.5, 0.01))
+    targets = [replace(load_target("host-cpu"), precision=precision)]
+    (found,) = compare_speed(teacher, pruned, targets=targets, channel_multiple=8, preprocess=PREPROCESS)
+    assert found.precision == precision
+    assert f"({precision}, 21 turns)" in speed_text(found)
+
+
 def test_real_networks_are_timed(teacher: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speedup, "_SECONDS", 0.0)
     pruned = drop_blocks(teacher, ["early.0", "early.1", "late.0", "late.1"], shape=PREPROCESS.shape)
