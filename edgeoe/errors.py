@@ -5,6 +5,7 @@ EdgeoeError          one line: what, what it got, what is allowed, how to fix it
 ├── DataError        labelled samples, OOD pool, test images
 ├── TeacherError     the teacher's source, weights or outputs
 ├── PruningError     nothing can be pruned, or not to the requested share
+│   └── OutOfReachError  no student meets the budget
 ├── TrainingError    training diverged
 ├── TargetError      a profile under targets/
 ├── RunError         a run directory: a missing stage, a file changed since it was written
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import errno
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from edgeoe.arguments import as_arguments
@@ -35,6 +36,7 @@ __all__ = [
     "EdgeoeError",
     "ExportError",
     "OutOfMemoryError",
+    "OutOfReachError",
     "PruningError",
     "RunError",
     "TargetError",
@@ -95,6 +97,17 @@ class TeacherError(EdgeoeError):
 
 class PruningError(EdgeoeError):
     """The teacher can't be pruned as requested."""
+
+
+class OutOfReachError(PruningError):
+    """No student of the teacher meets the budget.
+
+    table: what each kind of part saves at most: the header, then a row for each kind; empty if it was not measured.
+    """
+
+    def __init__(self, message: str, *, table: Sequence[tuple[str, ...]] = ()) -> None:
+        super().__init__(message)
+        self.table = tuple(table)
 
 
 class TrainingError(EdgeoeError):

@@ -20,7 +20,7 @@ import typer
 
 from edgeoe import __version__
 from edgeoe.cli.logs import is_verbose, log_file
-from edgeoe.errors import EdgeoeError, first_line, is_out_of_memory
+from edgeoe.errors import EdgeoeError, OutOfReachError, first_line, is_out_of_memory
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
 from edgeoe.targets.backends import known_backends
 from edgeoe.versions import versions
@@ -78,6 +78,8 @@ def report_failure(reason: BaseException, arguments: list[str]) -> int:
     message = _user_message(reason, arguments)
     if message is None:
         return _report_bug(reason, arguments)
+    if isinstance(reason, OutOfReachError) and reason.table:
+        _show_savings(reason)
     if message:
         _say_error("error: ", message)
     return USER_ERROR
@@ -151,6 +153,13 @@ def _write_report(report: str) -> Path | None:
         return Path(stream.name)
     except OSError:
         return None
+
+
+def _show_savings(reason: OutOfReachError) -> None:
+    from edgeoe.report.terminal import err, table
+
+    header, *rows = reason.table
+    err.print(table("what each kind of part saves at most", header, rows))
 
 
 def _say_error(label: str, message: str) -> None:

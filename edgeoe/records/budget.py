@@ -14,12 +14,16 @@ class Limit:
 
     quantity: its name in the table QUANTITIES.
     limit: its greatest or least value.
+    precision: of the artifact.
+    origin: the option that the limit is from; empty for the profile's budget.
     """
 
     target: str
     quantity: str
     limit: float
     sense: Literal["at most", "at least"] = "at most"
+    precision: str = "fp32"
+    origin: str = ""
 
     def cost(self, value: float) -> float:
         """`value` of the quantity as a cost, of which less is better: a throughput becomes seconds per image."""

@@ -51,7 +51,11 @@ def _aims(target: Target) -> Iterator[Limit]:
     """The limits of a profile that a cut can aim at."""
     for name, record in limited_quantities(target.budget).items():
         if record.follows:
-            yield Limit(target.name, name, target.budget[name], record.sense)
+            yield Limit(target.name, name, target.budget[name], record.sense, target.precision)
+
+
+def _p50_limit(target: Target, limit_ms: float, *, origin: str) -> Limit:
+    return Limit(target.name, "p50_ms", limit_ms, precision=target.precision, origin=origin)
 
 
 class BudgetMeter:
@@ -89,9 +93,9 @@ class BudgetMeter:
     def _limits(self, settings: CompressSettings) -> Iterator[Limit]:
         for target in self._targets.values():
             if settings.latency_ms is not None:
-                yield Limit(target.name, "p50_ms", settings.latency_ms)
+                yield _p50_limit(target, settings.latency_ms, origin="--latency-ms")
             elif settings.speedup is not None:
-                yield Limit(target.name, "p50_ms", self._fp32_ms(target) / settings.speedup)
+                yield _p50_limit(target, self._fp32_ms(target) / settings.speedup, origin="--speedup")
             else:
                 yield from _aims(target)
 

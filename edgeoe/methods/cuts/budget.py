@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from time import perf_counter
 
 from torch import nn
 
 from edgeoe.methods import Bench
-from edgeoe.methods.cuts.losses import Reference, measure_losses, thinned
-from edgeoe.methods.cuts.parts import Parts, parts_of
-from edgeoe.methods.cuts.search import Search
-from edgeoe.methods.meter import Meter
-from edgeoe.models.repair import repair
-from edgeoe.models.structure import read_structure
-from edgeoe.pruning.programme import Programme, Resource
-from edgeoe.pruning.prune import Pruned, count_params
+    def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses | None = None) -> Search:
+        """A search; without `losses` for what can be saved alone."""
+        return Search(
+            programme=Programme(parts.choices(losses.options if losses else None), stock.resources),
+            meter=meter,
+            student_of=lambda taken: parts.student(taken, orders=losses.orders if losses else None),
+            teacher=stock.costs,
+            totals=stock.totals,
+            resources=stock.drawn,
+        )
+
 from edgeoe.records.budget import BudgetSearch
 from edgeoe.records.latency_table import TEACHER
 from edgeoe.settings import CompressSettings
@@ -48,20 +50,16 @@ class BudgetCut:
             progress=bench.progress,
         )
         stock = Stock.measure(teacher, parts, meter)
+        with explained(parts, stock, meter, self.settings):
+            self._search(parts, stock, meter).require_reach()
         table_seconds = seconds.lap()
         on_device = copy.deepcopy(teacher).to(bench.device)
         rows = bench.rows()
         losses = measure_losses(on_device, parts, rows, progress=bench.progress)
         loss_seconds = seconds.lap()
-        search = Search(
-            programme=Programme(parts.choices(losses.options), stock.resources),
-            meter=meter,
-            student_of=lambda taken: parts.student(taken, orders=losses.orders),
-            teacher=stock.costs,
-            totals=stock.totals,
-            resources=stock.drawn,
-        )
-        taken, costs = search.run()
+        search = self._search(parts, stock, meter, losses)
+        with explained(parts, stock, meter, self.settings):
+            taken, costs = search.run()
         pruned = search.student_of(taken)
         pruned.model.to(bench.device)
         structures = structure, read_structure(pruned.model, bench.shape)
@@ -79,37 +77,32 @@ class BudgetCut:
             search_seconds=seconds.lap(),
         )
 
-
-@dataclass(frozen=True, slots=True)
-class Stock:
-    """What the teacher takes of what is limited.
-
-    costs: for each limit.
-    resources: what the choices save of each: milliseconds on each target, and parameters.
-    totals: what the teacher takes of the resource of each limit.
-    drawn: the resource, by index, that each limit draws on.
-    """
-
-    costs: tuple[float, ...]
-    resources: tuple[Resource, ...]
-    totals: tuple[float, ...]
-    drawn: tuple[int, ...]
-
-    @classmethod
-    def measure(cls, teacher: nn.Module, parts: Parts, meter: Meter) -> Stock:
-        """Measure the teacher, and what each part of it costs."""
-        measured = meter.costs(teacher, final=True)
-        tables = meter.latencies(parts.variants())
-        resources = {target: parts.latency(table) for target, table in tables.items()} | {"": parts.parameters()}
-        whole = {target: table[TEACHER] for target, table in tables.items()} | {"": float(count_params(teacher))}
-        keys = [limit.target if meter.follows_latency(limit) else "" for limit in meter.limits]
-        return cls(
-            costs=tuple(whole[key] if cost is None else cost for key, cost in zip(keys, measured, strict=True)),
-            resources=tuple(resources.values()),
-            totals=tuple(whole[key] for key in keys),
-            drawn=tuple([*resources].index(key) for key in keys),
+<<<<<<< HEAD
+=======
+    def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses | None = None) -> Search:
+        """A search; without `losses` for what can be saved alone."""
+        return Search(
+            programme=Programme(parts.choices(losses.options if losses else None), stock.resources),
+            meter=meter,
+            student_of=lambda taken: parts.student(taken, orders=losses.orders if losses else None),
+            teacher=stock.costs,
+            totals=stock.totals,
+            resources=stock.drawn,
         )
 
+    def _parts(self, teacher: nn.Module, structure: Structure, bench: Bench) -> Parts:
+        head = structure.head if self._method.spares_features else None
+        groups = narrowed_groups(teacher, bench, self.settings, protect=head)
+        return Parts(
+            teacher,
+            bench.shape,
+            groups if "channels" in self._method.to_budget else (),
+            structure.blocks if "blocks" in self._method.to_budget else (),
+            multiple=self.settings.channel_multiple or bench.channel_multiple,
+            most_widths=_MOST_WIDTHS,
+        )
+
+>>>>>>> f0d2621 (A budget that no student meets is refused before losses are measured, with the table that shows it)
 
 class Stopwatch:
     """Seconds since the last lap."""

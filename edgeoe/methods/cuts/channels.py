@@ -22,7 +22,7 @@ from edgeoe.pruning.prune import Pruned, prune_channels
 from edgeoe.pruning.verify import prunable_groups
 from edgeoe.settings import CompressSettings
 
-__all__ = ["Channels", "ChannelsBeforeFeatures", "find_groups", "narrowed_groups", "prune_groups"]
+__all__ = ["Channels", "ChannelsBeforeFeatures", "find_groups", "freed_groups", "narrowed_groups", "prune_groups"]
 
 _CLASSIFIES = "classifies them, and stays as it is"
 
@@ -84,7 +84,7 @@ def prune_groups(teacher: nn.Module, bench: Bench, settings: CompressSettings, g
     kept = pruned.kept(of)
     if is_met(kept, goal.share):
         return pruned
-    ways = [(option, cut(freed, multiple, below).kept(of)) for option, freed in _freed(groups)]
+    ways = [(option, cut(freed, multiple, below).kept(of)) for option, freed in freed_groups(groups)]
     for finer in _halves(multiple):
         ways.append((f"--channel-multiple {finer}", cut(groups, finer).kept(of)))
         if is_met(ways[-1][1], goal.share):
@@ -108,7 +108,7 @@ def _halves(multiple: int) -> Iterator[int]:
         yield multiple
 
 
-def _freed(groups: tuple[Group, ...]) -> Iterator[tuple[str, tuple[Group, ...]]]:
+def freed_groups(groups: tuple[Group, ...]) -> Iterator[tuple[str, tuple[Group, ...]]]:
     """What a user may ask for instead, and the groups that may then be pruned."""
     for reason, option in (
         (FIRST_STAYS, "--include '*'"),

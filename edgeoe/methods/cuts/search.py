@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from edgeoe.errors import PruningError
+from edgeoe.errors import OutOfReachError
 from edgeoe.methods.cuts.parts import Taken
 from edgeoe.methods.meter import Meter
 from edgeoe.pruning.programme import Programme
@@ -17,6 +17,7 @@ __all__ = ["Search"]
 _ROUNDS, _CONFIRMED = 10, 3  # cuts that are tried at most, and measured as `validate` does
 _NEAR = 0.03  # below the limit: a student that near is no faster than it must be
 _MARGIN = 0.01  # below the limit that is aimed at, since two measurements of one artifact differ
+_TRUSTED = 0.8  # of the savings by the table: a limit that needs no more is taken to be within reach
 
 Costs = tuple[float, ...]
 
@@ -47,7 +48,7 @@ class Search:
     def run(self) -> tuple[Taken, Costs]:
         """The options that lose least, and the cost of their student for each limit, measured as `validate` does.
 
-        Raises PruningError if no student meets the limits.
+        Raises OutOfReachError if no student meets the limits.
         """
         tried: list[tuple[Taken, Costs]] = []
         confirmed: dict[int, Costs] = {}  # by index in `tried`
@@ -67,7 +68,17 @@ class Search:
             if self._meets(costs := confirmed.get(at) or self._confirmed(taken)):
                 return taken, costs
         nearest = min((confirmed.get(at, costs) for at, (_, costs) in enumerate(tried)), key=self._excess)
-        raise PruningError(self._refusal(nearest))
+        raise self._refusal(nearest)
+
+    def require_reach(self) -> None:
+        """Raise OutOfReachError if the smallest student does not meet the limits.
+
+        It is measured only if the limits need most of what can be saved by the table, or more.
+        """
+        if self.programme.least_loss([need / _TRUSTED for need in self._needed()]) is None:
+            costs = self._costs(self.programme.smallest())
+            if not self._meets(costs):
+                raise self._refusal(costs)
 
     def predicted(self, taken: Taken) -> Costs:
         """The cost of a student for each limit, by the table as corrected so far."""
@@ -78,6 +89,11 @@ class Search:
         )
 
     def _choose(self) -> Taken:
+        taken = self.programme.least_loss(self._needed())
+        return self.programme.smallest() if taken is None else taken
+
+    def _needed(self) -> list[float]:
+        """What must be saved of each resource."""
         needed = [0.0] * len(self.programme.resources)
         for cost, bound, drift, rate, resource in zip(
             self.teacher, self._bounds, self._drifts, self._rates, self.resources, strict=True
@@ -85,8 +101,7 @@ class Search:
             if cost > bound:
                 missing = cost - bound / drift * (1 - _MARGIN)
                 needed[resource] = max(needed[resource], missing / max(rate, 1e-12))
-        taken = self.programme.least_loss(needed)
-        return self.programme.smallest() if taken is None else taken
+        return needed
 
     def _costs(self, taken: Taken) -> Costs:
         """The costs of a student, measured where its target is here; they correct the rates."""
@@ -134,10 +149,10 @@ class Search:
     def _is_near(self, costs: Costs) -> bool:
         return 1 - _NEAR < self._excess(costs) <= 1
 
-    def _refusal(self, costs: Costs) -> str:
+    def _refusal(self, costs: Costs) -> OutOfReachError:
         missed = [
             f"{limit} (the nearest student reaches {limit.cost(cost):.4g}, the teacher {limit.cost(teacher):.4g})"
             for limit, cost, teacher in zip(self.meter.limits, costs, self.teacher, strict=True)
             if cost > limit.greatest_cost
         ]
-        return f"no student of this teacher can meet {' and '.join(missed)}."
+        return OutOfReachError(f"no student of this teacher can meet {' and '.join(missed)}.")
