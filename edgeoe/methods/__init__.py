@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from edgeoe.method import load_method
 from edgeoe.registry import METHODS
@@ -37,6 +37,9 @@ __all__ = [
     "load_cut",
     "load_recovery",
 ]
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,11 @@ class Bench(Protocol):
         ...
 
     def latency_ms(self, models: Sequence[nn.Module]) -> list[float]:
-        """The median latency of each of `models` for one image on the target, measured in turns."""
+        """The median latency of each of `models` on the target, measured in turns."""
+        ...
+
+    def once(self, compute: Callable[[], Result]) -> Result:
+        """What `compute` returns, computed by the first process alone where several share the work."""
         ...
 
 

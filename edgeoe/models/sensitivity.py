@@ -14,7 +14,7 @@ from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
 
-__all__ = ["measure_sensitivity"]
+__all__ = ["in_passes", "measure_sensitivity", "refittable_consumers"]
 
 _MOMENTS = 2**27  # numbers in the moments of one pass: half a gigabyte
 
@@ -39,27 +39,28 @@ def measure_sensitivity(
     teacher: on the device of `rows`, in eval mode.
     rows: images with weights.
     """
-    for part in _in_passes(teacher, groups):
+    for part in in_passes(teacher, groups):
         yield from _measure(teacher, part, structure, rows, progress=progress)
 
 
-def _in_passes(teacher: nn.Module, groups: Sequence[Group]) -> Iterator[list[Group]]:
+def in_passes(teacher: nn.Module, groups: Sequence[Group]) -> Iterator[list[Group]]:
     """`groups` in parts whose moments fit into memory together; a group that does not fit has a pass of its own."""
     part: list[Group] = []
     for group in groups:
-        numbers = _numbers(_consumers(teacher, [*part, group]))
-        if part and numbers > max(_MOMENTS, _numbers(_consumers(teacher, part))):
+        numbers = _numbers(refittable_consumers(teacher, [*part, group]))
+        if part and numbers > max(_MOMENTS, _numbers(refittable_consumers(teacher, part))):
             yield part
             part = []
         part.append(group)
-    yield part
+    if part:
+        yield part
 
 
 def _numbers(layers: Mapping[str, nn.Module]) -> int:
     return sum(matrix(layer).shape[1] ** 2 for layer in layers.values())
 
 
-def _consumers(teacher: nn.Module, groups: Sequence[Group]) -> dict[str, nn.Module]:
+def refittable_consumers(teacher: nn.Module, groups: Sequence[Group]) -> dict[str, nn.Module]:
     """The layers to be refitted once channels of `groups` are pruned."""
     names = (name for group in groups if not group.refused for name in group.consumers)
     layers = {name: teacher.get_submodule(name) for name in names}
@@ -69,7 +70,7 @@ def _consumers(teacher: nn.Module, groups: Sequence[Group]) -> dict[str, nn.Modu
 def _measure(
     teacher: nn.Module, groups: Sequence[Group], structure: Structure, rows: Rows, *, progress: Progress
 ) -> Iterator[Group]:
-    consumers = _consumers(teacher, groups)
+    consumers = refittable_consumers(teacher, groups)
     statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
     with progress("Measuring sensitivity", len(groups)) as advance:
         for group in groups:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from time import perf_counter
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
-from edgeoe.errors import ConfigError
+from edgeoe.errors import ConfigError, EdgeoeError
 from edgeoe.methods import Fit, TrainingTask, View
 from edgeoe.models.observation import Recorder
 from edgeoe.models.reconstruction import Rows
@@ -40,6 +40,7 @@ from edgeoe.training.memory_format import UnitStride, to_faster_format
 
 __all__ = ["LoadImages", "Workbench"]
 
+Result = TypeVar("Result")
 LoadImages = Callable[[], tuple[Samples, Pool | None]]
 _CALIBRATION_POOL = 8  # OOD images that the teacher sees for each that is chosen, half to calibrate, half to judge
 
@@ -108,7 +109,22 @@ class Workbench:
         """The median latency of each of `models` for one image on the target, measured in turns."""
         if self._latency_ms is None:
             raise ConfigError("this method ranks by measured latency, and the workbench has no target to measure on.")
-        return self._latency_ms(models)
+        measure = self._latency_ms
+        return self.once(lambda: measure(models))
+
+    def once(self, compute: Callable[[], Result]) -> Result:
+        """What `compute` returns, computed by the first process alone; an error of the user's is raised in all."""
+        value: Result | None = None
+        failed: EdgeoeError | None = None
+        if self.fabric.is_global_zero:
+            try:
+                value = compute()
+            except EdgeoeError as reason:
+                failed = reason
+        value, failed = self.fabric.broadcast((value, failed))
+        if failed is not None:
+            raise failed
+        return cast(Result, value)
 
     @torch.no_grad()
     def rows(self) -> Rows:

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from time import perf_counter
 
-from torch import nn
+from torch import Tensor, nn
 
 from edgeoe.methods import Bench
-    def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses | None = None) -> Search:
-        """A search; without `losses` for what can be saved alone."""
-        return Search(
-            programme=Programme(parts.choices(losses.options if losses else None), stock.resources),
-            meter=meter,
-            student_of=lambda taken: parts.student(taken, orders=losses.orders if losses else None),
-            teacher=stock.costs,
-            totals=stock.totals,
-            resources=stock.drawn,
-        )
-
+from edgeoe.methods.cuts.losses import Losses, Reference, measure_losses, thinned
+from edgeoe.methods.cuts.parts import Parts, Taken, parts_of
+from edgeoe.methods.cuts.reach import explained
+from edgeoe.methods.cuts.search import Search
+from edgeoe.methods.cuts.stock import Stock
+from edgeoe.methods.meter import Meter
+from edgeoe.models.repair import repair
+from edgeoe.models.structure import Structure, read_structure
+from edgeoe.pruning.programme import Programme
+from edgeoe.pruning.prune import Pruned
 from edgeoe.records.budget import BudgetSearch
-from edgeoe.records.latency_table import TEACHER
 from edgeoe.settings import CompressSettings
 
 __all__ = ["BudgetCut"]
 
 _REPAIRED = 500  # images that the student is repaired with before it is trained
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The student, in a form that every process can make it from.
+
+    orders: {group: units in the order in which they are pruned}.
+    weights: of the repaired student.
+    search: how it was found.
+    """
+
+    taken: Taken
+    orders: dict[str, tuple[int, ...]]
+    weights: dict[str, Tensor]
+    search: BudgetSearch
 
 
 class BudgetCut:
@@ -38,8 +52,10 @@ class BudgetCut:
         self.settings = settings
 
     def prune(self, teacher: nn.Module, bench: Bench, meter: Meter) -> tuple[Pruned, BudgetSearch]:
-        """The student before its recovery, and how it was found. Raises PruningError if none meets the limits."""
-        seconds = Stopwatch()
+        """The student before its recovery, and how it was found.
+
+        Raises OutOfReachError if none meets the limits.
+        """
         structure = read_structure(teacher, bench.shape)
         parts = parts_of(
             teacher,
@@ -49,13 +65,20 @@ class BudgetCut:
             channel_multiple=bench.channel_multiple,
             progress=bench.progress,
         )
-        stock = Stock.measure(teacher, parts, meter)
+        plan = bench.once(lambda: self._plan(parts, structure, bench, meter))
+        pruned = parts.student(plan.taken, orders=plan.orders)
+        pruned.model.load_state_dict(plan.weights)
+        return pruned, plan.search
+
+    def _plan(self, parts: Parts, structure: Structure, bench: Bench, meter: Meter) -> _Plan:
+        seconds = Stopwatch()
+        stock = Stock.measure(parts.teacher, parts, meter)
         with explained(parts, stock, meter, self.settings):
-            self._search(parts, stock, meter).require_reach()
+            self._search(parts, stock, meter, Losses()).require_reach()
         table_seconds = seconds.lap()
-        on_device = copy.deepcopy(teacher).to(bench.device)
+        teacher = copy.deepcopy(parts.teacher).to(bench.device)
         rows = bench.rows()
-        losses = measure_losses(on_device, parts, rows, progress=bench.progress)
+        losses = measure_losses(teacher, parts, rows, progress=bench.progress)
         loss_seconds = seconds.lap()
         search = self._search(parts, stock, meter, losses)
         with explained(parts, stock, meter, self.settings):
@@ -63,46 +86,30 @@ class BudgetCut:
         pruned = search.student_of(taken)
         pruned.model.to(bench.device)
         structures = structure, read_structure(pruned.model, bench.shape)
-        repair(pruned, on_device, structures, thinned(rows, _REPAIRED), progress=bench.progress)
-        change = Reference(on_device, structure, thinned(rows, _REPAIRED)).change(pruned.model)
-        pruned.model.to("cpu").eval()
-        return pruned, BudgetSearch(
+        repairing = thinned(rows, _REPAIRED)
+        repair(pruned, teacher, structures, repairing, progress=bench.progress)
+        record = BudgetSearch(
             limits=meter.limits,
             teacher=tuple(limit.cost(cost) for limit, cost in zip(meter.limits, stock.costs, strict=True)),
             rounds=tuple(search.rounds),
             student=tuple(limit.cost(cost) for limit, cost in zip(meter.limits, costs, strict=True)),
-            loss=change,
+            loss=Reference(teacher, structure, repairing).change(pruned.model),
             table_seconds=table_seconds,
             loss_seconds=loss_seconds,
             search_seconds=seconds.lap(),
         )
+        return _Plan(taken, losses.orders, pruned.model.to("cpu").state_dict(), record)
 
-<<<<<<< HEAD
-=======
-    def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses | None = None) -> Search:
-        """A search; without `losses` for what can be saved alone."""
+    def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses) -> Search:
         return Search(
-            programme=Programme(parts.choices(losses.options if losses else None), stock.resources),
+            programme=Programme(parts.choices(losses.options), stock.resources),
             meter=meter,
-            student_of=lambda taken: parts.student(taken, orders=losses.orders if losses else None),
+            student_of=lambda taken: parts.student(taken, orders=losses.orders),
             teacher=stock.costs,
             totals=stock.totals,
             resources=stock.drawn,
         )
 
-    def _parts(self, teacher: nn.Module, structure: Structure, bench: Bench) -> Parts:
-        head = structure.head if self._method.spares_features else None
-        groups = narrowed_groups(teacher, bench, self.settings, protect=head)
-        return Parts(
-            teacher,
-            bench.shape,
-            groups if "channels" in self._method.to_budget else (),
-            structure.blocks if "blocks" in self._method.to_budget else (),
-            multiple=self.settings.channel_multiple or bench.channel_multiple,
-            most_widths=_MOST_WIDTHS,
-        )
-
->>>>>>> f0d2621 (A budget that no student meets is refused before losses are measured, with the table that shows it)
 
 class Stopwatch:
     """Seconds since the last lap."""

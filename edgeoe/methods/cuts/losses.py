@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from edgeoe.methods.cuts.parts import Parts, block_choice
 from edgeoe.models.layer_statistics import LayerStatistics, layer_statistics
 from edgeoe.models.observation import Recorder
-from edgeoe.models.reconstruction import Rows, can_regress, columns, matrix, obs_order
+from edgeoe.models.reconstruction import Rows, columns, matrix, obs_order
 from edgeoe.models.repair import refit_without, repairs_of_blocks
+from edgeoe.models.sensitivity import in_passes, refittable_consumers
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
@@ -114,26 +115,16 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
     """
     structure = read_structure(teacher, parts.shape)
     reference = Reference(teacher, structure, thinned(rows, _JUDGED))
-    consumers = {
-        name: teacher.get_submodule(name)
-        for group in parts.narrowed
-        for name in group.consumers
-        if can_regress(teacher.get_submodule(name))
-    }
-    statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
     repairs = repairs_of_blocks(teacher, structure, thinned(rows, _SOLVED), progress=progress) if parts.blocks else {}
     losses = Losses()
-    with progress("Measuring losses", len(parts.narrowed) + len(parts.blocks)) as advance:
-        for group in parts.narrowed:
-            order, errors = _ranked(group, teacher, statistics)
-            losses.orders[group.name] = order
-            levels = parts.levels[group.name]
-            judged = {
-                pruned: reference.change(_narrowed(teacher, parts, group, order[:pruned], statistics))
-                for pruned in {levels[(len(levels) - 1) // 2], levels[-1]}
-            }
-            losses.options[group.name] = (0.0, *_between(levels, errors, judged))
-            advance()
+    for groups in in_passes(teacher, parts.narrowed):
+        consumers = refittable_consumers(teacher, groups)
+        statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+        with progress("Measuring losses", len(groups)) as advance:
+            for group in groups:
+                _measure_group(group, losses, teacher, parts, statistics, reference)
+                advance()
+    with progress("Measuring losses of blocks", len(parts.blocks)) as advance:
         for block in parts.blocks:
             student = without_blocks(teacher, [block.name])
             if block.name in repairs:
@@ -141,6 +132,25 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
             losses.options[block_choice(block.name)] = (0.0, reference.change(student))
             advance()
     return losses
+
+
+def _measure_group(
+    group: Group,
+    losses: Losses,
+    teacher: nn.Module,
+    parts: Parts,
+    statistics: Mapping[str, LayerStatistics],
+    reference: Reference,
+) -> None:
+    """Add what `group` loses at each of its widths to `losses`."""
+    order, errors = _ranked(group, teacher, statistics)
+    levels = parts.levels[group.name]
+    judged = {
+        pruned: reference.change(_narrowed(teacher, parts, group, order[:pruned], statistics))
+        for pruned in {levels[(len(levels) - 1) // 2], levels[-1]}
+    }
+    losses.orders[group.name] = order
+    losses.options[group.name] = (0.0, *_between(levels, errors, judged))
 
 
 def _ranked(

@@ -116,21 +116,20 @@ class Parts:
 
     def kinds(self) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], str]]:
         """(choices, their parts, what is left of each at its last option) of each kind of part."""
-        for names in self._block_kinds:
+        for names in self.block_kinds:
             yield tuple(block_choice(name) for name in names), tuple(names), "dropped"
-        for alike in self._group_kinds:
+        for alike in self.group_kinds:
             groups, units = tuple(group.name for group in alike), len(alike[0].order)
             yield groups, groups, f"{units - self.levels[groups[0]][-1]} of {units} channels"
 
-    def choices(self, losses: Mapping[str, Sequence[float]] | None = None) -> tuple[Choice, ...]:
+    def choices(self, losses: Mapping[str, Sequence[float]]) -> tuple[Choice, ...]:
         """A choice for each group and each block.
 
-        losses: {group or block: loss of each of its options, the first of which keeps it whole}; None: none
-            loses anything.
+        losses: {group or block: loss of each of its options, the first of which keeps it whole}; those that are missing
+            lose nothing.
         """
-        if losses is None:
-            nothing = {name: (0.0,) * (1 + len(levels)) for name, levels in self.levels.items()}
-            losses = nothing | {block_choice(block.name): (0.0, 0.0) for block in self.blocks}
+        nothing = {name: (0.0,) * (1 + len(levels)) for name, levels in self.levels.items()}
+        losses = nothing | {block_choice(block.name): (0.0, 0.0) for block in self.blocks} | {**losses}
         choices = []
         for block in self.blocks:
             shares = {name: 1.0 for name in self.params_of if name.startswith(f"{block.name}.")}

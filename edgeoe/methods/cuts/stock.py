@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from edgeoe.methods.cuts.parts import Parts
-from edgeoe.methods.meter import TEACHER, Meter
+from edgeoe.methods.meter import Meter
 from edgeoe.pruning.programme import Resource
 from edgeoe.pruning.prune import count_params
+from edgeoe.records.latency_table import TEACHER
 
 __all__ = ["Stock"]
 
