@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from edgeoe.pruning.allocation import Share, Unit, _steps, is_met, nearest_cut, prunable_units
+from edgeoe.pruning.allocation import Share, Unit, is_met, nearest_cut, prunable_units, width_steps
 from edgeoe.pruning.groups import Group
 
 
@@ -38,18 +38,18 @@ def group(width: int, *, rows: int = 1, name: str = "a") -> Group:
 def test_a_group_shrinks_in_multiples_and_below_them_by_halves(
     width: int, multiple: int, below: bool, left: list[int]
 ) -> None:
-    edges = [edge for edge, _ in _steps(group(width), multiple, below=below)]
+    edges = [edge for edge, _ in width_steps(group(width), multiple, below=below)]
     assert [width - edge for edge in edges] == left
 
 
 def test_steps_follow_one_another_in_the_order_of_the_group() -> None:
-    steps = [channels for _, channels in _steps(group(20), 8, below=True)]
+    steps = [channels for _, channels in width_steps(group(20), 8, below=True)]
     assert steps == [(0, 1, 2, 3), (*range(4, 12),), (*range(12, 16),), (16, 17)]
 
 
 @pytest.mark.parametrize(("multiple", "left"), [(8, [4, 2]), (16, [4]), (12, [3])])
 def test_the_rows_of_a_layer_stay_at_multiples_where_a_channel_has_several(multiple: int, left: list[int]) -> None:
-    assert [6 - edge for edge, _ in _steps(group(6, rows=4), multiple, below=False)] == left
+    assert [6 - edge for edge, _ in width_steps(group(6, rows=4), multiple, below=False)] == left
 
 
 def shares(saved: Mapping[str, float]) -> Share:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from edgeoe.methods import compress_with
 from edgeoe.methods.cuts.channels import Channels
-from edgeoe.methods.recoveries.least_squares import kept_outputs, solve_layer
+from edgeoe.methods.recoveries.least_squares import solve_layer
 from edgeoe.models.observation import HookPoint, capture, capture_sum
+from edgeoe.models.repair import kept_outputs
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.prune import Pruned, drop_channels
 from edgeoe.pruning.verify import prunable_groups
