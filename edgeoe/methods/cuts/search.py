@@ -54,12 +54,14 @@ class Search:
         confirmed: dict[int, Costs] = {}  # by index in `tried`
         while len(tried) < _ROUNDS:
             taken = self._choose()
-            if any(taken == one for one, _ in tried):
+            at = next((at for at, (one, _) in enumerate(tried) if one == taken), len(tried))
+            if at in confirmed:
                 break
-            tried.append((taken, self._costs(taken)))
-            if taken and not self._is_near(tried[-1][1]):
-                continue
-            confirmed[len(tried) - 1] = costs = self._confirmed(taken)
+            if at == len(tried):
+                tried.append((taken, self._costs(taken)))
+                if taken and not self._is_near(tried[at][1]):
+                    continue
+            confirmed[at] = costs = self._confirmed(taken)
             if not taken or self._is_near(costs) or len(confirmed) == _CONFIRMED:
                 break
         meeting = [at for at, (_, costs) in enumerate(tried) if self._meets(confirmed.get(at, costs))]
