@@ -107,7 +107,7 @@ class Search:
 
     def _costs(self, taken: Taken) -> Costs:
         """The costs of a student, measured where its target is here; they correct the rates."""
-        predicted = self.predicted(taken)
+        predicted = tuple(guess * drift for guess, drift in zip(self.predicted(taken), self._drifts, strict=True))
         pruned = self.student_of(taken)
         measured = tuple(self.teacher) if not taken else self.meter.costs(pruned.model, final=False)
         costs = tuple(

@@ -173,6 +173,16 @@ def test_a_coarse_student_that_the_final_measurement_finds_too_slow_gives_way_to
     assert cost == pytest.approx(8.4)
 
 
+def test_a_drift_is_in_the_figures_of_later_rounds() -> None:
+    """In the predicted as well as in the measured ones, so that they compare."""
+    search, meter = search_for(latency(6.0), true=less_than_additive, drift=1.04)
+    search.run()
+    assert len(meter.final) > 1
+    last, (true,) = search.rounds[-1], less_than_additive(*search.programme.saved(meter.quick[-1]))
+    assert last.measured[0] == pytest.approx(true)
+    assert last.measured[0] == pytest.approx(last.predicted[0], rel=0.02)
+
+
 # Limits
 
 
@@ -202,8 +212,9 @@ def test_a_throughput_is_a_least_value() -> None:
     search, _ = search_for(limit, true=lambda ms, _: ((WHOLE_MS - ms) / 1000,), teacher=(0.01,))
     _, (seconds,) = search.run()
     assert 150 <= 1 / seconds < 160
-    assert search.rounds[-1].measured == (pytest.approx(1 / seconds),)
     assert search.rounds[0].predicted[0] == pytest.approx(152, rel=0.02)
+    (measured,) = search.rounds[-1].measured
+    assert measured == pytest.approx(1 / seconds)
 
 
 def test_a_device_elsewhere_is_met_by_prediction() -> None:
