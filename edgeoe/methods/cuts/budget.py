@@ -73,14 +73,17 @@ class BudgetCut:
     def _plan(self, parts: Parts, structure: Structure, bench: Bench, meter: Meter) -> _Plan:
         seconds = Stopwatch()
         stock = Stock.measure(parts.teacher, parts, meter)
+        losses = Losses()
+        search = self._search(parts, stock, meter, losses)
         with explained(parts, stock, meter, self.settings):
-            self._search(parts, stock, meter, Losses()).require_reach()
+            search.require_reach()
         table_seconds = seconds.lap()
         teacher = copy.deepcopy(parts.teacher).to(bench.device)
         rows = bench.rows()
-        losses = measure_losses(teacher, parts, rows, progress=bench.progress)
+        if not search.is_met:
+            losses = measure_losses(teacher, parts, rows, progress=bench.progress)
+            search = self._search(parts, stock, meter, losses)
         loss_seconds = seconds.lap()
-        search = self._search(parts, stock, meter, losses)
         with explained(parts, stock, meter, self.settings):
             taken, costs = search.run()
         pruned = search.student_of(taken)

@@ -82,6 +82,11 @@ class Search:
             if not self._meets(costs):
                 raise self._refusal(costs)
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the teacher meets the limits."""
+        return self._meets(self.teacher)
+
     def predicted(self, taken: Taken) -> Costs:
         """The cost of a student for each limit, by the table as corrected so far."""
         saved = self.programme.saved(taken)

@@ -106,6 +106,13 @@ def test_a_limit_within_reach_is_met(network: Network, still: Callable[..., Any]
     assert pruned.macs_kept <= 0.5
 
 
+@pytest.mark.usefixtures("no_losses")
+def test_a_teacher_that_meets_the_limits_stays_whole(network: Network, still: Callable[..., Any]) -> None:
+    pruned, search = BudgetCut(settings()).prune(network("stages"), still(), MacsMeter((Limit("a", "p50_ms", 1e6),)))
+    assert (pruned.removed, pruned.dropped, pruned.macs_kept) == ({}, (), 1.0)
+    assert search.student == search.teacher
+
+
 def test_the_error_crosses_processes_with_its_table() -> None:
     reason = pickle.loads(pickle.dumps(OutOfReachError("none can", table=[("part",), ("a",)])))  # noqa: S301
     assert (str(reason), reason.table) == ("none can", (("part",), ("a",)))
