@@ -32,7 +32,7 @@ def command(
     """
     from edgeoe.pipeline import compress
     from edgeoe.report.json import compress_json
-    from edgeoe.report.terminal import bar, say, show_left_alone, show_speed
+    from edgeoe.report.terminal import bar, say, show_budget, show_left_alone, show_speed
     from edgeoe.run import layout
 
     run = compress(settings, out=out, overwrite=overwrite, progress=bar)
@@ -47,6 +47,7 @@ def command(
     )
     if record.teacher_agreement:
         say(str(record.teacher_agreement))
+    show_budget(record)
     show_left_alone(run.read(layout.PLAN).left_alone)
     show_speed(record)
     next_step(f"edgeoe export {quoted(out)}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from edgeoe.measure.quantity import Quantity, limited_quantities
 from edgeoe.records.measurement import Check, Estimate, Measurement, Outcome, Verdict
@@ -14,7 +16,9 @@ MIN_AGREEMENT = 0.95  # of the artifact with its student on the golden images: l
 UNLIMITED = ("golden_agreement", "device")  # checks that do not come from the budget
 
 
-def judge(measurement: Measurement, budget: Mapping[str, float]) -> Verdict:
+def judge(
+    measurement: Measurement, budget: Mapping[str, float], *, origins: Mapping[str, str] = MappingProxyType({})
+) -> Verdict:
     """Check `measurement` against each limit of `budget`, and that the artifact agrees with its student.
 
     A check is passed or failed only if the whole 95 % interval lies on one side of the limit, else it is inconclusive.
@@ -22,6 +26,7 @@ def judge(measurement: Measurement, budget: Mapping[str, float]) -> Verdict:
     without figures from the device is inconclusive whatever its budget.
 
     budget: limits by quantity.
+    origins: options that limits are from, by quantity; the others are the profile's.
     Raises ConfigError for an unknown quantity.
     """
     agreement = measurement.golden_agreement
@@ -38,7 +43,8 @@ def judge(measurement: Measurement, budget: Mapping[str, float]) -> Verdict:
         reason = measurement.not_measured
         checks.append(Check(name="device", limit=None, sense="at most", measured=None, outcome=_UNCLEAR, reason=reason))
     for name, quantity in limited_quantities(budget).items():
-        checks.append(_check(name, quantity, budget[name], measurement))
+        check = _check(name, quantity, budget[name], measurement)
+        checks.append(replace(check, origin=origins.get(name, "")))
     return Verdict(tuple(checks))
 
 

@@ -78,3 +78,7 @@ class BudgetSearch:
     table_seconds: float = 0.0
     loss_seconds: float = 0.0
     search_seconds: float = 0.0
+
+    def round_of(self, macs_kept: float) -> SearchRound | None:
+        """The round that chose the student, of which `macs_kept` is the share of the teacher's MACs."""
+        return next((one for one in reversed(self.rounds) if one.macs_kept == macs_kept), None)

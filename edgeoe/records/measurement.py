@@ -157,6 +157,7 @@ class Check:
     """One limit compared with one measured value.
 
     limit: None for a check that only has a reason not to pass.
+    origin: the option of `compress` that the limit is from; empty for the profile's budget.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Check:
     measured: Estimate | None
     outcome: Outcome
     reason: str = ""
+    origin: str = ""
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

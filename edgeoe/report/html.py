@@ -16,7 +16,9 @@ from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import ExportRecord
 from edgeoe.records.measurement import Accuracy, Check, Estimate, Speed, Validation, worst
 from edgeoe.records.result import Result, SpeedSamples
-from edgeoe.report.wording import check_text, speed_text
+from edgeoe.report.axis import Axis, figure
+from edgeoe.report.budget import budget_view
+from edgeoe.report.wording import check_text, from_text, speed_text
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
@@ -24,7 +26,7 @@ from edgeoe.run.facts import RunFacts
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Axis", "RunReport", "read_report", "report_page", "validation_page", "write_report"]
+__all__ = ["RunReport", "read_report", "report_page", "validation_page", "write_report"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,7 @@ def report_page(report: RunReport) -> str:
         name=report.name,
         outcome=worst(validation.outcome for validation, _ in report.validated) if report.validated else None,
         made=report.compressed,
+        budget=budget_view(report.compressed),
         random_weights=facts.random_weights,
         samples=_Samples(tuple(zip(facts.classes, facts.counts, strict=True))),
         exported=report.exported,
@@ -112,28 +115,8 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"figure": figure, "speed_text": speed_text, "check_text": check_text}
+    templates.filters |= {"figure": figure, "speed_text": speed_text, "check_text": check_text, "from_text": from_text}
     return templates.get_template(name)
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """The scale of a chart, from low to high; low < high."""
-
-    low: float
-    high: float
-
-    def at(self, value: float) -> float:
-        """Position of `value` in percent of the width, clipped to the ends."""
-        return 100 * min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
-
-    def ticks(self) -> list[float]:
-        """Three to eight round numbers within the scale."""
-        third = (self.high - self.low) / 3
-        power = 10.0 ** math.floor(math.log10(third))
-        step = next(factor * power for factor in (5, 2, 1) if factor * power <= third * (1 + 1e-9))
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(number * step, 12) for number in range(first, last + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +235,3 @@ def _around(check: Check) -> Axis | None:
     low, high = (pick(end for end in ends if math.isfinite(end)) for pick in (min, max))
     margin = 0.15 * (high - low) or 0.1 * abs(high) or 0.1
     return Axis(low - margin, high + margin)
-
-
-def figure(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, without an exponent; a question mark for infinity."""
-    if not math.isfinite(value):
-        return "?"
-    decimals = digits - 1 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:,.{max(0, decimals)}f}"

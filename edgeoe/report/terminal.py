@@ -29,6 +29,7 @@ from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import GraphRecord
 from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Validation, Verdict
+from edgeoe.report.budget import cut_text, limit_texts, time_text
 from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "percent",
     "say",
     "set_quiet",
+    "show_budget",
     "show_layers",
     "show_left_alone",
     "show_speed",
@@ -162,6 +164,16 @@ def show_speed(compressed: CompressRecord) -> None:
         say(("the student is ", style), (speed_text(speed), style))
     for note in compressed.notes:
         say(("note", "yellow"), f": {note}")
+
+
+def show_budget(compressed: CompressRecord) -> None:
+    """Print teacher and student beside each limit, what was pruned for it, and what the search cost."""
+    search = compressed.budget
+    if search is None:
+        return
+    for text in limit_texts(search):
+        say(text)
+    say(f"{cut_text(compressed, search)}; {time_text(search)}")
 
 
 def show_layers(graph: GraphRecord, *, most: int = 12) -> None:

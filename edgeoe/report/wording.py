@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from math import isfinite
 
+from edgeoe.records.budget import Limit
 from edgeoe.records.comparison import AccuracyChange
 from edgeoe.records.compression import SpeedUp
 from edgeoe.records.measurement import Check, Estimate
 
-__all__ = ["accuracy_text", "change_in_percent", "check_text", "speed_text"]
+__all__ = ["accuracy_text", "change_in_percent", "check_text", "from_text", "speed_text"]
 
 
 def change_in_percent(ratio: Estimate) -> str:
@@ -29,12 +30,19 @@ def check_text(check: Check) -> str:
     if check.limit is None:
         return f"{check.name}: {check.reason}"
     limit = f"{check.sense} {check.limit:g}"
+    if check.origin:
+        limit = f"{check.sense} {check.limit:.4g} ({from_text(check)})"
     if check.measured is None:
         return f"{check.name} {limit}: {check.reason}"
     low, high = check.measured.low, check.measured.high
     interval = f" [{low:.4g}, {f'{high:.4g}' if isfinite(high) else '?'}]" if low < high else ""
     reason = f" ({check.reason})" if check.reason else ""
     return f"{check.name} {check.measured.value:.4g}{interval}, {limit}{reason}"
+
+
+def from_text(limit: Check | Limit) -> str:
+    """Where a limit that is not the profile's is from; empty for the profile's."""
+    return f"from {limit.origin}" if limit.origin else ""
 
 
 def speed_text(speed: SpeedUp) -> str:

@@ -20,7 +20,7 @@ from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.result_file import read_result
-from edgeoe.stages.validate import conclude, record_validation
+from edgeoe.stages.validate import conclude, limits_asked_for, record_validation
 from edgeoe.targets.backends import traits_of
 from edgeoe.targets.profile import MeasureSettings, Target
 
@@ -51,7 +51,9 @@ def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Vali
         )
     teacher = run.read(files.teacher) if run.has(files.teacher) else None
     random_weights = run.read(layout.FACTS).random_weights
-    validation = conclude(result, target or facts.target, teacher=teacher, random_weights=random_weights)
+    target = target or facts.target
+    asked = limits_asked_for(run, target)
+    validation = conclude(result, target, teacher=teacher, random_weights=random_weights, asked=asked)
     record_validation(run, result, validation)
     return validation
 

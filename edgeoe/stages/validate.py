@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from edgeoe.measure.quantity import needs_teacher
 from edgeoe.measure.statistics import paired_difference
 from edgeoe.measure.summary import speed_from_samples
 from edgeoe.progress import Progress, silent
+from edgeoe.records.budget import Limit
 from edgeoe.records.measurement import Artifact, Estimate, Measurement, Validation
 from edgeoe.records.result import Predictions, Result
 from edgeoe.run import layout
@@ -31,9 +33,9 @@ from edgeoe.stages.overlap import report_test_overlap
 from edgeoe.stages.precisions import graph_for
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.targets.here import differences, not_measured
-from edgeoe.targets.profile import Target
+from edgeoe.targets.profile import Budget, Target
 
-__all__ = ["built_artifact", "conclude", "read_test", "record_validation", "validate"]
+__all__ = ["built_artifact", "conclude", "limits_asked_for", "read_test", "record_validation", "validate"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ _log = logging.getLogger(__name__)
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> Validation:
     """Measure the artifact's accuracy on `test` and its speed on this machine, and judge both.
 
+    The limits that the student was made to by --latency-ms or --speedup count, too, where the profile has none.
     If this machine is not the target's device, speed is not measured, and the verdict is inconclusive at best.
     Raises BackendError if the artifact can't run here.
     """
@@ -72,7 +75,8 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
         progress=progress,
     )
     teacher = teacher_predictions(run, samples, progress=progress) if needs_teacher(target.budget) else None
-    validation = conclude(result, target, teacher=teacher, random_weights=facts.random_weights)
+    asked = limits_asked_for(run, target)
+    validation = conclude(result, target, teacher=teacher, random_weights=facts.random_weights, asked=asked)
     record_validation(run, result, validation)
     return validation
 
@@ -97,11 +101,27 @@ def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
     return samples
 
 
-def conclude(result: Result, target: Target, *, teacher: Predictions | None, random_weights: bool) -> Validation:
+def limits_asked_for(run: Run, target: Target) -> tuple[Limit, ...]:
+    """The limits that options of `compress` set for the student of `run` on `target`, where its profile has none."""
+    search = run.read(layout.COMPRESS).budget
+    limits = search.limits if search else ()
+    mine = (limit for limit in limits if limit.origin and limit.target == target.name)
+    return tuple(limit for limit in mine if limit.quantity not in target.budget)
+
+
+def conclude(
+    result: Result,
+    target: Target,
+    *,
+    teacher: Predictions | None,
+    random_weights: bool,
+    asked: Sequence[Limit] = (),
+) -> Validation:
     """Compute the figures of `result`, and judge them by the budget of `target`.
 
     teacher: its predictions on the same images, if the budget compares with it.
     random_weights: the teacher was not trained.
+    asked: further limits, from options of `compress`.
     """
     predictions, differs = result.predictions, differences(target, result.environment)
     speed = None if differs or result.speed is None else speed_from_samples(result.speed, target.measure)
@@ -122,7 +142,8 @@ def conclude(result: Result, target: Target, *, teacher: Predictions | None, ran
         not_measured="" if speed else not_measured(differs or ["the result has no speed"]),
         notes=_notes(result),
     )
-    verdict = judge(measurement, target.budget)
+    target = replace(target, budget=Budget(**target.budget, **{limit.quantity: limit.limit for limit in asked}))
+    verdict = judge(measurement, target.budget, origins={limit.quantity: limit.origin for limit in asked})
     return Validation(target=target, classes=result.classes, measurement=measurement, verdict=verdict)
 
 

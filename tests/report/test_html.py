@@ -17,7 +17,8 @@ from made_up import result, speed
 
 from edgeoe.errors import RunError
 from edgeoe.records.graphs import GraphRecord, LayerSensitivity, RefusedGraph
-from edgeoe.report.html import Axis, figure, read_report, report_page, write_report
+from edgeoe.report.axis import Axis, figure
+from edgeoe.report.html import read_report, report_page, write_report
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.stages.validate import conclude, record_validation
