@@ -247,6 +247,7 @@ def deploy(
     teacher: str | nn.Module | None = None,
     target: Target | Text | Sequence[Target | Text] | None = None,
     exporter: Literal["auto", "dynamo", "legacy"] = "auto",
+    one_student: bool = False,
     overwrite: bool = False,
     each: Callable[[Judged | Bundled], object] = lambda _: None,
     progress: Progress | None = None,
@@ -254,13 +255,12 @@ def deploy(
 ) -> tuple[Judged | Bundled, ...]:
     """The whole line: compress, export, build and validate, for one target or several.
 
-    A finished student at `out` that was made with the same settings and teacher is kept.
-
-    settings, teacher, overwrite: as for `compress`.
-    out: folder of the run.
+    settings, teacher, exporter: as for `compress` and `export`.
+    out: folder of the run; with a budget and several targets, each has its student in a folder of its name there.
     test: folder of test images, a folder per class.
     target: profiles of the devices.
-    exporter: as for `export`.
+    one_student: one student meets the budgets of all targets.
+    overwrite: replace a run that is there; one of the same settings, limits and teacher is kept without.
     each: is called with the outcome on each target as soon as it is known.
     progress: None shows bars in a terminal or a notebook.
     Returns for each target what was judged here, or for a device elsewhere the bundle to take there.
@@ -276,6 +276,7 @@ def deploy(
         test=Path(test),
         teacher=module,
         exporter=exporter,
+        one_student=one_student,
         overwrite=overwrite,
         each=each,
         progress=_shown(progress),

@@ -7,8 +7,8 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from edgeoe.machine.environment import environment
 from edgeoe.methods import load_cut
 from edgeoe.progress import Progress, silent
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, require_free
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.budget import has_budget, same_limits
 from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
@@ -56,6 +57,15 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Student:
+    """One student of `deploy`: its folder, and what it is made with."""
+
+    out: Path
+    settings: CompressSettings
+    targets: Sequence[Target]
+
+
 def deploy(
     settings: CompressSettings,
     *,
@@ -64,16 +74,19 @@ def deploy(
     test: Path,
     teacher: nn.Module | None = None,
     exporter: ExporterChoice = "auto",
+    one_student: bool = False,
     overwrite: bool = False,
     each: Callable[[Judged | Bundled], object] = lambda _: None,
     progress: Progress = silent,
 ) -> tuple[Judged | Bundled, ...]:
-    """The whole line for several targets; a finished student at `out` with the same settings is kept.
+    """The whole line for several targets; finished students with the same settings and limits are kept.
 
-    Its widths suit all targets at once, unless the settings name a multiple. What can't work is refused before anything
-    is trained.
+    Without a budget one student at `out` serves all targets: its widths suit all at once, unless the settings name a
+    multiple. With a budget each of several targets gets its own, a run at `out`/TARGET. What can't work is refused
+    before anything is trained.
 
     teacher: as for `compress`.
+    one_student: one student at `out` meets the budgets of all targets.
     each: is called with the outcome on each target as soon as it is known.
     Returns, for each target, what was judged here, or for a target that is not this machine the bundle to take there;
     nothing in torchrun's other processes.
@@ -86,14 +99,60 @@ def deploy(
             require_runtime(Run(out), target)
     few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
     find_test(test, few.classes)
+    students = [*_students(settings, out, targets, one_student=one_student)]
+    missing = [student for student in students if not _is_made(student)]
+    for student in missing:
+        require_free(student.out, overwrite=overwrite)
+    outcomes: list[Judged | Bundled] = []
+    for student in students:
+        run = Run(student.out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
+        if student in missing:
+            run = compress(
+                student.settings,
+                out=student.out,
+                teacher=teacher,
+                targets=student.targets,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        if run is not None:  # the first process goes on alone
+            outcomes += _deliver(run, student.targets, test=test, exporter=exporter, each=each, progress=progress)
+    return tuple(outcomes)
+
+
+def _students(
+    settings: CompressSettings, out: Path, targets: Sequence[Target], *, one_student: bool
+) -> Iterator[_Student]:
+    """The students to make, each with the settings that name its targets.
+
+    Raises RunError if there are several, and `out` holds a run itself.
+    """
     names = tuple(target.name for target in targets)
     if tuple(Path(name).name.removesuffix(".toml") for name in settings.target) != names:
         settings = replace(settings, target=names)
-    run = Run(out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
-    if not _holds_student(Run(out), settings, targets):
-        run = compress(settings, out=out, teacher=teacher, targets=targets, overwrite=overwrite, progress=progress)
-    if run is None:  # the first process goes on alone
-        return ()
+    if one_student or len(targets) < 2 or not has_budget(settings, targets):
+        yield _Student(out, settings, targets)
+        return
+    if Run(out).has(layout.COMPRESS):
+        raise RunError(
+            f"{out}: holds a run, and a student for each target needs a folder of its own. "
+            "Choose another --out, or pass --one-student."
+        )
+    for name, target in zip(settings.target, targets, strict=True):
+        yield _Student(out / target.name, replace(settings, target=(name,)), (target,))
+
+
+def _deliver(
+    run: Run,
+    targets: Iterable[Target],
+    *,
+    test: Path,
+    exporter: ExporterChoice,
+    each: Callable[[Judged | Bundled], object],
+    progress: Progress,
+) -> Iterator[Judged | Bundled]:
+    """Export the student of `run`, and build and validate it for each target, or bundle it."""
+    targets, facts = list(targets), environment()
     export(
         run,
         exporter=exporter,
@@ -101,34 +160,36 @@ def deploy(
         variants=sorted({variant_for(target) for target in targets}),
         progress=progress,
     )
-    outcomes: list[Judged | Bundled] = []
     for target in targets:
-        if elsewhere[target.name]:
+        outcome: Judged | Bundled
+        if differs := differences(target, facts):
             archive = TargetFiles(target.name).archive
             packed = bundle(run, target, out=run.path / archive.name, test=test, progress=progress)
             run.note(archive)
-            outcomes.append(Bundled(target=target, bundle=packed, differs=elsewhere[target.name]))
+            outcome = Bundled(run=run, target=target, bundle=packed, differs=differs)
         else:
             build(run, target, progress=progress)
-            outcomes.append(Judged(validation=validate(run, target, test=test, progress=progress)))
-        each(outcomes[-1])
-    return tuple(outcomes)
+            outcome = Judged(run=run, validation=validate(run, target, test=test, progress=progress))
+        each(outcome)
+        yield outcome
 
 
-def _holds_student(run: Run, settings: CompressSettings, targets: Sequence[Target]) -> bool:
-    """Whether `run` has the student that compressing for `targets` would make again.
+def _is_made(student: _Student) -> bool:
+    """Whether the student is there that compressing for its targets would make again.
 
-    Other targets make another student only by their widths, or where the method's cut measures latencies on them.
+    Other targets make another student only by their widths, by their limits, or where latencies are measured on them.
     """
+    run, settings, targets = Run(student.out), student.settings, student.targets
     if not run.has(layout.COMPRESS):
         return False
     try:
         used, wanted = run_settings(run), settings.resolved()
     except RunError:  # of another edgeoe
         return False
-    if not load_cut(settings.method).measures_latency:
+    if not load_cut(settings.method).measures_latency and not has_budget(settings, targets):
         used = replace(used, target=wanted.target)
     if used != wanted:
         return False
     multiple = settings.channel_multiple or lcm(*(target.channel_multiple for target in targets))
-    return run.read(layout.COMPRESS).channel_multiple == multiple
+    record = run.read(layout.COMPRESS)
+    return record.channel_multiple == multiple and same_limits(record.budget, settings, targets)

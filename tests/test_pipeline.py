@@ -2,18 +2,22 @@
 
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import QUICK
+from meters import MacsMeter
 
 from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
 from edgeoe.pipeline import Bundled, Judged, deploy
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.budget import budget_limits
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 
@@ -21,8 +25,9 @@ from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 def test_deploy_leads_from_a_teacher_to_a_verdict(settings: CompressSettings, pictures: Path, tmp_path: Path) -> None:
     target = replace(load_target("host-cpu"), measure=QUICK, budget=Budget(size_mb=100, top1=0.0))
     out = tmp_path / "run"
-    (one,) = deploy(settings, out=out, targets=[target], test=pictures / "test")
+    (one,) = deploy(replace(settings, keep_macs=0.5), out=out, targets=[target], test=pictures / "test")
     assert isinstance(one, Judged)
+    assert one.run.path == out
     measurement, verdict = one.validation.measurement, one.validation.verdict
     assert verdict.outcome == "passed"
     assert [check.name for check in verdict.checks] == ["golden_agreement", "size_mb", "top1"]
@@ -130,3 +135,110 @@ def test_what_can_not_work_is_known_before_training(
     with pytest.raises(error, match=message):
         deploy(settings, out=tmp_path / "run", targets=[target], test=pictures / test)
     assert not (tmp_path / "run").exists()
+
+
+WHOLE_MS = 0.5  # of the teacher, by the fake meter: a bound that its students stay below
+
+
+@pytest.fixture
+def metered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Budgets are measured by counting; the names of the targets of each compression to a budget."""
+    compressions: list[tuple[str, ...]] = []
+
+    def meter(
+        teacher: object, settings: CompressSettings, targets: Sequence[Target], *_: object, **__: object
+    ) -> MacsMeter:
+        compressions.append(tuple(target.name for target in targets))
+        return MacsMeter(tuple(budget_limits(settings, targets, lambda _: WHOLE_MS)))
+
+    monkeypatch.setattr("edgeoe.stages.compress.BudgetMeter", meter)
+    return compressions
+
+
+@pytest.fixture
+def two() -> tuple[Target, Target]:
+    """Two targets that are here, with budgets that no verdict of a few calls decides."""
+    host = replace(load_target("host-cpu"), measure=QUICK)
+    return replace(host, name="a", budget=Budget(p50_ms=0.3)), replace(host, name="b", budget=Budget(p50_ms=0.2))
+
+
+def weights_of(*folders: Path) -> list[int]:
+    return [(folder / "student" / "weights.safetensors").stat().st_mtime_ns for folder in folders]
+
+
+def test_each_target_with_a_budget_gets_a_student_of_its_own_that_is_kept_until_its_limit_changes(
+    settings: CompressSettings,
+    pictures: Path,
+    tmp_path: Path,
+    metered: list[tuple[str, ...]],
+    two: tuple[Target, Target],
+) -> None:
+    a, b = two
+    line: dict[str, Any] = {"out": tmp_path / "out", "test": pictures / "test"}
+    first, second = deploy(settings, targets=two, **line)
+    assert metered == [("a",), ("b",)]
+    folders = [tmp_path / "out" / "a", tmp_path / "out" / "b"]
+    assert [first.run.path, second.run.path] == folders
+    runs = [Run.open(folder) for folder in folders]
+    assert [run_settings(run).target for run in runs] == [("a",), ("b",)]
+    searches = [run.read(layout.COMPRESS).budget for run in runs]
+    assert [search.student[0] <= search.limits[0].limit for search in searches if search] == [True, True]
+    assert [search.limits[0].limit for search in searches if search] == [0.3, 0.2]
+    made = weights_of(*folders)
+
+    deploy(settings, targets=two, **line)
+    assert weights_of(*folders) == made, "nothing has changed"
+
+    tighter = replace(b, budget=Budget(p50_ms=0.15))
+    with pytest.raises(RunError, match=r"b: already holds a run\. Choose another --out, or pass --overwrite"):
+        deploy(settings, targets=(a, tighter), **line)
+    deploy(settings, targets=(a, tighter), overwrite=True, **line)
+    assert weights_of(folders[0]) == made[:1]
+    assert weights_of(folders[1]) != made[1:]
+    with pytest.raises(RunError, match="a: already holds a run"):
+        deploy(replace(settings, latency_ms=0.2), targets=two, **line)
+    with pytest.raises(RunError, match="a: already holds a run"):
+        deploy(replace(settings, keep_macs=0.5), targets=two, out=folders[0], test=pictures / "test")
+
+
+def test_one_student_meets_all_budgets_where_that_is_asked_for(
+    settings: CompressSettings,
+    pictures: Path,
+    tmp_path: Path,
+    metered: list[tuple[str, ...]],
+    two: tuple[Target, Target],
+) -> None:
+    line: dict[str, Any] = {"targets": two, "test": pictures / "test"}
+    outcomes = deploy(settings, out=tmp_path / "one", one_student=True, **line)
+    assert metered == [("a", "b")]
+    assert {outcome.run.path for outcome in outcomes} == {tmp_path / "one"}
+    search = Run.open(tmp_path / "one").read(layout.COMPRESS).budget
+    assert search is not None
+    assert [limit.limit for limit in search.limits] == [0.3, 0.2]
+    assert max(search.student) <= 0.2
+    with pytest.raises(RunError, match=r"one: holds a run, and a student for each target needs .*--one-student"):
+        deploy(settings, out=tmp_path / "one", **line)
+
+
+@pytest.mark.parametrize("asked", [{"latency_ms": 0.2}, {"speedup": 2.5}])
+def test_a_verdict_judges_the_latency_that_was_asked_for(
+    settings: CompressSettings,
+    pictures: Path,
+    tmp_path: Path,
+    metered: list[tuple[str, ...]],
+    two: tuple[Target, Target],
+    asked: dict[str, Any],
+) -> None:
+    option = "--" + next(iter(asked)).replace("_", "-")
+    bare = replace(two[0], budget=Budget())
+    line: dict[str, Any] = {"out": tmp_path / "run", "test": pictures / "test"}
+    for target, limit, origin in ((bare, 0.2, option), (replace(bare, budget=Budget(p50_ms=7.0)), 7.0, "")):
+        (outcome,) = deploy(replace(settings, **asked), targets=[target], **line)
+        assert isinstance(outcome, Judged)
+        check = outcome.validation.verdict.checks[-1]
+        assert (check.name, check.origin) == ("p50_ms", origin)
+        assert check.limit == pytest.approx(limit)
+        assert outcome.validation.target.budget == {"p50_ms": pytest.approx(limit)}
+    assert metered == [("a",)], "a limit of the profile that options replace makes no other student"
+    with pytest.raises(RunError, match="already holds a run"):
+        deploy(replace(settings, **{name: value * 2 for name, value in asked.items()}), targets=[bare], **line)

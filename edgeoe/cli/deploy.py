@@ -33,21 +33,25 @@ def command(
     out: Annotated[Path, typer.Option(help="Run directory to write or to continue.", show_default=False)],
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
     exporter: ExporterOption = "auto",
+    one_student: Annotated[
+        bool,
+        typer.Option("--one-student", help="With a budget: one student for all targets, instead of one for each."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that has other settings.")] = False,
     json: JsonOption = None,
 ) -> int:
     """Run the whole pipeline, compress, export, build and validate, for one target or several.
 
-    A target that is not this machine gets a bundle, with the commands that take it there. An existing student with the
-    same settings is kept. The exit code is that of the worst verdict; 3 if a target is not judged yet.
+    With a budget (--latency-ms, --speedup or [budget] of the profiles), each of several targets gets a student of its
+    own in OUT/TARGET. A target that is not this machine gets a bundle, with the commands that take it there. An
+    existing student with the same settings and limits is kept. The exit code is that of the worst verdict; 3 if a
+    target is not judged yet.
 
     Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
     """
     from edgeoe.pipeline import Judged, deploy
-    from edgeoe.report.json import compress_json
-    from edgeoe.report.terminal import bar, show_speed, show_validation
+    from edgeoe.report.terminal import bar, say, show_budget, show_speed, show_validation
     from edgeoe.run import layout
-    from edgeoe.run.directory import Run
     from edgeoe.targets.load import load_target
 
     profiles, exporter_choice = [load_target(name) for name in settings.target], parse_exporter(exporter)
@@ -62,27 +66,46 @@ def command(
         targets=profiles,
         test=test,
         exporter=exporter_choice,
+        one_student=one_student,
         overwrite=overwrite,
         each=show,
         progress=bar,
     )
     if not results:  # another process of torchrun
         return 0
-    run = Run(out)
-    compressed = run.read(layout.COMPRESS)
-    show_speed(compressed)
-    write_json(
-        json,
-        {
-            "compress": compress_json(compressed, run.read(layout.FACTS)),
-            "export": run.read(layout.EXPORT),
-            "targets": {result.target.name: _record(result) for result in results},
-        },
-    )
-    write_page(run)
+    runs = {result.run.path: result.run for result in results}
+    for run in runs.values():
+        if len(runs) > 1:
+            say((f"student in {run.path}:", "bold"))
+        compressed = run.read(layout.COMPRESS)
+        show_budget(compressed)
+        show_speed(compressed)
+    write_json(json, _records(results, apart=len(runs) > 1))
+    for run in runs.values():
+        write_page(run)
     profile_names = dict(zip((profile.name for profile in profiles), settings.target, strict=True))
-    _show_next_steps(run, results, test, profile_names)
+    _show_next_steps(results, test, profile_names)
     return EXIT_CODES[worst(result.outcome for result in results)]
+
+
+def _records(results: Sequence[Judged | Bundled], *, apart: bool) -> dict[str, object]:
+    """The records for `--json`.
+
+    apart: each target has a student, whose records stand beside its verdict.
+    """
+    if apart:
+        return {"targets": {result.target.name: _student(result.run) | _record(result) for result in results}}
+    targets = {result.target.name: _record(result) for result in results}
+    return {**_student(results[0].run), "targets": targets}
+
+
+def _student(run: Run) -> dict[str, object]:
+    """The records of a student for `--json`."""
+    from edgeoe.report.json import compress_json
+    from edgeoe.run import layout
+
+    compressed = compress_json(run.read(layout.COMPRESS), run.read(layout.FACTS))
+    return {"compress": compressed, "export": run.read(layout.EXPORT)}
 
 
 def _record(result: Judged | Bundled) -> dict[str, object]:
@@ -95,9 +118,7 @@ def _record(result: Judged | Bundled) -> dict[str, object]:
     return {"verdict": result.outcome, "not_measured": not_measured(result.differs), "bundle": result.bundle}
 
 
-def _show_next_steps(
-    run: Run, results: Sequence[Judged | Bundled], test: Path, profile_names: Mapping[str, str]
-) -> None:
+def _show_next_steps(results: Sequence[Judged | Bundled], test: Path, profile_names: Mapping[str, str]) -> None:
     """Print the commands for each device that is another machine, then the next step after the worst outcome.
 
     profile_names: the user's name or file of each target's profile, by name of the target.
@@ -110,18 +131,19 @@ def _show_next_steps(
 
     step, outcome = "", worst(result.outcome for result in results)
     for result in sorted(results, key=lambda result: isinstance(result, Bundled)):
-        name = result.target.name
+        name, path = result.target.name, result.run.path
         if isinstance(result, Bundled):
             say(f"{name}: ", (f"inconclusive, {not_measured(result.differs)}", "yellow"))
             show_bundle(result.bundle)
-            lines = lines_for_device(Path(result.bundle.path), run.path, name)
+            lines = lines_for_device(Path(result.bundle.path), path, name)
             for line in lines:
                 say(f"  {line}")
             step = step or lines[0]
         elif result.outcome == outcome != "passed" and not step:
-            again = f"edgeoe validate {quoted(run.path)} --target {quoted(profile_names[name])} --test {quoted(test)}"
-            step = after_verdict(run.path, profile_names[name], result.validation, again=again)
+            again = f"edgeoe validate {quoted(path)} --target {quoted(profile_names[name])} --test {quoted(test)}"
+            step = after_verdict(path, profile_names[name], result.validation, again=again)
     if not step:
+        run = results[0].run
         engine = run.read(TargetFiles(results[0].target.name).engine)
         step = f"copy {quoted(run.path / engine.artifact)} to the device"
     next_step(step)

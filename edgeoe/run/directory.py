@@ -26,7 +26,7 @@ from edgeoe.registry import PAGES
 from edgeoe.run import layout
 from edgeoe.run.layout import File, RecordFile, TargetFiles
 
-__all__ = ["Run", "new_run"]
+__all__ = ["Run", "new_run", "require_free"]
 
 Record = TypeVar("Record")
 _FORMAT = 1  # of the manifest
@@ -171,12 +171,8 @@ class Run:
         write_atomic(self.path / layout.MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
 
 
-@contextmanager
-def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
-    """Create a run that appears at `path` only if the block ends without an exception.
-
-    Raises RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run.
-    """
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Raise RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run."""
     if path.is_symlink() or path.resolve() == Path.cwd():
         raise RunError(f"{path}: a link or the working folder can't be replaced by a run. Choose another --out.")
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -184,6 +180,15 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
             raise RunError(f"{path}: exists and is not a run of edgeoe. Choose another --out.")
         if not overwrite:
             raise RunError(f"{path}: already holds a run. Choose another --out, or pass --overwrite.")
+
+
+@contextmanager
+def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
+    """Create a run that appears at `path` only if the block ends without an exception.
+
+    Raises RunError as `require_free` does.
+    """
+    require_free(path, overwrite=overwrite)
     work_begins()
     with ExitStack() as stack:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
@@ -23,7 +23,7 @@ from edgeoe.measure.summary import speed_from_samples
 from edgeoe.method import load_method
 from edgeoe.methods.meter import Variants
 from edgeoe.progress import Progress, silent
-from edgeoe.records.budget import Limit
+from edgeoe.records.budget import BudgetSearch, Limit
 from edgeoe.records.latency_table import FP32_TEACHER
 from edgeoe.records.measurement import Measurement
 from edgeoe.settings import CompressSettings
@@ -33,7 +33,7 @@ from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["BudgetMeter", "has_budget"]
+__all__ = ["BudgetMeter", "budget_limits", "has_budget", "same_limits"]
 
 _CALLS, _MIN_TURNS, _SECONDS = 3, 20, 2.0
 _log = logging.getLogger(__name__)
@@ -52,6 +52,30 @@ def _aims(target: Target) -> Iterator[Limit]:
     for name, record in limited_quantities(target.budget).items():
         if record.follows:
             yield Limit(target.name, name, target.budget[name], record.sense, target.precision)
+
+
+def budget_limits(
+    settings: CompressSettings, targets: Sequence[Target], fp32_ms: Callable[[Target], float]
+) -> Iterator[Limit]:
+    """The limits that the student is to meet.
+
+    fp32_ms: p50 of the teacher in fp32 on a target.
+    """
+    for target in targets:
+        if settings.latency_ms is not None:
+            yield _p50_limit(target, settings.latency_ms, origin="--latency-ms")
+        elif settings.speedup is not None:
+            yield _p50_limit(target, fp32_ms(target) / settings.speedup, origin="--speedup")
+        else:
+            yield from _aims(target)
+
+
+def same_limits(search: BudgetSearch | None, settings: CompressSettings, targets: Sequence[Target]) -> bool:
+    """Whether the student of `search` was made to the limits of `settings` and `targets`; None was made to none."""
+    if search is None or not has_budget(settings, targets):
+        return search is None and not has_budget(settings, targets)
+    made = [replace(limit, limit=0.0) if limit.origin == "--speedup" else limit for limit in search.limits]
+    return made == [*budget_limits(settings, targets, lambda _: 0.0)]  # a speed-up is compared with the settings
 
 
 def _p50_limit(target: Target, limit_ms: float, *, origin: str) -> Limit:
@@ -80,7 +104,7 @@ class BudgetMeter:
         for target in targets:
             if not self._elsewhere[target.name]:
                 backend_of(target).check(target)
-        self.limits = tuple(self._limits(settings))
+        self.limits = tuple(budget_limits(settings, targets, self._fp32_ms))
         for name in dict.fromkeys(limit.target for limit in self.limits):
             if self._elsewhere[name]:
                 _log.warning(
@@ -89,15 +113,6 @@ class BudgetMeter:
                     name,
                 )
         self._whole: dict[str, float] = {}  # of the teacher, by target: p50 of a final measurement
-
-    def _limits(self, settings: CompressSettings) -> Iterator[Limit]:
-        for target in self._targets.values():
-            if settings.latency_ms is not None:
-                yield _p50_limit(target, settings.latency_ms, origin="--latency-ms")
-            elif settings.speedup is not None:
-                yield _p50_limit(target, self._fp32_ms(target) / settings.speedup, origin="--speedup")
-            else:
-                yield from _aims(target)
 
     def _fp32_ms(self, target: Target) -> float:
         """p50 of the teacher in fp32."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeoe.records.bundle import BundleRecord
 from edgeoe.records.measurement import Outcome, Validation
+from edgeoe.run.directory import Run
 from edgeoe.targets.here import not_measured
 from edgeoe.targets.profile import Target
 
@@ -14,8 +15,12 @@ __all__ = ["Bundled", "Judged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Judged:
-    """A verdict for a target that is this machine: its artifact was built, measured and judged."""
+    """A verdict for a target that is this machine: its artifact was built, measured and judged.
 
+    run: the student's.
+    """
+
+    run: Run
     validation: Validation
 
     @property
@@ -40,9 +45,11 @@ class Judged:
 class Bundled:
     """A bundle for a target that is another machine; nothing is judged yet.
 
+    run: the student's.
     differs: differences of this machine from the target's device.
     """
 
+    run: Run
     target: Target
     bundle: BundleRecord
     differs: tuple[str, ...]
