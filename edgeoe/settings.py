@@ -152,7 +152,7 @@ class CompressSettings:
     )
     ood: Path | None = option("Any unlabelled images, read recursively.", None)
     keep_macs: Annotated[float, Gt(0), Le(1)] | None = option(
-        "Share of the teacher's MACs to keep; default: 0.5, unless one of the next two is given; 1 for --method none.",
+        "Share of the teacher's MACs to keep. Default, without another share or a budget: 0.5; 1 for --method none.",
         None,
     )
     keep_params: Annotated[float, Gt(0), Le(1)] | None = option("Share of the teacher's parameters to keep.", None)
@@ -160,12 +160,12 @@ class CompressSettings:
         "Share of the residual blocks that can be dropped to keep, with a method that drops blocks.", None
     )
     latency_ms: Positive | None = option(
-        "Budget instead of a share: median latency on --target in milliseconds, in its precision. Channels and blocks "
-        "are pruned that lose least. Default: the [budget] of --target, if it has one and no share is given.",
+        "Budget instead of a share: median latency on --target in milliseconds, in its precision. What loses least is "
+        "pruned, channels and blocks. Default, without a share: the [budget] of --target.",
         None,
     )
     speedup: Annotated[float, Gt(1), Lt(float("inf"))] | None = option(
-        "The same, as a multiple of the speed of the fp32 teacher on --target.", None
+        "The same budget, as a multiple of the speed of the fp32 teacher on --target.", None
     )
     method: str = option(f"One of {', '.join(METHODS.built_in)}; edgeoe methods describes them.", "mir")
     include: tuple[str, ...] = option(

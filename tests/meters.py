@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 from torch import nn
 
 from edgeoe.methods.meter import Variants
 from edgeoe.pruning.prune import count_macs, count_params
 from edgeoe.records.budget import Limit
+from edgeoe.settings import CompressSettings
+from edgeoe.stages.budget import budget_limits
+from edgeoe.targets.profile import Target
 
-__all__ = ["MacsMeter"]
+__all__ = ["FP32_MS", "MacsMeter", "count_instead"]
+
+FP32_MS = 0.5  # of any teacher in fp32
 
 
 @dataclass
@@ -43,3 +50,17 @@ class MacsMeter:
 
     def _note(self, name: str) -> None:
         self.asked[name] = self.asked.get(name, 0) + 1
+
+
+def count_instead(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """Let `compress` measure budgets with `MacsMeter`. Returns a list that gets the targets of each compression."""
+    compressions: list[tuple[str, ...]] = []
+
+    def meter(
+        teacher: object, settings: CompressSettings, targets: Sequence[Target], *_: object, **__: object
+    ) -> MacsMeter:
+        compressions.append(tuple(target.name for target in targets))
+        return MacsMeter(tuple(budget_limits(settings, targets, lambda _: FP32_MS)))
+
+    monkeypatch.setattr("edgeoe.stages.compress.BudgetMeter", meter)
+    return compressions

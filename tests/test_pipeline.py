@@ -2,14 +2,13 @@
 
 import json
 import tarfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up import QUICK
-from meters import MacsMeter
+from meters import count_instead
 
 from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
 from edgeoe.pipeline import Bundled, Judged, deploy
@@ -17,7 +16,6 @@ from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
-from edgeoe.stages.budget import budget_limits
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 
@@ -137,22 +135,10 @@ def test_what_can_not_work_is_known_before_training(
     assert not (tmp_path / "run").exists()
 
 
-WHOLE_MS = 0.5  # of the teacher, by the fake meter: a bound that its students stay below
-
-
 @pytest.fixture
 def metered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Budgets are measured by counting; the names of the targets of each compression to a budget."""
-    compressions: list[tuple[str, ...]] = []
-
-    def meter(
-        teacher: object, settings: CompressSettings, targets: Sequence[Target], *_: object, **__: object
-    ) -> MacsMeter:
-        compressions.append(tuple(target.name for target in targets))
-        return MacsMeter(tuple(budget_limits(settings, targets, lambda _: WHOLE_MS)))
-
-    monkeypatch.setattr("edgeoe.stages.compress.BudgetMeter", meter)
-    return compressions
+    return count_instead(monkeypatch)
 
 
 @pytest.fixture
