@@ -164,20 +164,30 @@ def test_deploy_exits_with_the_worst_verdict(
     edgeoe: Edgeoe, exported: Path, settings: CompressSettings, pictures: Path
 ) -> None:
     write_config(replace(settings, seed=1), command="deploy")
-    write_target("strict", "top1 = 1.0")
+    write_target("exact", "top1 = 1.0")
     made = (exported / "student/weights.safetensors").stat().st_mtime_ns
     code, out, err = edgeoe(
-        *("deploy", "--out", "run", "--target", "targets/strict.toml", "--target", "quick", "--test", pictures / "test"),
+        *(
+            "deploy",
+            "--out",
+            "run",
+            "--target",
+            "targets/exact.toml",
+            "--target",
+            "quick",
+            "--test",
+            pictures / "test",
+        ),
         *("--json", "a"),
     )
     assert code == FAILED, err
-    assert "next: edgeoe targets show targets/strict.toml   (its budget)" in out
-    assert "strict: failed\n" in out
+    assert "next: edgeoe targets show targets/exact.toml   (its budget)" in out
+    assert "exact: failed\n" in out
     assert "quick: passed\n" in out
     record = read_json("a")
     assert PROMISED["compress"] <= set(record["compress"])
     assert PROMISED["export"] <= set(record["export"])
-    assert {name: one["verdict"] for name, one in record["targets"].items()} == {"strict": "failed", "quick": "passed"}
+    assert {name: one["verdict"] for name, one in record["targets"].items()} == {"exact": "failed", "quick": "passed"}
     assert (exported / "student/weights.safetensors").stat().st_mtime_ns == made
 
 
