@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from budget_tuning import NotReachableError, Rankings, Stopwatch, TunedCut, opened
+from budget_tuning import NoStudentError, Rankings, Stopwatch, TunedCut, stopwatch
 from history import add_record_option, record
 from oe_runs import Spec, long_tail, recall_per_class, settings_of, summary
 from oe_tables import append, read_rows
@@ -49,10 +49,11 @@ METHODS = {  # name -> the method as bench_oe takes it
     "practise": "practise",
     "mir-sensitivity": "mir:widths=sensitivity",
     "mir": "mir",
+    "none": "none",
 }
-CUT_TO_SPEEDUP: set[str] = set()  # methods that take the speed-up as a setting, and need no tuning
+NOT_TUNED = {"none"}  # the teacher as it is
 CLASSES = 10
-TURNS = 300  # in which an artifact is timed
+TURNS = 300  # in which a finished artifact is timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,27 +114,27 @@ def parse() -> argparse.Namespace:
 class Bench:
     """Makes rows, one after the other; a method ranks once for all speed-ups."""
 
-    def __init__(self, options: argparse.Namespace, stopwatch: Stopwatch) -> None:
+    def __init__(self, options: argparse.Namespace, stopwatch: Stopwatch, folder: Path) -> None:
         self.options = options
         self.stopwatch = stopwatch
-        self.folder = options.out / f"{options.teacher}-{options.precision}-n{options.n}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.rankings = Rankings(self.folder)
+        self.folder = folder
+        self.rankings = Rankings(folder)
 
     def run(self, row: Row) -> Row:
         """`row` with what was measured."""
         settings = settings_for(row, self.options)
         folder = self.folder / f"{row.method}-{row.speedup_asked:g}-seed{row.seed}"
         cut = TunedCut(settings, row.speedup_asked, self.stopwatch, self.rankings)
-        tuned = row.method not in CUT_TO_SPEEDUP
+        tuned = row.method not in NOT_TUNED
         try:
             with patch("edgeoe.methods.load_cut", lambda _: lambda _: cut) if tuned else nullcontext():
                 run = compress(settings, out=folder, targets=[self.stopwatch.target], overwrite=True)
-        except NotReachableError as reason:
+        except NoStudentError as reason:
             return replace(row, note=str(reason))
         assert run is not None  # noqa: S101 - no torchrun here
         made = run.read(layout.COMPRESS)
-        seconds_train = 2 * settings.batch * made.steps / made.images_per_second  # half of a batch is OOD images
+        images = 2 * settings.batch * made.steps  # half of each batch is OOD images
+        seconds_train = images / made.images_per_second if images else 0.0
         row = replace(
             row,
             macs_kept=round(made.macs_kept, 4),
@@ -171,9 +172,8 @@ def spec_of(row: Row, options: argparse.Namespace) -> Spec:
 
 
 def settings_for(row: Row, options: argparse.Namespace) -> CompressSettings:
-    goal: Any = {"speedup": row.speedup_asked} if row.method in CUT_TO_SPEEDUP else {}
     settings: CompressSettings = settings_of(spec_of(row, options), options, Path())
-    return replace(settings, keep_macs=None, precision="fp32", processes=1, **goal)
+    return replace(settings, keep_macs=None, precision="fp32", processes=1)
 
 
 def accuracy(network: Any, row: Row, options: argparse.Namespace) -> dict[str, Any]:
@@ -192,7 +192,6 @@ def main() -> None:
     options = parse()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     table = options.out / f"{options.teacher}-n{options.n}.csv"
     wanted = [
         Row(method=method, precision=options.precision, speedup_asked=speedup, seed=seed, steps=options.steps)
@@ -205,8 +204,10 @@ def main() -> None:
     settings = settings_for(wanted[0], options)
     teacher = load_teacher(TeacherSource.parse(settings.teacher), settings.weights, classes=CLASSES)
     preprocess = Preprocess.resolve(None, settings.preprocess)
-    with opened(teacher, replace(target, precision="fp32"), preprocess) as runner:
-        bench = Bench(options, Stopwatch(runner, target, preprocess))
+    folder = options.out / f"{options.teacher}-{options.precision}-n{options.n}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with stopwatch(teacher, target, preprocess, folder) as watch:
+        bench = Bench(options, watch, folder)
         for row in todo:
             finished = asdict(bench.run(row))
             append(table, finished)
@@ -218,9 +219,7 @@ def figures(table: Path, wanted: list[Row]) -> dict[str, float]:
     """The figures of the history, of all rows of `table` that are wanted."""
     keys = {key_of(asdict(row)) for row in wanted}
     return {
-        f"{row['method']}, {row['precision']}, {row['speedup_asked']} times, seed {row['seed']}: {name}": float(
-            row[name]
-        )
+        f"{', '.join(key_of(row))}: {name}": float(row[name])
         for row in read_rows(table)
         for name in ("speedup", "artifact_top1", "artifact_rare3")
         if key_of(row) in keys and row[name]

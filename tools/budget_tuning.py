@@ -31,11 +31,16 @@ from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.profile import Target
 
 SHARES = [0.97**step for step in range(1, 120)]  # of the MACs, down to 2.7 %
-TURNS, CALLS = 60, 3  # each network is called CALLS times per turn, after a call that only warms the caches
+STRIDE = 9  # students
+TURNS, LONG, CALLS = (
+    100,
+    1000,
+    3,
+)  # calls per turn, after one that only warms the caches
 
 
-class NotReachableError(EdgeoeError):
-    """No student of the method is fast enough."""
+class NoStudentError(EdgeoeError):
+    """No student of the method is fast enough, or the teacher itself is."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,21 @@ class Pace:
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """Measures artifacts for `target` in turns with the fp32 artifact of the teacher."""
+    """Measures artifacts for `target` in turns with the artifact of the teacher for it.
+
+    fp32: how many times faster that artifact is than the fp32 one, which is too much larger to be compared with
+        students in a few turns: other processes evict more of it from the caches.
+    """
 
     teacher: Runner
     target: Target
     preprocess: Preprocess
+    fp32: float
 
     def pace(self, runner: Runner, *, turns: int = TURNS) -> Pace:
-        """Medians over turns, of the CPU time of this thread, as other processes interrupt long calls more often."""
-        x = np.zeros((1, *self.preprocess.shape), np.float32)
-        pairs = [(_call_ms(self.teacher, x), _call_ms(runner, x)) for _ in range(turns)]
-        speedup = statistics.median(teacher / student for teacher, student in pairs)
-        return Pace(speedup, statistics.median(student for _, student in pairs))
+        """The pace of an artifact, by its shortest calls."""
+        teacher, student = (min(calls_ms) for calls_ms in interleaved([self.teacher, runner], self.preprocess, turns))
+        return Pace(self.fp32 * teacher / student, student)
 
     def pace_of(self, model: nn.Module) -> Pace:
         """The pace of a network before it is trained and exported."""
@@ -67,14 +75,21 @@ class Stopwatch:
             return self.pace(runner)
 
 
+def interleaved(runners: Sequence[Runner], preprocess: Preprocess, turns: int) -> list[list[float]]:
+    """Milliseconds of a call of each of `runners` in each turn, as CPU time: others interrupt long calls more often."""
+    x = np.zeros((1, *preprocess.shape), np.float32)
+    rounds = [[_call_ms(runner, x) for runner in runners] for _ in range(turns)]
+    return [list(calls_ms) for calls_ms in zip(*rounds, strict=True)]
+
+
 def _call_ms(runner: Runner, x: np.ndarray) -> float:
-    calls = []
+    calls_ns = []
     runner.infer(x)
     for _ in range(CALLS):
         before = thread_time_ns()
         runner.infer(x)
-        calls.append(thread_time_ns() - before)
-    return statistics.median(calls) / 1e6
+        calls_ns.append(thread_time_ns() - before)
+    return statistics.median(calls_ns) / 1e6
 
 
 @contextmanager
@@ -89,6 +104,19 @@ def opened(model: nn.Module, target: Target, preprocess: Preprocess) -> Iterator
             yield runner
 
 
+@contextmanager
+def stopwatch(teacher: nn.Module, target: Target, preprocess: Preprocess, folder: Path) -> Iterator[Stopwatch]:
+    """A stopwatch for students of `teacher`; what it measures of the teacher is kept in `folder`, for all methods."""
+    file = folder / "teacher.json"
+    with opened(teacher, target, preprocess) as runner:
+        if not file.exists():
+            with opened(teacher, replace(target, precision="fp32"), preprocess) as fp32:
+                calls_ms = interleaved([fp32, runner], preprocess, LONG)
+            ratio = statistics.median(fp32_ms / own_ms for fp32_ms, own_ms in zip(*calls_ms, strict=True))
+            file.write_text(json.dumps({"fp32": ratio}))
+        yield Stopwatch(runner, target, preprocess, json.loads(file.read_text())["fp32"])
+
+
 @dataclass
 class Ladder:
     """Students of one method, the largest first, and the paces that are known.
@@ -101,15 +129,23 @@ class Ladder:
     paces: dict[int, Pace] = field(default_factory=dict)
 
     def first(self, speedup: float, pace_of: Callable[[nn.Module], Pace]) -> Callable[[], Pruned] | None:
-        """The largest student with that speed-up, by bisection; None if none has it."""
+        """The largest student with that speed-up; None if none has it.
+
+        The smallest is not always the fastest, so that strides are tried from the largest on, and the first stride that
+        ends at such a student is bisected.
+        """
 
         def speedup_at(index: int) -> float:
             if index not in self.paces:
                 self.paces[index] = pace_of(self.students[index]().model)
             return self.paces[index].speedup
 
-        index = bisect_left(range(len(self.students)), speedup, key=speedup_at)
-        return self.students[index] if index < len(self.students) else None
+        start, last = 0, len(self.students) - 1
+        for end in (*range(0, last, STRIDE), last):
+            if speedup_at(end) >= speedup:
+                return self.students[start + bisect_left(range(start, end), speedup, key=speedup_at)]
+            start = end + 1
+        return None
 
 
 @dataclass(frozen=True)
@@ -170,7 +206,7 @@ class Rankings:
 
 @dataclass
 class TunedCut:
-    """Prunes the largest student of a method that has the speed-up. Raises NotReachableError if none has it.
+    """Prunes the largest student of a method that has the speed-up. Raises NoStudentError if there is none to prune.
 
     multiple: of the student's channel counts.
     seconds: to rank, and to search.
@@ -187,6 +223,8 @@ class TunedCut:
     measures_latency: ClassVar[bool] = True
 
     def prune(self, teacher: nn.Module, bench: Bench) -> Pruned:
+        if self.stopwatch.fp32 >= self.speedup:
+            raise NoStudentError(f"the teacher itself is {self.stopwatch.fp32:.2f} times faster: see method none")
         ranking, started = self.rankings.of(self.settings, teacher, bench), perf_counter()
         for ladder in ranking.ladders:
             student = ladder.first(self.speedup, self.stopwatch.pace_of)
@@ -196,4 +234,4 @@ class TunedCut:
                 return student()
         paces = [pace for ladder in ranking.ladders for pace in ladder.paces.values()]
         fastest = max(paces, key=lambda pace: pace.speedup)
-        raise NotReachableError(f"not reachable: fastest is {fastest.ms:.3f} ms, {fastest.speedup:.2f} times")
+        raise NoStudentError(f"not reachable: fastest is {fastest.ms:.3f} ms, {fastest.speedup:.2f} times")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bench_budget import METHODS, Row, key_of, settings_for
-from budget_tuning import Ladder, NotReachableError, Pace, Ranking, Rankings, TunedCut
+from budget_tuning import Ladder, NoStudentError, Pace, Ranking, Rankings, TunedCut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +34,13 @@ def test_the_largest_student_with_the_speedup_is_chosen(speedups: list[float], w
     assert (None if student is None else student().model) == (fast[0] if fast else None)
 
 
+def test_a_student_is_chosen_though_smaller_ones_are_slower() -> None:
+    peak = [1 + at / 40 for at in range(40)] + [1.5] * 30
+    student = ladder(peak).first(1.9, pace_of)
+    assert student is not None
+    assert student().model == peak[36]
+
+
 def test_no_student_is_measured_twice() -> None:
     measured: list[float] = []
 
@@ -49,7 +56,7 @@ def test_no_student_is_measured_twice() -> None:
 
 def tuned(tmp_path: Path, speedup: float, *ladders: Ladder) -> TunedCut:
     settings: Any = SimpleNamespace(method="mir", options=(), seed=0)
-    stopwatch: Any = SimpleNamespace(pace_of=pace_of)
+    stopwatch: Any = SimpleNamespace(pace_of=pace_of, fp32=1.5)
     rankings = Rankings(tmp_path, {"mir () seed 0": Ranking(ladders, seconds=0)})
     return TunedCut(settings, speedup, stopwatch, rankings)
 
@@ -63,7 +70,7 @@ def test_finer_channel_counts_are_tried_where_coarse_ones_are_too_slow(tmp_path:
 
 def test_what_no_student_reaches_is_an_error_that_says_what_is_fastest(tmp_path: Path) -> None:
     nothing: Any = None
-    with pytest.raises(NotReachableError, match=r"fastest is 4\.000 ms, 2\.50 times"):
+    with pytest.raises(NoStudentError, match=r"fastest is 4\.000 ms, 2\.50 times"):
         tuned(tmp_path, 3, ladder([1, 2]), ladder([2, 2.5])).prune(nothing, nothing)
 
 
@@ -75,3 +82,9 @@ def test_every_method_is_asked_for_with_its_options_and_in_fp32(method: str, tmp
     assert (settings.method, settings.seed, settings.steps) == (METHODS[method].partition(":")[0], 3, 7)
     assert (settings.oe, settings.precision, settings.keep_macs) == (True, "fp32", None)
     assert key_of(asdict(row)) == (method, "int8", "4.6", "3", "7")
+
+
+def test_nothing_is_pruned_where_the_teacher_is_fast_enough(tmp_path: Path) -> None:
+    nothing: Any = None
+    with pytest.raises(NoStudentError, match=r"1\.50 times faster: see method none"):
+        tuned(tmp_path, 1.5, ladder([1, 2])).prune(nothing, nothing)
