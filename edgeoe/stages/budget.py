@@ -6,6 +6,7 @@ import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import lcm
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +83,12 @@ def _p50_limit(target: Target, limit_ms: float, *, origin: str) -> Limit:
     return Limit(target.name, "p50_ms", limit_ms, precision=target.precision, origin=origin)
 
 
+def p50_of(measured: Measurement) -> float:
+    """The median latency in milliseconds of a measurement on this machine."""
+    assert measured.speed is not None  # noqa: S101 - elsewhere nothing is measured
+    return measured.speed.latency.p50.value
+
+
 class BudgetMeter:
     """Measures networks on the runtimes of `targets` that are this machine; a device elsewhere has a latency table.
 
@@ -104,23 +111,31 @@ class BudgetMeter:
         for target in targets:
             if not self._elsewhere[target.name]:
                 backend_of(target).check(target)
-        self.limits = tuple(budget_limits(settings, targets, self._fp32_ms))
-        for name in dict.fromkeys(limit.target for limit in self.limits):
+        self._settings = settings
+        self._teachers: dict[str, Measurement] = {}  # by target
+        self._noisy: set[str] = set()  # targets whose measurements were disturbed
+
+    @cached_property
+    def limits(self) -> tuple[Limit, ...]:
+        """All limits; a speed-up becomes milliseconds, for which the teacher is measured."""
+        limits = tuple(budget_limits(self._settings, [*self._targets.values()], self._fp32_ms))
+        for name in dict.fromkeys(limit.target for limit in limits):
             if self._elsewhere[name]:
                 _log.warning(
                     "target %s is another machine: its latency table predicts the student's latency, and only "
                     "edgeoe bundle measures it",
                     name,
                 )
-        self._whole: dict[str, float] = {}  # of the teacher, by target: p50 of a final measurement
+        return limits
 
     def _fp32_ms(self, target: Target) -> float:
-        """p50 of the teacher in fp32."""
+        """p50 of the teacher in fp32: that in the target's precision, times their ratio within turns."""
         if self._elsewhere[target.name]:
             return self._collected(target)[FP32_TEACHER]
-        speed = self._measured(self._teacher, replace(target, precision="fp32")).speed
-        assert speed is not None  # noqa: S101 - the target is here
-        return speed.latency.p50.value
+        p50 = p50_of(self._teacher_on(target))
+        if target.precision == "fp32":
+            return p50
+        return p50 * self._ratio(target, (self._teacher, self._teacher), precisions=(target.precision, "fp32"))
 
     def follows_latency(self, limit: Limit) -> bool:
         return quantity(limit.quantity).follows == "latency"
@@ -147,21 +162,36 @@ class BudgetMeter:
 
     def _beside_teacher(self, model: nn.Module, target: Target, limits: Sequence[Limit]) -> dict[str, float]:
         """Costs that follow the latency, from its ratio to the teacher's within turns."""
+        ratio = self._ratio(target, (self._teacher, model))
+        return {name: cost * ratio for name, cost in self._final(self._teacher, target, limits).items()}
+
+    def _ratio(self, target: Target, models: Sequence[nn.Module], *, precisions: Sequence[str] | None = None) -> float:
+        """Latency of the second of two networks by that of the first."""
         base_ms, new_ms = time_interleaved(
-            (self._teacher, model), target, self._preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
+            models,
+            target,
+            self._preprocess,
+            precisions=precisions,
+            min_turns=_MIN_TURNS,
+            seconds=_SECONDS,
+            calls=_CALLS,
         )
-        ratio = statistics.median(new / base for base, new in zip(base_ms, new_ms, strict=True))
-        return {str(limit): self._whole[str(limit)] * ratio for limit in limits}
+        return statistics.median(new / base for base, new in zip(base_ms, new_ms, strict=True))
 
     def _final(self, model: nn.Module, target: Target, limits: Sequence[Limit]) -> dict[str, float]:
-        measured, costs = self._measured(model, target), {}
+        measured = self._teacher_on(target) if model is self._teacher else self._measured(model, target)
+        costs = {}
         for limit in limits:
             estimate = quantity(limit.quantity).estimate(measured)
             assert estimate is not None  # noqa: S101 - such quantities are measured for every artifact
             costs[str(limit)] = limit.cost(estimate.high if limit.sense == "at most" else estimate.low)
-        if model is self._teacher:
-            self._whole |= costs
         return costs
+
+    def _teacher_on(self, target: Target) -> Measurement:
+        """The teacher's measurement, which is made once."""
+        if target.name not in self._teachers:
+            self._teachers[target.name] = self._measured(self._teacher, target)
+        return self._teachers[target.name]
 
     def _measured(self, model: nn.Module, target: Target) -> Measurement:
         """Size and speed of the artifact of `model`, as `validate` measures them."""
@@ -174,8 +204,9 @@ class BudgetMeter:
             samples = measure_speed(built, target, progress=self._progress)
             size_bytes = built.stat().st_size
         speed = speed_from_samples(samples, target.measure)
-        if speed.noise:
-            _log.warning("%s: costs are uncertain, as this machine is noisy: %s", target.name, "; ".join(speed.noise))
+        if speed.noise and target.name not in self._noisy:
+            self._noisy.add(target.name)
+            _log.warning("%s: the budget is uncertain, as this machine is noisy: %s", target.name, speed.noise[0])
         return Measurement(
             artifact_sha256="",
             size_bytes=size_bytes,

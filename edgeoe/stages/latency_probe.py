@@ -6,6 +6,7 @@ import logging
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -76,6 +77,7 @@ def time_interleaved(
     target: Target,
     preprocess: Preprocess,
     *,
+    precisions: Sequence[str] | None = None,
     min_turns: int,
     seconds: float,
     calls: int = _CALLS,
@@ -85,12 +87,17 @@ def time_interleaved(
 
     In each turn every network runs once, and its latency is the median of `calls` calls.
 
+    precisions: of each; None is the target's for all.
     min_turns, seconds: minimum of turns and of their duration.
     Raises as `probe_on` and its probe do.
     """
     backend = backend_here(target)
+    targets = [replace(target, precision=name) for name in precisions or [target.precision] * len(models)]
     with ExitStack() as stack:
-        runners = [stack.enter_context(opened(model, target, preprocess, backend)) for model in models]
+        runners = [
+            stack.enter_context(opened(model, one, preprocess, backend))
+            for model, one in zip(models, targets, strict=True)
+        ]
         return time_in_turns(runners, target, shape=preprocess.shape, min_turns=min_turns, seconds=seconds, calls=calls)
 
 
