@@ -113,15 +113,14 @@ def repairs_of_blocks(
     fits = {
         block: _Fit(teacher, layer, structure.norms.get(layer), images=_count(rows)) for block, layer in usable.items()
     }
-    parts = _parts(rows)
+    parts, sums = _parts(rows), _own_sums(structure)
     with progress("Repairing blocks", len(parts)) as advance:
         for x, weight in parts if fits else ():
             watch = _Watch()
             for block, fit in fits.items():
                 fit.begin(len(x), weight)
-                own = structure.sums.get(usable[block])
                 watch.input(usable[block], fit.see_input)
-                watch.output(usable[block], own, fit.see_student)
+                watch.output(usable[block], sums.get(usable[block]), fit.see_student)
                 watch.sum(ends[block], fit.see_target)
             watch.run(teacher, x)
             advance()
@@ -185,17 +184,29 @@ class _Place:
 
 def _places(pruned: Pruned, teacher: Structure, student: Structure) -> list[_Place]:
     """Where the student is refitted, in the order of its layers."""
-    taken = _stand_ins(teacher, pruned.dropped)
+    taken, before, after = _stand_ins(teacher, pruned.dropped), _own_sums(teacher), _own_sums(student)
     changed = {name for group in pruned.groups if group.name in pruned.removed for name in group.consumers}
     places, touched = [], False
     for name in student.layers:
         lost = name in taken or name in changed
-        if name == student.head or not (lost or (touched and name in student.sums)):
+        if name == student.head or not (lost or (touched and name in after)):
             continue
         touched = True
-        if name in taken or (name in student.sums) == (name in teacher.sums):
-            places.append(_Place(name, student.sums.get(name), taken.get(name, teacher.sums.get(name))))
+        if name in taken or (name in after) == (name in before):
+            places.append(_Place(name, after.get(name), taken.get(name, before.get(name))))
     return places
+
+
+def _own_sums(structure: Structure) -> dict[str, ResidualSum]:
+    """{layer: the residual sum that its output goes straight into}, but where it enters the block that the sum ends.
+
+    The branch of that block reads the output too: what is added to it is not what the sum gains.
+    """
+    ends = _block_sums(structure)
+    entered = {
+        (name, ends[block.name].index) for block in structure.blocks if block.name in ends for name in block.producers
+    }
+    return {name: place for name, place in structure.sums.items() if (name, place.index) not in entered}
 
 
 def _stand_ins(structure: Structure, dropped: Collection[str]) -> dict[str, ResidualSum]:
