@@ -147,7 +147,7 @@ def test_what_a_bundle_measures_on_its_device_is_the_budget_of_compress_elsewher
         assert 0.6 * limit < search.student[0] <= limit
         assert {one.measured for one in search.rounds} == {(None,)}
         assert caplog.text.count("its latency table predicts the student's latency") == 1
-    with pytest.raises(PruningError, match="no student of this teacher can meet p50_ms at most 0.01 on away"):
+    with pytest.raises(PruningError, match=r"no student of this teacher can meet p50_ms at most 0\.01 on away"):
         compress(replace(asked, latency_ms=0.01), out=tmp_path / "c", targets=[AWAY])
 
 
