@@ -106,6 +106,7 @@ class BudgetMeter:
     ) -> None:
         self._teacher, self._preprocess, self._progress = teacher, preprocess, progress
         self._targets = {target.name: target for target in targets}
+        self._has_multiple = settings.channel_multiple is not None
         machine = environment()
         self._elsewhere = {target.name: differences(target, machine) for target in targets}
         for target in targets:
@@ -232,7 +233,7 @@ class BudgetMeter:
         return table.latencies_ms
 
     def _alone(self, target: Target) -> str:
-        """The options that name `target` alone, and the multiple of channels that suits all targets."""
+        """The options that name `target` alone, with the multiple of channels that suits all targets."""
         multiple = lcm(*(one.channel_multiple for one in self._targets.values()))
-        widths = "" if multiple == target.channel_multiple else f" --channel-multiple {multiple}"
+        widths = "" if self._has_multiple or multiple == target.channel_multiple else f" --channel-multiple {multiple}"
         return f"--target {quoted(target.name)}{widths}"

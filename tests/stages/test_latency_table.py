@@ -137,9 +137,10 @@ def test_what_a_bundle_measures_on_its_device_is_the_budget_of_compress_elsewher
         json.dumps({"format": FORMAT, **to_json(replace(table, latencies_ms={**slow, FP32_TEACHER: 100.0}))})
     )
     collect_table(tmp_path / "slow.json")
-    for name, changes, limit in (("a", {"latency_ms": 70.0}, 70.0), ("b", {"speedup": 1.25}, 80.0)):
+    by_speedup = replace(asked, speedup=1.25)
+    for name, given, limit in (("a", replace(asked, latency_ms=70.0), 70.0), ("b", by_speedup, 80.0)):
         caplog.clear()
-        run = compress(replace(asked, **changes), out=tmp_path / name, targets=[AWAY])
+        run = compress(given, out=tmp_path / name, targets=[AWAY])
         assert run is not None
         search = run.read(layout.COMPRESS).budget
         assert search is not None
@@ -198,7 +199,7 @@ def test_a_bundle_is_refused_where_it_can_say_nothing(asked: CompressSettings, t
 
 def test_no_weight_of_the_teacher_travels_whole() -> None:
     """Large weights repeat a few of their values; biases, shapes and dtypes stay."""
-    values = {
+    values: dict[str, np.ndarray] = {
         "w": np.arange(10_000, dtype=np.float32).reshape(100, 100),
         "q": (np.arange(9_000) % 251).astype(np.uint8),
         "i": np.arange(9_000),
