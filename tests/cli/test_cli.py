@@ -167,18 +167,8 @@ def test_deploy_exits_with_the_worst_verdict(
     write_target("exact", "top1 = 1.0")
     made = (exported / "student/weights.safetensors").stat().st_mtime_ns
     code, out, err = edgeoe(
-        *(
-            "deploy",
-            "--out",
-            "run",
-            "--target",
-            "targets/exact.toml",
-            "--target",
-            "quick",
-            "--test",
-            pictures / "test",
-        ),
-        *("--json", "a"),
+        *("deploy", "--out", "run", "--target", "targets/exact.toml", "--target", "quick"),
+        *("--test", pictures / "test", "--json", "a"),
     )
     assert code == FAILED, err
     assert "next: edgeoe targets show targets/exact.toml   (its budget)" in out

@@ -13,6 +13,7 @@ from made_up import QUICK, as_bundled, speed
 
 from edgeoe.errors import RunError
 from edgeoe.pipeline import build, bundle, collect, export, validate
+from edgeoe.records.budget import BudgetSearch, Limit
 from edgeoe.records.result import Predictions
 from edgeoe.report.json import validation_json
 from edgeoe.run import layout
@@ -53,6 +54,26 @@ def test_what_the_bundle_wrote_is_judged(run: Run, sent: Callable[..., Path], ta
     assert measurement.accuracy is not None
     assert measurement.accuracy.top1.value == 0.5
     assert (run.path / "targets/host-cpu/validation.json").is_file()
+
+
+def test_the_latency_that_the_student_was_made_to_is_judged_where_the_profile_limits_none(
+    run: Run, sent: Callable[..., Path], target: Target
+) -> None:
+    limits = (
+        Limit("host-cpu", "p50_ms", 1e-3, origin="--latency-ms"),
+        Limit("other", "p90_ms", 1e-3, origin="--latency-ms"),
+        Limit("host-cpu", "size_mb", 1e-3),
+    )
+    search = BudgetSearch(limits=limits, teacher=(9.0,) * 3, rounds=(), student=(1e-3,) * 3, loss=0.1)
+    run.save(layout.COMPRESS, replace(run.read(layout.COMPRESS), budget=search))
+    checks = collect(run, sent()).verdict.checks
+    assert [(check.name, check.limit, check.origin) for check in checks[-2:]] == [
+        ("p50_ms", 1e-3, "--latency-ms"),
+        ("top1", 0.99, ""),
+    ]
+    own = replace(target, budget=Budget(p50_ms=9e9))
+    (check,) = (one for one in collect(run, sent(), target=own).verdict.checks if one.name == "p50_ms")
+    assert (check.limit, check.origin) == (9e9, "")
 
 
 @pytest.mark.parametrize(
