@@ -24,14 +24,14 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from budget_tuning import NoStudentError, Rankings, Stopwatch, TunedCut, stopwatch
+from budget_tuning import Rankings, Stopwatch, TunedCut, stopwatch
 from history import add_record_option, record
 from oe_runs import Spec, long_tail, recall_per_class, settings_of, summary
 from oe_tables import append, read_rows
 
 from edgeoe.backends import backend_of
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import ExportError
+from edgeoe.errors import ExportError, PruningError
 from edgeoe.machine.environment import environment
 from edgeoe.models.checkpoint import load_student
 from edgeoe.models.teacher import TeacherSource, load_teacher
@@ -49,9 +49,10 @@ METHODS = {  # name -> the method as bench_oe takes it
     "practise": "practise",
     "mir-sensitivity": "mir:widths=sensitivity",
     "mir": "mir",
+    "budget": "mir",
     "none": "none",
 }
-NOT_TUNED = {"none"}  # the teacher as it is
+NOT_TUNED = {"budget", "none"}  # compress --speedup, and the teacher as it is
 CLASSES = 10
 TURNS = 300  # in which a finished artifact is timed
 
@@ -129,7 +130,7 @@ class Bench:
         try:
             with patch("edgeoe.methods.load_cut", lambda _: lambda _: cut) if tuned else nullcontext():
                 run = compress(settings, out=folder, targets=[self.stopwatch.target], overwrite=True)
-        except NoStudentError as reason:
+        except PruningError as reason:
             return replace(row, note=str(reason))
         assert run is not None  # noqa: S101 - no torchrun here
         made = run.read(layout.COMPRESS)
@@ -173,7 +174,8 @@ def spec_of(row: Row, options: argparse.Namespace) -> Spec:
 
 def settings_for(row: Row, options: argparse.Namespace) -> CompressSettings:
     settings: CompressSettings = settings_of(spec_of(row, options), options, Path())
-    return replace(settings, keep_macs=None, precision="fp32", processes=1)
+    speedup = row.speedup_asked if row.method == "budget" else None
+    return replace(settings, keep_macs=None, speedup=speedup, precision="fp32", processes=1)
 
 
 def accuracy(network: Any, row: Row, options: argparse.Namespace) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import nn
 
 from edgeoe.backends import Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
-from edgeoe.errors import EdgeoeError
+from edgeoe.errors import PruningError
 from edgeoe.methods import Bench
 from edgeoe.methods.cuts.blocks import Blocks
 from edgeoe.methods.cuts.channels import find_groups
@@ -39,7 +39,7 @@ TURNS, LONG, CALLS = (
 )  # calls per turn, after one that only warms the caches
 
 
-class NoStudentError(EdgeoeError):
+class NoStudentError(PruningError):
     """No student of the method is fast enough, or the teacher itself is."""
 
 

@@ -81,6 +81,7 @@ def test_every_method_is_asked_for_with_its_options_and_in_fp32(method: str, tmp
     settings = settings_for(row, options)
     assert (settings.method, settings.seed, settings.steps) == (METHODS[method].partition(":")[0], 3, 7)
     assert (settings.oe, settings.precision, settings.keep_macs) == (True, "fp32", None)
+    assert settings.speedup == (4.6 if method == "budget" else None)
     assert key_of(asdict(row)) == (method, "int8", "4.6", "3", "7")
 
 
