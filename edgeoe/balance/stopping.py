@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 __all__ = ["BestWeights", "balanced_agreement"]
 
+_ALIKE = 2.0  # standard errors within which scores can't be told apart
+
 
 def balanced_agreement(student_classes: Tensor, teacher_classes: Tensor) -> tuple[float, float]:
     """Share of images (N,) on which student and teacher choose the same class, and its standard error.
@@ -22,7 +24,7 @@ def balanced_agreement(student_classes: Tensor, teacher_classes: Tensor) -> tupl
 
 
 class BestWeights:
-    """The latest weights whose score is within a standard error of the highest, and whether `patience` checks
+    """The latest weights whose score is within two standard errors of the highest, and whether `patience` checks
     in a row brought none.
 
     Of scores that can't be told apart the later one has learned more: keeping the highest alone would pick an
@@ -40,7 +42,7 @@ class BestWeights:
     def update(self, step: int, score: float, error: float, model: nn.Module) -> bool:
         """Note `score` and its standard `error` at `step`; True when it is time to stop."""
         self._highest = max(self._highest, score)
-        if score >= self._highest - error:
+        if score >= self._highest - _ALIKE * error:
             self.step, self.score, self._worse = step, score, 0
             self._state = {key: value.detach().clone() for key, value in model.state_dict().items()}
             return False

@@ -72,17 +72,17 @@ def test_it_stops_after_so_many_worse_checks_in_a_row() -> None:
     assert said == [False, False, False, False, False, True]
 
 
-def test_the_latest_within_an_error_of_the_highest_is_kept() -> None:
-    best, model, said = scored([0.1, 0.9, 0.85, 0.82, 0.7], patience=2, error=0.1)
+def test_the_latest_within_two_errors_of_the_highest_is_kept() -> None:
+    best, model, said = scored([0.1, 0.9, 0.85, 0.82, 0.7], patience=2, error=0.05)
     best.restore(model)
     assert model.weight.item() == 3
     assert (best.step, best.score) == (3, 0.82)
     assert said == [False] * 5
 
 
-def test_scores_do_not_sink_by_one_error_after_the_other() -> None:
-    best, _, said = scored([0.9, 0.85, 0.79, 0.75], patience=2, error=0.1)
-    assert best.step == 1, "the third is within an error of the second, but not of the highest"
+def test_scores_do_not_sink_by_two_errors_after_the_other() -> None:
+    best, _, said = scored([0.9, 0.85, 0.79, 0.75], patience=2, error=0.05)
+    assert best.step == 1, "the third is within two errors of the second, but not of the highest"
     assert said == [False, False, False, True]
 
 

@@ -99,7 +99,7 @@ def test_groups_of_one_pass_have_moments_that_fit_and_those_without_need_no_pass
     monkeypatch.setattr(sensitivity, "_MOMENTS", fits)
     model = network("stages")
     groups = prunable_groups(model, shape=SHAPE)
-    parts = list(sensitivity._in_passes(model, groups))
+    parts = list(sensitivity.in_passes(model, groups))
     assert [group for part in parts for group in part] == list(groups)
     assert [len(part) for part in parts] == sizes
 
