@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from edgeoe.progress import silent
 from edgeoe.pruning.prune import count_macs
 
 Shape = tuple[int, int, int]
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -45,6 +46,9 @@ class Still:
     def rows(self) -> Rows:
         half = len(self.x) // 2
         return [(self.x[:half], self.weights[:half]), (self.x[half:], self.weights[half:])]
+
+    def once(self, compute: Callable[[], Result]) -> Result:
+        return compute()
 
     def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
         self.fitted.append(task)
