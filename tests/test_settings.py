@@ -61,6 +61,21 @@ def read_settings(path: Path) -> CompressSettings:
     [
         ({"keep_macs": 0}, "--keep-macs: input should be greater than 0. Got 0."),
         ({"keep_macs": 1.5}, "--keep-macs: input should be less than or equal to 1. Got 1.5."),
+        ({"latency_ms": 0.0}, "--latency-ms: input should be greater than 0. Got 0.0."),
+        ({"speedup": 1.0}, "--speedup: input should be greater than 1. Got 1.0."),
+        ({"speedup": float("inf")}, "--speedup: input should be less than inf. Got inf."),
+        ({"latency_ms": 1.0, "speedup": 2.0}, "--latency-ms and --speedup: give one of them."),
+        ({"keep_macs": 0.5, "latency_ms": 1.0}, "--keep-macs and --latency-ms: give one of them."),
+        ({"keep_params": 0.5, "speedup": 2.0}, "--keep-params and --speedup: give one of them."),
+        ({"keep_blocks": 0.5, "speedup": 2.0}, "--keep-blocks and --speedup: give one of them."),
+        (
+            {"method": "none", "speedup": 2.0},
+            "--method none prunes nothing: leave --speedup out, or choose another --method.",
+        ),
+        (
+            {"method": "none", "latency_ms": 2.0},
+            "--method none prunes nothing: leave --latency-ms out, or choose another --method.",
+        ),
         ({"method": "kd2"}, "--method: unknown method 'kd2'. Did you mean 'kd'?"),
         ({"ood": None}, "--ood is missing: give a folder of any images to rebalance with, or pass --no-oe."),
         ({"seed": -1}, "--seed: input should be greater than or equal to 0. Got -1."),
@@ -140,6 +155,14 @@ def test_one_target_may_be_named_without_a_list_and_a_file_of_ones_own_means_the
 )
 def test_a_method_that_prunes_keeps_half_of_the_macs_unless_told(changes: dict[str, Any], goal: str) -> None:
     assert str(replace(LEAST, **changes).goal) == goal
+
+
+@pytest.mark.parametrize("wish", [{"latency_ms": 0.4}, {"speedup": 3.0}])
+def test_a_budget_keeps_no_share_and_survives_its_file(wish: dict[str, float], tmp_path: Path) -> None:
+    asked = replace(LEAST.resolved(), **wish)  # type: ignore[arg-type]
+    assert not asked.keeps_share
+    assert read_settings(write(tmp_path / "config.toml", tomli_w.dumps(asked.to_toml()))) == asked
+    assert CompressSettings.from_toml(asked.to_toml()) == asked
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +303,8 @@ def test_a_method_that_is_given_nearer_puts_the_options_of_others_aside() -> Non
     further = {"method": "kd", "temperature": 2.0, "lr": 0.1, "widths": "global", "seed": 3}
     assert superseded({"method": "mir"}, further) == {"temperature"}
     assert superseded({"method": "practise", "temperature": 3.0}, further) == {"widths"}, "what is typed is an error"
+    assert superseded({"speedup": 2.0}, {"keep_macs": 0.5, "latency_ms": 1.0}) >= {"keep_macs", "latency_ms"}
+    assert "latency_ms" in superseded({"keep_params": 0.5}, {"latency_ms": 1.0})
     assert superseded({"seed": 4}, further) == superseded({"method": "kd"}, further) == set()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from meters import MacsMeter
 from torch import nn
 
 from edgeoe.data.pool import load_pool
@@ -23,6 +24,7 @@ from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.models.observation import capture
 from edgeoe.models.structure import read_structure
 from edgeoe.pruning.prune import Pruned, count_macs, count_params, drop_blocks, prune_channels
+from edgeoe.records.budget import Limit
 from edgeoe.registry import METHODS
 from edgeoe.settings import CompressSettings, OESettings
 from edgeoe.training.fabric import new_fabric
@@ -308,6 +310,33 @@ def test_latency_is_asked_for_by_the_cuts_that_say_so(
         compressed(method, teacher_for(method), replace(settings, steps=2), oe=False)
         assert bool(timed) == load_cut(method).measures_latency
         timed.clear()
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("method", [method for method in sorted(METHODS) if load_method(method).to_budget])
+def test_every_method_that_prunes_meets_a_budget_with_the_units_it_names(
+    method: str, network: Network, settings: CompressSettings
+) -> None:
+    teacher = network("stages")
+    (whole,) = MacsMeter((Limit("board", "p50_ms", 1.0),)).costs(teacher, final=True)
+    assert whole is not None
+    meter = MacsMeter((Limit("board", "p50_ms", 0.7 * whole),))
+    asked = replace(settings, method=method, steps=2, latency_ms=0.7 * whole, oe=False)
+    made = compress_with(asked, teacher, bench_for(teacher, asked), meter=meter)
+    pruned, units = made.pruned, load_method(method).to_budget
+    assert made.search is not None
+    assert made.search.student[0] == pytest.approx(count_macs(pruned.model, PREPROCESS.shape) / 1e6)
+    assert made.search.student[0] <= 0.7 * whole
+    assert not pruned.removed or "channels" in units
+    assert not pruned.dropped or "blocks" in units
+    assert pruned.removed or pruned.dropped
+    rebuilt = copy.deepcopy(teacher)
+    apply_plan(rebuilt, plan_between(teacher, pruned.model))
+    rebuilt.load_state_dict(pruned.model.state_dict())
+    x = torch.randn(4, *PREPROCESS.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(rebuilt(x), pruned.model(x))
 
 
 # Cuts and recoveries

@@ -173,7 +173,7 @@ def test_the_latencies_of_variants_are_measured_on_each_target_with_a_limit_on_i
 
     def table(teacher: object, variants: Variants, of: Target, *_: object, **__: object) -> LatencyTable:
         asked.append(of.name)
-        return LatencyTable(network="", target=of, environment={}, latencies_ms={TEACHER: 2.0})
+        return LatencyTable(network="0" * 64, target=of, environment={}, latencies_ms={TEACHER: 2.0})
 
     monkeypatch.setattr(budget, "measure_table", table)
     targets = [target("fast", p50_ms=1.0, p90_ms=2.0), target("small", size_mb=1.0)]
