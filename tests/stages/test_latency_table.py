@@ -36,6 +36,7 @@ from edgeoe.records.latency_table import FORMAT, FP32_TEACHER, TEACHER, LatencyT
 from edgeoe.run import layout
 from edgeoe.settings import CompressSettings
 from edgeoe.stages import table_bundle
+from edgeoe.stages.budget import BudgetMeter
 from edgeoe.stages.latency_table import cached_table, digest_of, keep_table
 from edgeoe.stages.subject import load_subject, parts_for
 from edgeoe.stages.table_bundle import _without_weights
@@ -150,6 +151,20 @@ def test_what_a_bundle_measures_on_its_device_is_the_budget_of_compress_elsewher
         assert caplog.text.count("its latency table predicts the student's latency") == 1
     with pytest.raises(PruningError, match=r"no student of this teacher can meet p50_ms at most 0\.01 on away"):
         compress(replace(asked, latency_ms=0.01), out=tmp_path / "c", targets=[AWAY])
+
+
+@pytest.mark.parametrize(
+    ("multiple", "told"), [(None, "--target away --channel-multiple 16 -o"), (4, "--target away -o")]
+)
+def test_a_missing_table_is_asked_for_at_the_widths_that_compress_takes(
+    multiple: int | None, told: str, asked: CompressSettings, desk: None
+) -> None:
+    """Those that suit all targets, unless the settings name them, which the user repeats anyway."""
+    subject, given = load_subject(asked), replace(asked, channel_multiple=multiple, latency_ms=1.0)
+    targets = [AWAY, replace(HERE, channel_multiple=16)]
+    meter = BudgetMeter(subject.teacher, given, targets, subject.preprocess)
+    with pytest.raises(TargetError, match=rf"edgeoe latency-table {told} away\.tar\.gz$"):
+        meter.latencies({})
 
 
 def test_another_network_and_other_widths_are_not_in_the_table(
