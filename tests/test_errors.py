@@ -17,9 +17,18 @@ from edgeoe.errors import BackendError, EdgeoeError, OutOfMemoryError, is_out_of
 def test_the_docstring_draws_the_tree_of_classes() -> None:
     (root,) = re.findall(r"^(\w+Error) ", errors.__doc__ or "", re.M)
     branches = re.findall(r"^[├└]── (\w+Error) ", errors.__doc__ or "", re.M)
+    twigs = re.findall(r"^[├└]── (\w+Error) [^\n]*\n│   └── (\w+Error) ", errors.__doc__ or "", re.M)
     assert root == "EdgeoeError"
+    assert twigs == [
+        (kind.__name__, below.__name__)
+        for kind in EdgeoeError.__subclasses__()
+        for below in kind.__subclasses__()
+        if below.__module__ == errors.__name__
+    ]
     assert branches == [kind.__name__ for kind in EdgeoeError.__subclasses__() if kind.__module__ == errors.__name__]
-    assert sorted([root, *branches]) == sorted(name for name in errors.__all__ if name[0].isupper())
+    assert sorted([root, *branches, *(below for _, below in twigs)]) == sorted(
+        name for name in errors.__all__ if name[0].isupper()
+    )
 
 
 def test_no_error_stands_outside_the_tree() -> None:

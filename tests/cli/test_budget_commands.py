@@ -23,6 +23,8 @@ Edgeoe = Callable[..., tuple[int, str, str]]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: CompressSettings) -> None:
     """The working folder: an edgeoe.toml, and profiles `a` and `b` with limits on p50, `bare` without."""
     monkeypatch.chdir(tmp_path)
+    for console in ("out", "err"):
+        monkeypatch.setattr(f"edgeoe.report.terminal.{console}.width", 200)  # no table wraps, whatever the terminal
     Path("targets").mkdir()
     for name, budget in (("a", "p50_ms = 0.3"), ("b", "p50_ms = 0.2"), ("bare", "")):
         Path("targets", f"{name}.toml").write_text(f"{QUICK_PROFILE}{budget}\n", encoding="utf-8")
