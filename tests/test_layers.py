@@ -26,7 +26,7 @@ LAYERS = """
     models
     pruning   run
     data
-    records
+    records   config
     settings  targets
     toml_document       class_names         method    conversions
     registry  machine

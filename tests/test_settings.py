@@ -11,17 +11,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from edgeoe.config import Config, superseded
 from edgeoe.errors import ConfigError
 from edgeoe.method import load_method, method_options
 from edgeoe.methods.options import ChannelOptions, DistillationOptions, FeatureOptions
 from edgeoe.registry import METHODS
 from edgeoe.settings import (
     CompressSettings,
-    Config,
     OESettings,
     PreprocessSettings,
     setting_names,
-    superseded,
     weights_from_text,
 )
 

@@ -10,9 +10,10 @@ import typer
 from edgeoe.class_names import class_names
 from edgeoe.cli.completion import complete_target
 from edgeoe.cli.options import JsonOption, next_step, typed
+from edgeoe.config import superseded
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.report.text_file import write_json
-from edgeoe.settings import superseded, weights_from_text
+from edgeoe.settings import weights_from_text
 
 __all__ = ["command"]
 

@@ -11,8 +11,8 @@ import typer
 
 from edgeoe.cli.completion import complete_run
 from edgeoe.cli.logs import be_quiet, be_verbose, write_log_file
+from edgeoe.config import Config
 from edgeoe.records.measurement import Outcome
-from edgeoe.settings import Config
 from edgeoe.shares import read_share
 
 __all__ = [

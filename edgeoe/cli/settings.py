@@ -13,9 +13,10 @@ from typer.core import TyperCommand
 
 from edgeoe.cli.completion import complete_method, complete_target
 from edgeoe.cli.options import share, typed
+from edgeoe.config import superseded, unused_options
 from edgeoe.method import MethodOption, method_options
 from edgeoe.registry import METHODS
-from edgeoe.settings import CompressSettings, setting_names, superseded, unused_options, weights_from_text
+from edgeoe.settings import CompressSettings, setting_names, weights_from_text
 from edgeoe.shares import is_share
 
 __all__ = ["SettingsCommand", "takes_settings"]
