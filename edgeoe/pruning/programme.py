@@ -92,9 +92,16 @@ class Programme:
         return sum(choice.options[taken.get(choice.name, _WHOLE)].loss for choice in self.choices)
 
     def smallest(self) -> dict[str, int]:
-        """The options that save most: every choice at its last option, but those within a block that is dropped."""
-        last = {choice.name: len(choice.options) - 1 for choice in self.choices}
-        return {choice.name: last[choice.name] for choice in self.choices if not last.get(choice.within)}
+        """The options that save most, each as a share of what all choices save of a resource; those within a block that
+        is dropped stay whole."""
+        most = [sum(max(map(abs, saved)) for saved in one.savings.values()) or 1.0 for one in self.resources]
+        taken = {}
+        for choice in self.choices:
+            savings = zip(*(one.savings[choice.name] for one in self.resources), strict=True)
+            shares = [sum(saved / whole for saved, whole in zip(each, most, strict=True)) for each in savings]
+            taken[choice.name] = max(range(len(shares)), key=shares.__getitem__)
+        within = {choice.name: choice.within for choice in self.choices}
+        return {name: option for name, option in taken.items() if option and not taken.get(within[name])}
 
     def least_loss(self, needed: Sequence[float]) -> dict[str, int] | None:
         """The options of least loss that save at least `needed` of each resource; None if none do.

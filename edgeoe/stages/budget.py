@@ -49,9 +49,11 @@ def has_budget(settings: CompressSettings, targets: Sequence[Target]) -> bool:
 
 
 def _aims(target: Target) -> Iterator[Limit]:
-    """The limits of a profile that a cut can aim at."""
+    """The limits of a profile that a cut can aim at; of another machine those that a latency table tells."""
+    elsewhere = bool(differences(target, environment()))
     for name, record in limited_quantities(target.budget).items():
-        if record.follows:
+        in_table = record.follows == "latency" and record.sense == "at most"
+        if in_table or (record.follows and not elsewhere):
             yield Limit(target.name, name, target.budget[name], record.sense, target.precision)
 
 

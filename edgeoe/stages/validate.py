@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> Validation:
     """Measure the artifact's accuracy on `test` and its speed on this machine, and judge both.
 
-    The limits that the student was made to by --latency-ms or --speedup count, too, where the profile has none.
+    The limits that --latency-ms or --speedup set for the student count, too, where those of the profile are wider.
     If this machine is not the target's device, speed is not measured, and the verdict is inconclusive at best.
     Raises BackendError if the artifact can't run here.
     """
@@ -102,11 +102,15 @@ def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
 
 
 def limits_asked_for(run: Run, target: Target) -> tuple[Limit, ...]:
-    """The limits that options of `compress` set for the student of `run` on `target`, where its profile has none."""
+    """The limits that options of `compress` set for the student of `run` on `target`, where its profile's are wider."""
     search = run.read(layout.COMPRESS).budget
     limits = search.limits if search else ()
     mine = (limit for limit in limits if limit.origin and limit.target == target.name)
-    return tuple(limit for limit in mine if limit.quantity not in target.budget)
+    return tuple(
+        limit
+        for limit in mine
+        if limit.quantity not in target.budget or limit.greatest_cost < limit.cost(target.budget[limit.quantity])
+    )
 
 
 def conclude(
@@ -142,7 +146,8 @@ def conclude(
         not_measured="" if speed else not_measured(differs or ["the result has no speed"]),
         notes=_notes(result),
     )
-    target = replace(target, budget=Budget(**target.budget, **{limit.quantity: limit.limit for limit in asked}))
+    further = {limit.quantity: limit.limit for limit in asked}
+    target = replace(target, budget=Budget(**{**target.budget, **further}))
     verdict = judge(measurement, target.budget, origins={limit.quantity: limit.origin for limit in asked})
     return Validation(target=target, classes=result.classes, measurement=measurement, verdict=verdict)
 

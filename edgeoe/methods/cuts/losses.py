@@ -127,9 +127,11 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
     with progress("Measuring losses of blocks", len(parts.blocks)) as advance:
         for block in parts.blocks:
             student = without_blocks(teacher, [block.name])
+            change = reference.change(student)
             if block.name in repairs:
                 repairs[block.name].apply(student)
-            losses.options[block_choice(block.name)] = (0.0, reference.change(student))
+                change = min(change, reference.change(student))
+            losses.options[block_choice(block.name)] = (0.0, change)
             advance()
     return losses
 

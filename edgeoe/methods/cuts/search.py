@@ -15,8 +15,9 @@ from edgeoe.records.budget import SearchRound
 __all__ = ["Search"]
 
 _ROUNDS, _CONFIRMED = 10, 3  # cuts that are tried at most, and measured as `validate` does
-_NEAR = 0.03  # below the limit: a student that near is no faster than it must be
-_MARGIN = 0.01  # below the limit that is aimed at, since two measurements of one artifact differ
+_NEAR = 0.06  # below the limit: a student that near is no faster than it must be
+_MARGIN = 0.03  # below the limit that is aimed at: two measurements of one artifact differ by so much
+_SPARE = 0.01  # below the limit that a student must be, measured as `validate` does, to be measured once more
 _TRUSTED = 0.8  # of the savings by the table: a limit that needs no more is taken to be within reach
 
 Costs = tuple[float, ...]
@@ -105,7 +106,7 @@ class Search:
         for cost, bound, drift, rate, resource in zip(
             self.teacher, self._bounds, self._drifts, self._rates, self.resources, strict=True
         ):
-            if cost > bound:
+            if cost > bound * (1 - _SPARE):
                 missing = cost - bound / drift * (1 - _MARGIN)
                 needed[resource] = max(needed[resource], missing / max(rate, 1e-12))
         return needed
@@ -151,10 +152,10 @@ class Search:
         return max(cost / bound for cost, bound in zip(costs, self._bounds, strict=True))
 
     def _meets(self, costs: Costs) -> bool:
-        return self._excess(costs) <= 1
+        return self._excess(costs) <= 1 - _SPARE
 
     def _is_near(self, costs: Costs) -> bool:
-        return 1 - _NEAR < self._excess(costs) <= 1
+        return 1 - _NEAR < self._excess(costs) <= 1 - _SPARE
 
     def _refusal(self, costs: Costs) -> OutOfReachError:
         missed = [

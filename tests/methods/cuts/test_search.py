@@ -175,19 +175,19 @@ def test_a_coarse_student_that_the_final_measurement_finds_too_slow_gives_way_to
 
 def test_a_drift_is_in_the_figures_of_later_rounds() -> None:
     """In the predicted as well as in the measured ones, so that they compare."""
-    search, meter = search_for(latency(6.0), true=less_than_additive, drift=1.04)
+    search, meter = search_for(latency(6.0), true=less_than_additive, drift=1.08)
     search.run()
     assert len(meter.final) > 1
     last, (true,) = search.rounds[-1], less_than_additive(*search.programme.saved(meter.quick[-1]))
-    assert last.measured[0] == pytest.approx(true)
-    assert last.measured[0] == pytest.approx(last.predicted[0], rel=0.02)
+    assert last.measured[0] == pytest.approx(true, rel=0.03)
+    assert last.measured[0] == pytest.approx(last.predicted[0], rel=0.03)
 
 
 # Limits
 
 
 def test_a_teacher_that_meets_the_limits_stays_as_it_is() -> None:
-    search, meter = search_for(latency(10.0))
+    search, meter = search_for(latency(1.02 * WHOLE_MS))
     assert search.run() == ({}, (WHOLE_MS,))
     assert (meter.quick, meter.final) == ([], []), "it was measured before"
     assert [one.measured for one in search.rounds] == [(WHOLE_MS,)]
@@ -211,8 +211,8 @@ def test_a_throughput_is_a_least_value() -> None:
     limit = Limit("board", "throughput_ips", 150.0, "at least")
     search, _ = search_for(limit, true=lambda ms, _: ((WHOLE_MS - ms) / 1000,), teacher=(0.01,))
     _, (seconds,) = search.run()
-    assert 150 <= 1 / seconds < 160
-    assert search.rounds[0].predicted[0] == pytest.approx(152, rel=0.02)
+    assert 151 <= 1 / seconds < 162
+    assert search.rounds[0].predicted[0] == pytest.approx(156, rel=0.02)
     (measured,) = search.rounds[-1].measured
     assert measured == pytest.approx(1 / seconds)
 
