@@ -34,7 +34,8 @@ __all__ = ["kept_outputs", "refit_without", "repair", "repairs_of_blocks"]
 
 _DAMPING = 1e-3  # ridge, as a share of the mean diagonal of the second moments
 _LEAST_GAIN = 1e-3  # of the greatest: a batch norm that all but switches a channel off tells nothing of its input
-_SPARSER = 4  # a quarter of the positions that a layer's moments are measured at
+_SPARSER = 8  # an eighth of the positions that a layer's moments are measured at, about 50,000
+_CHANNELS = 20  # of so many outputs, fewer positions of wider layers: what the teacher has there takes 32 MB at most
 _AT_ONCE = 32  # images
 
 
@@ -274,7 +275,8 @@ class _Fit:
 
     def __init__(self, model: nn.Module, layer: str, norm: str | None, *, images: int, raw: bool = False) -> None:
         self._model, self._name, self._norm, self._raw = model, layer, norm, raw
-        self._layer, self._images = model.get_submodule(layer), _SPARSER * images
+        self._layer = model.get_submodule(layer)
+        self._images = max(_SPARSER, len(matrix(self._layer)) // _CHANNELS) * images
         self._shifts = getattr(self._layer, "bias", None) is not None or norm is not None
         self._draws = 0
         self._moments = self._cross = torch.zeros(())
