@@ -218,7 +218,8 @@ def test_a_verdict_judges_the_latency_that_was_asked_for(
     option = "--" + next(iter(asked)).replace("_", "-")
     bare = replace(two[0], budget=Budget())
     line: dict[str, Any] = {"out": tmp_path / "run", "test": pictures / "test"}
-    for target, limit, origin in ((bare, 0.2, option), (replace(bare, budget=Budget(p50_ms=7.0)), 7.0, "")):
+    stricter, wider = (replace(bare, budget=Budget(p50_ms=limit)) for limit in (0.01, 7.0))
+    for target, limit, origin in ((bare, 0.2, option), (wider, 0.2, option), (stricter, 0.01, "")):
         (outcome,) = deploy(replace(settings, **asked), targets=[target], **line)
         assert isinstance(outcome, Judged)
         check = outcome.validation.verdict.checks[-1]
