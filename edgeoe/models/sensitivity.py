@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgeoe.models.layer_statistics import layer_statistics
+from edgeoe.models.layer_statistics import LayerStatistics, layer_statistics
 from edgeoe.models.reconstruction import Rows, can_regress, columns, matrix, obs_order
 from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
 
-__all__ = ["in_passes", "measure_sensitivity", "refittable_consumers"]
+__all__ = ["in_passes", "measure_sensitivity", "refittable_consumers", "regressions"]
 
 _MOMENTS = 2**27  # numbers in the moments of one pass: half a gigabyte
 
@@ -67,6 +67,18 @@ def refittable_consumers(teacher: nn.Module, groups: Sequence[Group]) -> dict[st
     return {name: layer for name, layer in layers.items() if can_regress(layer)}
 
 
+def regressions(
+    teacher: nn.Module, group: Group, statistics: Mapping[str, LayerStatistics]
+) -> list[tuple[Tensor, Tensor, list[Tensor]]]:
+    """What `obs_order` takes of the consumers of `group` that `statistics` are of."""
+    problems = []
+    for name, spread in group.consumers.items():
+        if name in statistics and all(len(inputs) == len(spread[0]) > 0 for inputs in spread):
+            layer, one = teacher.get_submodule(name), statistics[name]
+            problems.append((one.moments, matrix(layer) * one.scale[:, None], columns(layer, spread)))
+    return problems
+
+
 def _measure(
     teacher: nn.Module, groups: Sequence[Group], structure: Structure, rows: Rows, *, progress: Progress
 ) -> Iterator[Group]:
@@ -75,15 +87,7 @@ def _measure(
     with progress("Measuring sensitivity", len(groups)) as advance:
         for group in groups:
             advance()
-            problems = [
-                (
-                    statistics[name].moments,
-                    matrix(consumers[name]) * statistics[name].scale[:, None],
-                    columns(consumers[name], spread),
-                )
-                for name, spread in group.consumers.items()
-                if name in consumers and all(len(inputs) == len(spread[0]) > 0 for inputs in spread)
-            ]
+            problems = regressions(teacher, group, statistics)
             if group.refused or not problems:
                 reason = group.refused or "no consumer of its channels can be refitted"
                 yield replace(group, refused=reason)

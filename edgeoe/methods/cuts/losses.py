@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from edgeoe.methods.cuts.parts import Parts, block_choice
 from edgeoe.models.layer_statistics import LayerStatistics, layer_statistics
 from edgeoe.models.observation import Recorder
-from edgeoe.models.reconstruction import Rows, columns, matrix, obs_order
+from edgeoe.models.reconstruction import Rows, columns, obs_order
 from edgeoe.models.repair import refit_without, repairs_of_blocks
-from edgeoe.models.sensitivity import in_passes, refittable_consumers
+from edgeoe.models.sensitivity import in_passes, refittable_consumers, regressions
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
@@ -159,11 +159,7 @@ def _ranked(
     group: Group, teacher: nn.Module, statistics: Mapping[str, LayerStatistics]
 ) -> tuple[tuple[int, ...], list[float]]:
     """The units of `group` in optimal brain surgeon order, and the error once the first 0, 1, 2, ... are pruned."""
-    problems = []
-    for name, spread in group.consumers.items():
-        if name in statistics and all(len(inputs) == len(spread[0]) > 0 for inputs in spread):
-            layer, one = teacher.get_submodule(name), statistics[name]
-            problems.append((one.moments, matrix(layer) * one.scale[:, None], columns(layer, spread)))
+    problems = regressions(teacher, group, statistics)
     if not problems:
         return group.order, [float(pruned) for pruned in range(len(group.order) + 1)]
     order, added = obs_order(problems)
