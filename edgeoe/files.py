@@ -12,7 +12,12 @@ from pathlib import Path
 
 from edgeoe.interruption import shielded, work_begins
 
-__all__ = ["file_sha256", "new_parents", "read_text", "write_atomic"]
+__all__ = ["cache_folder", "file_sha256", "new_parents", "read_text", "write_atomic"]
+
+
+def cache_folder(name: str) -> Path:
+    """The folder of the user's cache for files of one kind; it need not exist. Source: XDG base directories."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeoe" / name
 
 
 def file_sha256(path: Path) -> str:

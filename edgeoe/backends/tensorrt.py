@@ -7,7 +7,6 @@ the sidecar, and only if everything that it depends on is unchanged.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
@@ -24,7 +23,7 @@ from edgeoe.backends.tensorrt_bindings import bindings
 from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
 from edgeoe.backends.tensorrt_limits import issues
 from edgeoe.errors import BackendError, quoted
-from edgeoe.files import write_atomic
+from edgeoe.files import cache_folder, write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.targets.backends import Traits
 from edgeoe.versions import versions
@@ -167,6 +166,5 @@ def _read_sidecar(artifact: Path, again: str) -> dict[str, Any]:
 
 def _timing_cache(device: CudaDevice) -> Path:
     """The file of the timing cache for this device and these versions."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"{device.name}-sm{device.compute_capability}-cuda{device.cuda}-tensorrt{bindings().__version__}"
-    return folder / "edgeoe" / "timings" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.cache"
+    return cache_folder("timings") / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name)}.cache"

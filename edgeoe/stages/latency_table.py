@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import to_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import RunError, quoted
+from edgeoe.files import cache_folder
 from edgeoe.machine.environment import environment
 from edgeoe.machine.fingerprint import differing
 from edgeoe.measure.latency_table import complete_table, read_table, write_table
@@ -128,12 +128,12 @@ def _path(table: LatencyTable) -> Path:
     """The file of `table` in the cache."""
     facts = {"network": table.network, "target": _essentials(table.target), "environment": _identity(table)}
     digest = sha256(json.dumps(to_json(facts), sort_keys=True).encode()).hexdigest()
-    return _folder() / f"{digest[:32]}.json"
+    return cache_folder("latency") / f"{digest[:32]}.json"
 
 
 def _tables() -> Iterator[LatencyTable]:
     """All tables in the cache, the newest first."""
-    for path in sorted(_folder().glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in sorted(cache_folder("latency").glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         table = _read(path)
         if table is not None:
             yield table
@@ -157,7 +157,3 @@ def _essentials(target: Target) -> dict[str, object]:
 def _identity(table: LatencyTable) -> dict[str, object]:
     """Facts about a machine that tell its table from that of another."""
     return {name: ours or theirs for name, ours, theirs in differing(table.environment, {"versions": {}})}
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeoe" / "latency"
