@@ -77,15 +77,26 @@ class Programme:
 
     def saved(self, taken: Mapping[str, int]) -> tuple[float, ...]:
         """What the options `taken`, {choice: option}, save of each resource; choices that are missing stay whole."""
+        counted = self.counted(taken)
+        return tuple(
+            sum(one.savings[name][taken[name]] * share for name, share in shares.items())
+            for one, shares in zip(self.resources, counted, strict=True)
+        )
+
+    def counted(self, taken: Mapping[str, int]) -> list[dict[str, float]]:
+        """For each resource {choice: share of its option's saving that counts beside the other options `taken`}.
+
+        What two options would both save is taken from each of them by half.
+        """
         states = [taken.get(choice.name, _WHOLE) for choice in self.choices]
-        totals = [
-            sum(resource.savings[choice.name][state] for choice, state in zip(self.choices, states, strict=True))
-            for resource in self.resources
-        ]
+        pruned = [choice.name for choice, state in zip(self.choices, states, strict=True) if state]
+        counted = [dict.fromkeys(pruned, 1.0) for _ in self.resources]
         for (i, a, j, b), overlap in self._overlaps.items():
             if states[i] == a and states[j] == b:
-                totals = [total - part for total, part in zip(totals, overlap, strict=True)]
-        return tuple(totals)
+                for resource, shares, twice in zip(self.resources, counted, overlap, strict=True):
+                    for name, state in ((self.choices[i].name, a), (self.choices[j].name, b)):
+                        shares[name] -= twice / 2 / (resource.savings[name][state] or 1.0)
+        return counted
 
     def loss(self, taken: Mapping[str, int]) -> float:
         """The loss of the options `taken`."""

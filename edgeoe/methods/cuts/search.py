@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from edgeoe.errors import OutOfReachError
+from edgeoe.methods.cuts.correction import Correction
 from edgeoe.methods.cuts.parts import Taken
 from edgeoe.methods.meter import Meter
 from edgeoe.pruning.programme import Programme
@@ -43,7 +44,13 @@ class Search:
 
     def __post_init__(self) -> None:
         self._bounds = [limit.greatest_cost for limit in self.meter.limits]
-        self._rates = [cost / total for cost, total in zip(self.teacher, self.totals, strict=True)]
+        self._corrections = [
+            Correction(self.programme, resource, total=total, cost=cost, limit=bound)
+            for resource, total, cost, bound in zip(
+                self.resources, self.totals, self.teacher, self._bounds, strict=True
+            )
+        ]
+        self._correct()
         self._drifts = [1.0] * len(self._bounds)  # what a final measurement is, by a quick one
 
     def run(self) -> tuple[Taken, Costs]:
@@ -78,7 +85,7 @@ class Search:
 
         It is measured only if the limits need most of what can be saved by the table, or more.
         """
-        if self.programme.least_loss([need / _TRUSTED for need in self._needed()]) is None:
+        if self._corrected.least_loss([need / _TRUSTED for need in self._needed()]) is None:
             costs = self._costs(self.programme.smallest())
             if not self._meets(costs):
                 raise self._refusal(costs)
@@ -90,26 +97,26 @@ class Search:
 
     def predicted(self, taken: Taken) -> Costs:
         """The cost of a student for each limit, by the table as corrected so far."""
-        saved = self.programme.saved(taken)
+        saved = self._corrected.saved(taken)
         return tuple(
-            cost - rate * saved[resource]
-            for cost, rate, resource in zip(self.teacher, self._rates, self.resources, strict=True)
+            cost - each - offset for cost, each, offset in zip(self.teacher, saved, self._offsets, strict=True)
         )
 
+    def _correct(self) -> None:
+        """Make the programme with a resource for each limit: what is saved of its cost, as corrected so far."""
+        corrected, self._offsets = zip(*(one.resource() for one in self._corrections), strict=True)
+        self._corrected = Programme(self.programme.choices, corrected)
+
     def _choose(self) -> Taken:
-        taken = self.programme.least_loss(self._needed())
+        taken = self._corrected.least_loss(self._needed())
         return self.programme.smallest() if taken is None else taken
 
     def _needed(self) -> list[float]:
-        """What must be saved of each resource."""
-        needed = [0.0] * len(self.programme.resources)
-        for cost, bound, drift, rate, resource in zip(
-            self.teacher, self._bounds, self._drifts, self._rates, self.resources, strict=True
-        ):
-            if cost > bound * (1 - _SPARE):
-                missing = cost - bound / drift * (1 - _MARGIN)
-                needed[resource] = max(needed[resource], missing / max(rate, 1e-12))
-        return needed
+        """What must be saved of the cost of each limit."""
+        return [
+            cost - bound / drift * (1 - _MARGIN) - offset if cost > bound * (1 - _SPARE) else 0.0
+            for cost, bound, drift, offset in zip(self.teacher, self._bounds, self._drifts, self._offsets, strict=True)
+        ]
 
     def _costs(self, taken: Taken) -> Costs:
         """The costs of a student, measured where its target is here; they correct the rates."""
@@ -131,10 +138,11 @@ class Search:
                 dropped=len(pruned.dropped),
             )
         )
-        saved = self.programme.saved(taken)
-        for at, (resource, cost) in enumerate(zip(self.resources, measured, strict=True)):
-            if cost is not None and saved[resource] > 0:
-                self._rates[at] = max(1e-12, (self.teacher[at] - cost) / saved[resource])
+        if taken:
+            for correction, cost in zip(self._corrections, measured, strict=True):
+                if cost is not None:
+                    correction.observe(taken, cost)
+            self._correct()
         return costs
 
     def _confirmed(self, taken: Taken) -> Costs:
@@ -142,7 +150,7 @@ class Search:
         allow for that."""
         if not taken:
             return tuple(self.teacher)
-        quick = self.predicted(taken)  # by rates that a quick measurement of it has corrected
+        quick = self.predicted(taken)  # as a quick measurement of it has corrected the table
         final = self.meter.costs(self.student_of(taken).model, final=True)
         costs = tuple(guess if cost is None else cost for guess, cost in zip(quick, final, strict=True))
         self._drifts = [cost / guess if guess > 0 else 1.0 for cost, guess in zip(costs, quick, strict=True)]
@@ -161,6 +169,6 @@ class Search:
         missed = [
             f"{limit} (the nearest student reaches {limit.cost(cost):.4g}, the teacher {limit.cost(teacher):.4g})"
             for limit, cost, teacher in zip(self.meter.limits, costs, self.teacher, strict=True)
-            if cost > limit.greatest_cost
+            if cost > limit.greatest_cost * (1 - _SPARE)
         ]
         return OutOfReachError(f"no student of this teacher can meet {' and '.join(missed)}.")

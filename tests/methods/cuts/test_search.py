@@ -132,17 +132,18 @@ def test_nothing_that_loses_less_would_have_met_the_limit(true: Callable[[float,
     assert all((true(*search.programme.saved(one))[0] or 0) > 7.0 for one in loosened)
 
 
-def test_a_wrong_table_is_corrected_by_the_first_measurement() -> None:
-    """It promises twice what is saved: the second choice is right."""
+def test_a_wrong_table_is_corrected_by_the_first_measurements() -> None:
+    """It promises twice what is saved: two students on, the choice is right."""
     search, _ = search_for(latency(8.0), true=lambda ms, _: (WHOLE_MS - ms / 2,))
     search.run()
-    first, second, *_ = search.rounds
+    first, *_, last = search.rounds
+    assert len(search.rounds) <= 3
     assert first.measured[0] is not None
-    assert second.measured[0] is not None
+    assert last.measured[0] is not None
     assert first.predicted[0] == pytest.approx(7.9, rel=0.02)
     assert first.measured[0] > 8.0
-    assert second.measured[0] == pytest.approx(second.predicted[0], rel=0.02)
-    assert second.measured[0] <= 8.0
+    assert last.measured[0] == pytest.approx(last.predicted[0], rel=0.02)
+    assert last.measured[0] <= 8.0
 
 
 def test_a_final_measurement_that_is_slower_leads_to_a_smaller_student() -> None:
