@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_up import speed
 from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
@@ -15,6 +16,7 @@ from edgeoe.errors import TargetError
 from edgeoe.methods.meter import Variants
 from edgeoe.records.budget import Limit
 from edgeoe.records.latency_table import TEACHER, LatencyTable
+from edgeoe.records.result import SpeedSamples
 from edgeoe.settings import CompressSettings
 from edgeoe.stages import budget
 from edgeoe.stages.budget import BudgetMeter, budget_limits, has_budget
@@ -144,6 +146,30 @@ def test_costs_are_those_of_the_artifact_at_the_end_that_a_verdict_reads(quick: 
     assert smaller is not None
     assert smaller < size < 0.1
     assert size == pytest.approx(4 * sum(p.numel() for p in teacher.parameters()) / 1e6, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("disturbed", "chosen", "times"),
+    [((True, False), 1, 2), ((False,), 0, 1), ((True, True, True), 2, 3)],
+    ids=["until it is quiet", "once", "the least uncertain"],
+)
+def test_an_artifact_is_measured_again_while_the_machine_is_noisy(
+    disturbed: tuple[bool, ...], chosen: int, times: int, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of a noisy moment decide about a budget only if there are no better ones."""
+    spreads, milliseconds = (0.05, 0.04, 0.02), (3.0, 4.0, 5.0)
+    measured = iter(zip(disturbed, milliseconds, spreads, strict=False))
+    calls: list[float] = []
+
+    def measure(*_: Any, **__: Any) -> SpeedSamples:
+        noisy, ms, spread = next(measured)
+        calls.append(ms)
+        return speed(ms=ms, spread=spread, disturbed=("others compute",) if noisy else ())
+
+    monkeypatch.setattr(budget, "measure_speed", measure)
+    (cost,) = BudgetMeter(deep(1), asking(latency_ms=1.0), [target()], PREPROCESS).costs(deep(1), final=True)
+    assert cost == pytest.approx(milliseconds[chosen], rel=0.1)
+    assert len(calls) == times
 
 
 def test_a_quick_cost_is_the_teachers_times_the_ratio_of_their_latencies(
