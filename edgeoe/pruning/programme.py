@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from edgeoe.pruning.native_output import native_output_dropped
+
 __all__ = ["Choice", "Option", "Programme"]
 
 _SECONDS, _GAP = 20.0, 0.002  # of the solver: when it stops, and how far from the least loss it may stop
@@ -202,12 +204,13 @@ def _solve(
     matrix = coo_array((values.astype(float), (at_row, at_col)), shape=(len(rows), len(costs))).tocsr()
     integrality = np.zeros(len(costs))
     integrality[:integers] = 1
-    solution = milp(
-        costs,
-        constraints=LinearConstraint(matrix, lower, upper),
-        bounds=Bounds(0, 1),
-        integrality=integrality,
-        options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
-    )
+    with native_output_dropped():  # HiGHS prints some lines whatever its options say
+        solution = milp(
+            costs,
+            constraints=LinearConstraint(matrix, lower, upper),
+            bounds=Bounds(0, 1),
+            integrality=integrality,
+            options={"time_limit": _SECONDS, "mip_rel_gap": _GAP},
+        )
     x: NDArray[np.float64] | None = solution.x
     return x
