@@ -10,11 +10,11 @@ from pathlib import Path
 
 from edgeoe.backends import Runner
 from edgeoe.codec import read_record, record_text
-from edgeoe.errors import RunError
 from edgeoe.files import write_atomic
 from edgeoe.measure.turns import time_in_turns
 from edgeoe.progress import Progress, silent
 from edgeoe.records.latency_table import FORMAT, TEACHER, LatencyTable
+from edgeoe.run.received_file import errors_of_file
 
 __all__ = ["complete_table", "read_table", "write_table"]
 
@@ -81,12 +81,5 @@ def write_table(path: Path, table: LatencyTable) -> None:
 
 def read_table(path: Path) -> LatencyTable:
     """Read and validate the table that `write_table` wrote. Raises RunError if the file is not a valid table."""
-    try:
+    with errors_of_file(path, LatencyTable, called="latency table"):
         return read_record(LatencyTable, path, format=FORMAT)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file.") from None
-    except OSError as reason:
-        raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
-    except ValueError as reason:
-        problem = str(reason).removeprefix(f"{LatencyTable.__name__}.")
-        raise RunError(f"{path}: not a latency table of this version of edgeoe ({problem}).") from None

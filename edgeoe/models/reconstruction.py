@@ -25,6 +25,7 @@ __all__ = [
     "positions",
     "ridge",
     "sees_all",
+    "small_batches",
     "take",
 ]
 
@@ -32,8 +33,14 @@ Rows = Sequence[tuple[Tensor, Tensor]]  # batches of images (N, C, H, W) and a w
 _POINTS = 400_000  # patches in one regression, about: few layers have more columns than that can tell apart
 _WIDEST = 8192  # columns of the widest regression: its moments take half a gigabyte
 _PART = 2**22  # numbers in the patches that are unfolded at a time, about: 16 MB
+_BATCH = 32  # images: what is drawn of so many takes little memory
 _AT_ONCE = 64  # up to so many channels are removed one by one, of more a 64th at a time
 _DAMPING = 1e-4  # ridge, as a share of the mean diagonal of G
+
+
+def small_batches(rows: Rows) -> Rows:
+    """`rows` in batches of 32 images at most."""
+    return [part for x, weight in rows for part in zip(x.split(_BATCH), weight.split(_BATCH), strict=True)]
 
 
 def sees_all(layer: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from edgeoe.models.reconstruction import (
     patches,
     positions,
     ridge,
+    small_batches,
     take,
 )
 from edgeoe.models.structure import Block, Structure
@@ -36,7 +37,6 @@ _DAMPING = 1e-3  # ridge, as a share of the mean diagonal of the second moments
 _LEAST_GAIN = 1e-3  # of the greatest: a batch norm that all but switches a channel off tells nothing of its input
 _SPARSER = 8  # an eighth of the positions that a layer's moments are measured at, about 50,000
 _CHANNELS = 20  # of so many outputs, fewer positions of wider layers: what the teacher has there takes 32 MB at most
-_AT_ONCE = 32  # images
 
 
 def kept_outputs(teacher: nn.Module, pruned: Pruned, layer: str) -> Tensor:
@@ -114,7 +114,7 @@ def repairs_of_blocks(
     fits = {
         block: _Fit(teacher, layer, structure.norms.get(layer), images=_count(rows)) for block, layer in usable.items()
     }
-    parts, sums = _parts(rows), _own_sums(structure)
+    parts, sums = small_batches(rows), _own_sums(structure)
     with progress("Repairing blocks", len(parts)) as advance:
         for x, weight in parts if fits else ():
             watch = _Watch()
@@ -146,7 +146,7 @@ def repair(
     structures: of the teacher and of the student.
     rows: images to solve with, and their weights.
     """
-    student, parts = pruned.model, _parts(rows)
+    student, parts = pruned.model, small_batches(rows)
     places = [place for place in _places(pruned, *structures) if can_regress(student.get_submodule(place.layer))]
     with progress("Repairing layers", len(places) + 1) as advance:
         targets = _targets(teacher, structures[0], places, parts, images=_count(rows))
@@ -376,8 +376,3 @@ def _normalised(model: nn.Module, norm: str | None, y: Tensor) -> Tensor:
 
 def _count(rows: Rows) -> int:
     return sum(len(x) for x, _ in rows)
-
-
-def _parts(rows: Rows) -> Rows:
-    """`rows` in small batches, so that what is drawn of one takes little memory."""
-    return [part for x, weight in rows for part in zip(x.split(_AT_ONCE), weight.split(_AT_ONCE), strict=True)]

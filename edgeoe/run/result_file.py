@@ -8,6 +8,7 @@ from edgeoe.codec import read_json_object, record_from, record_text
 from edgeoe.errors import RunError
 from edgeoe.files import write_atomic
 from edgeoe.records.result import FORMAT, Result
+from edgeoe.run.received_file import errors_of_file
 
 __all__ = ["artifact_folder", "artifact_of", "read_result", "write_result"]
 
@@ -20,7 +21,7 @@ def write_result(path: Path, result: Result) -> None:
 
 def read_result(path: Path) -> Result:
     """Read and validate the result that `write_result` wrote. Raises RunError if the file is not a valid result."""
-    try:
+    with errors_of_file(path, Result, called="result"):
         data = read_json_object(path)
         if "verdict" in data:
             raise RunError(
@@ -28,13 +29,6 @@ def read_result(path: Path) -> Result:
                 "from: the result.json that run.py wrote on the device, or the one beside the run's validation.json."
             )
         return record_from(Result, data, format=FORMAT)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file.") from None
-    except OSError as reason:
-        raise RunError(f"{path}: can't be read: {reason.strerror}.") from None
-    except ValueError as reason:
-        problem = str(reason).removeprefix(f"{Result.__name__}.")
-        raise RunError(f"{path}: not a result of this version of edgeoe ({problem}).") from None
 
 
 def artifact_folder(path: Path) -> Path:

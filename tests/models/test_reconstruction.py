@@ -23,6 +23,7 @@ from edgeoe.models.reconstruction import (
     patches,
     positions,
     ridge,
+    small_batches,
     take,
 )
 
@@ -38,6 +39,16 @@ def layer_like(layer: nn.Module, *, seed: int) -> Any:
     for number, parameter in enumerate(layer.parameters()):
         parameter.data = numbers(*parameter.shape, seed=seed + number)
     return layer.requires_grad_(False)
+
+
+@given(st.lists(st.integers(1, 80), min_size=1, max_size=4))
+def test_small_batches_are_the_same_rows_in_their_order(sizes: list[int]) -> None:
+    rows = [(numbers(size, 2, seed=size), torch.arange(float(size))) for size in sizes]
+    small = small_batches(rows)
+    assert max(len(x) for x, _ in small) <= 32
+    for part in (0, 1):
+        assert torch.equal(torch.cat([row[part] for row in small]), torch.cat([row[part] for row in rows]))
+    assert len(small_batches(small)) == len(small)
 
 
 # A layer is a matrix on patches

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgeoe.methods.cuts.parts import Parts, block_choice
 from edgeoe.models.layer_statistics import LayerStatistics, layer_statistics
 from edgeoe.models.observation import Recorder
-from edgeoe.models.reconstruction import Rows, columns, obs_order
+from edgeoe.models.reconstruction import Rows, columns, obs_order, small_batches
 from edgeoe.models.repair import refit_without, repairs_of_blocks
 from edgeoe.models.sensitivity import in_passes, refittable_consumers, regressions
 from edgeoe.models.structure import Structure, read_structure
@@ -22,7 +22,6 @@ from edgeoe.pruning.removal import without_blocks, without_channels
 
 __all__ = ["Losses", "Reference", "measure_losses", "thinned"]
 
-_AT_ONCE = 32  # images
 _JUDGED, _SOLVED = 64, 256  # images that a change is measured on, and that a block's repair is solved with
 
 
@@ -30,7 +29,7 @@ def thinned(rows: Rows, count: int) -> Rows:
     """About `count` images of `rows`, evenly spaced."""
     x, weight = (torch.cat([row[part] for row in rows]) for part in (0, 1))
     every = max(1, len(x) // count)
-    return [*zip(x[::every].split(_AT_ONCE), weight[::every].split(_AT_ONCE), strict=True)]
+    return small_batches([(x[::every], weight[::every])])
 
 
 @dataclass(frozen=True, slots=True)
