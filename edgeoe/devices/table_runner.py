@@ -18,6 +18,7 @@ from edgeoe.errors import BackendError, RunError, quoted
 from edgeoe.files import new_parents
 from edgeoe.machine.environment import environment
 from edgeoe.machine.fingerprint import differing
+from edgeoe.measure.affinity import loaded_on_cores
 from edgeoe.measure.latency_table import complete_table, read_table, write_table
 from edgeoe.progress import Progress
 from edgeoe.records.latency_table import FORMAT, FP32_TEACHER, TEACHER, LatencyTable, TableFacts
@@ -100,7 +101,7 @@ def _opened(graph: Path, target: Target, backend: Backend, folder: Path) -> Iter
         plain.write_bytes(gzip.decompress(graph.read_bytes()))
         backend.build(plain, target, artifact)
         plain.unlink()
-        with backend.open(artifact, target) as runner:
+        with loaded_on_cores(backend, artifact, target) as runner:
             yield runner
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeoe.measure.affinity import on_cores
 from edgeoe.targets.backends import runs_on, traits_of
 
 if TYPE_CHECKING:
@@ -33,18 +34,21 @@ def time_in_turns(
 
     In each turn every artifact runs once, and its latency is the median of `calls` calls.
 
+    runners: loaded on the cores of `target`.
     shape: (C, H, W) of an image.
     min_turns, seconds: minimum of turns and of their duration.
+    Raises BackendError if a core of `target` can't be used.
     """
     x = np.zeros((target.measure.batch, *shape), np.float32)
     turns: list[list[float]] = [[] for _ in runners]
     now_ns = _now_ns(target)
-    count, start = 0, perf_counter()
-    while count < min_turns or perf_counter() - start < seconds:
-        for of_one, runner in zip(turns, runners, strict=True):
-            runner.infer(x)  # another network has evicted the caches
-            of_one.append(statistics.median(_call_ns(runner, x, now_ns) for _ in range(calls)) / 1e6)
-        count += 1
+    with on_cores(target.runtime.affinity):
+        count, start = 0, perf_counter()
+        while count < min_turns or perf_counter() - start < seconds:
+            for of_one, runner in zip(turns, runners, strict=True):
+                runner.infer(x)  # another network has evicted the caches
+                of_one.append(statistics.median(_call_ns(runner, x, now_ns) for _ in range(calls)) / 1e6)
+            count += 1
     return turns
 
 

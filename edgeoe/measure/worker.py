@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter_ns
 from typing import IO, Any
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from edgeoe.backends import Runner, backend_of
 from edgeoe.codec import from_json
-from edgeoe.errors import BackendError, EdgeoeError, on_command_line
+from edgeoe.errors import EdgeoeError, on_command_line
+from edgeoe.measure.affinity import keep_on
 from edgeoe.measure.latency import time_calls, warm_up
 from edgeoe.targets.profile import Target
 
@@ -80,16 +80,6 @@ def _peak_memory_mb() -> float:
         return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def _keep_on(cores: Sequence[int]) -> None:
-    if not hasattr(os, "sched_setaffinity"):
-        raise BackendError("[runtime] affinity: this system can't keep a process on cores. Remove it.")
-    try:
-        os.sched_setaffinity(0, cores)
-    except OSError:
-        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise BackendError(f"[runtime] affinity = {[*cores]}: the cores that can be used here are {usable}.") from None
-
-
 def serve(commands: IO[str], answers: IO[str]) -> None:
     """Answer each line of `commands` until they end."""
 
@@ -100,7 +90,7 @@ def serve(commands: IO[str], answers: IO[str]) -> None:
         request = json.loads(commands.readline())
         target = from_json(Target, request["target"])
         if target.runtime.affinity is not None:
-            _keep_on(target.runtime.affinity)
+            keep_on(target.runtime.affinity)
         backend = backend_of(target)
         start = perf_counter_ns()
         with backend.open(Path(request["artifact"]), target) as runner:

@@ -16,6 +16,7 @@ from torch import nn
 from edgeoe.backends import Backend, Runner, backend_of
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, TargetError
+from edgeoe.measure.affinity import loaded_on_cores
 from edgeoe.measure.turns import time_in_turns
 from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import require_here
@@ -112,5 +113,5 @@ def opened(model: nn.Module, target: Target, preprocess: Preprocess, backend: Ba
         graph, artifact = Path(folder, "model.onnx"), Path(folder, "artifact")
         onnx.save(timing_graph(model, target, preprocess), graph)
         backend.build(graph, target, artifact)
-        with backend.open(artifact, target) as runner:
+        with loaded_on_cores(backend, artifact, target) as runner:
             yield runner

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from edgeoe.codec import to_json
 from edgeoe.errors import BackendError
 from edgeoe.measure import worker
 from edgeoe.targets.load import load_target
-from edgeoe.targets.profile import Target
+from edgeoe.targets.profile import RuntimeSettings, Target
 
 
 class FakeRunner:
@@ -148,24 +147,12 @@ def test_without_proc_peak_memory_is_that_of_rusage(
     assert worker._peak_memory_mb() == pytest.approx(megabytes)
 
 
-def test_it_keeps_to_the_cores_that_the_profile_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_keeps_to_the_cores_that_the_profile_names(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: kept.append((pid, cores)), raising=False)
-    worker._keep_on((2, 3))
-    assert kept == [(0, (2, 3))]
-
-
-def test_cores_that_are_not_here_are_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(pid: int, cores: Any) -> None:
-        raise OSError
-
-    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {16, 9, 3}, raising=False)
-    with pytest.raises(BackendError, match=r"affinity = \[40\]: the cores that can be used here are 3, 9, 16\."):
-        worker._keep_on((40,))
-
-
-def test_a_system_without_affinity_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
-    with pytest.raises(BackendError, match=r"can't keep a process on cores\. Remove it\."):
-        worker._keep_on((0,))
+    monkeypatch.setattr(worker, "keep_on", kept.append)
+    asked()
+    assert kept == []
+    pinned = replace(load_target("host-cpu"), runtime=RuntimeSettings(affinity=(2, 3)))
+    request = json.dumps({"artifact": "a.onnx", "target": to_json(pinned)})
+    worker.serve(io.StringIO(f"{request}\n"), io.StringIO())
+    assert kept == [(2, 3)]
