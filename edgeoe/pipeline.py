@@ -24,7 +24,7 @@ from edgeoe.run.directory import Run, require_free
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
-from edgeoe.stages.budget import has_budget, same_limits
+from edgeoe.stages.budget import has_budget, require_tables, same_limits
 from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
@@ -103,6 +103,9 @@ def deploy(
     missing = [student for student in students if not _is_made(student)]
     for student in missing:
         require_free(student.out, overwrite=overwrite)
+    if len(missing) > 1:  # a single student is refused before it is trained
+        alone = [target for student in missing for target in student.targets]
+        require_tables(settings, alone, teacher=teacher, progress=progress)
     outcomes: list[Judged | Bundled] = []
     for student in students:
         run = Run(student.out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several

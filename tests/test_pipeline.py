@@ -12,10 +12,13 @@ from meters import count_instead
 
 from edgeoe.errors import BackendError, DataError, EdgeoeError, RunError, TargetError
 from edgeoe.pipeline import Bundled, Judged, deploy
+from edgeoe.records.latency_table import FP32_TEACHER, TEACHER, LatencyTable
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.latency_table import digest_of, keep_table
+from edgeoe.stages.subject import load_subject, parts_for
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget, DeviceFacts, RuntimeSettings, Target
 
@@ -185,6 +188,44 @@ def test_each_target_with_a_budget_gets_a_student_of_its_own_that_is_kept_until_
         deploy(replace(settings, latency_ms=0.2), targets=two, **line)
     with pytest.raises(RunError, match="a: already holds a run"):
         deploy(replace(settings, keep_macs=0.5), targets=two, out=folders[0], test=pictures / "test")
+
+
+def test_the_table_of_each_device_elsewhere_must_be_there_before_the_first_student_is_trained(
+    settings: CompressSettings, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    compressed: list[tuple[str, ...]] = []
+
+    def compress(settings: CompressSettings, **_: Any) -> None:
+        compressed.append(settings.target)
+
+    monkeypatch.setattr("edgeoe.pipeline.compress", compress)
+    here = replace(load_target("host-cpu"), measure=QUICK, budget=Budget(p50_ms=0.2))
+    away = replace(here, name="away", device=DeviceFacts(cpu="No Such Processor"))
+    asked = replace(settings, channel_multiple=4)
+    line: dict[str, Any] = {"targets": [here, away], "test": pictures / "test", "out": tmp_path / "out"}
+    subject = load_subject(asked)
+    variants = parts_for(subject, asked, away).variants()
+    table = LatencyTable(
+        network=digest_of(subject.teacher, subject.preprocess),
+        target=away,
+        environment={"cpu": "No Such Processor"},
+        latencies_ms={FP32_TEACHER: 2.0, TEACHER: 1.0},
+    )
+    for latencies_ms in (None, table.latencies_ms):
+        if latencies_ms:
+            keep_table(table)
+        with pytest.raises(TargetError, match=r"^target away: .*: edgeoe latency-table --target away -o away\.tar\.gz"):
+            deploy(asked, **line)
+    assert compressed == []
+    assert not (tmp_path / "out").exists()
+
+    keep_table(replace(table, latencies_ms={**table.latencies_ms, **dict.fromkeys(variants, 1.0)}))
+    deploy(asked, **line)
+    without = replace(away, name="free", budget=Budget(size_mb=1.0))
+    deploy(asked, **{**line, "targets": [here, without]})
+    deploy(replace(asked, keep_macs=0.5), **{**line, "targets": [here, replace(away, name="share")]})
+    assert compressed == [("host-cpu",), ("away",), ("host-cpu",), ("free",), ("host-cpu", "share")]
 
 
 def test_one_student_meets_all_budgets_where_that_is_asked_for(

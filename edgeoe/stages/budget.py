@@ -30,11 +30,12 @@ from edgeoe.records.measurement import Measurement, Speed
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.latency_probe import time_interleaved
 from edgeoe.stages.latency_table import cached_table, digest_of, measure_table
+from edgeoe.stages.subject import load_subject, parts_for
 from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["BudgetMeter", "budget_limits", "has_budget", "same_limits"]
+__all__ = ["BudgetMeter", "budget_limits", "has_budget", "require_tables", "same_limits"]
 
 _CALLS, _MIN_TURNS, _SECONDS = 3, 20, 2.0
 _ATTEMPTS = 3  # to measure an artifact while the machine is noisy
@@ -80,6 +81,31 @@ def same_limits(search: BudgetSearch | None, settings: CompressSettings, targets
         return search is None and not has_budget(settings, targets)
     made = [replace(limit, limit=0.0) if limit.origin == "--speedup" else limit for limit in search.limits]
     return made == [*budget_limits(settings, targets, lambda _: 0.0)]  # a speed-up is compared with the settings
+
+
+def require_tables(
+    settings: CompressSettings,
+    targets: Sequence[Target],
+    *,
+    teacher: nn.Module | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Raise TargetError unless the latency tables are there that a student for each of `targets` alone needs.
+
+    Those of this machine are measured when they are needed; those of other machines were collected.
+
+    teacher: the network itself, where `settings` only have its fingerprint.
+    """
+    here = environment()
+    elsewhere = [target for target in targets if differences(target, here) and has_budget(settings, [target])]
+    if not elsewhere:
+        return
+    subject = load_subject(settings, module=teacher)
+    meters = [BudgetMeter(subject.teacher, settings, [target], subject.preprocess) for target in elsewhere]
+    for meter in meters:
+        meter.require_tables()
+    for meter, target in zip(meters, elsewhere, strict=True):
+        meter.require_tables(parts_for(subject, settings, target, progress=progress).variants())
 
 
 def _p50_limit(target: Target, limit_ms: float, *, origin: str) -> Limit:
@@ -154,6 +180,15 @@ class BudgetMeter:
                 table = measure_table(self._teacher, variants, target, self._preprocess, progress=self._progress)
                 tables[name] = table.latencies_ms
         return tables
+
+    def require_tables(self, variants: Variants | None = None) -> None:
+        """Raise TargetError unless a table was collected from each target that is another machine.
+
+        variants: those that the tables must have; None asks for the teacher's latency alone.
+        """
+        for name, target in self._targets.items():
+            if self._elsewhere[name]:
+                self._collected(target, variants)
 
     def costs(self, model: nn.Module, *, final: bool) -> tuple[float | None, ...]:
         costs: dict[str, float] = {}
