@@ -1,4 +1,4 @@
-"""The widths that a group can be pruned to, and the share of each layer that goes with them."""
+"""The widths that a group can be pruned to, and the share of each module that is pruned with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from edgeoe.pruning.allocation import width_steps
 from edgeoe.pruning.groups import ChannelIndices, Group
 
-__all__ = ["layer_shares", "lies_within", "outside", "width_levels"]
+__all__ = ["is_in", "layer_shares", "lies_within", "outside", "width_levels"]
 
 
 def width_levels(group: Group, multiple: int, *, most: int) -> tuple[int, ...]:
@@ -25,27 +25,32 @@ def width_levels(group: Group, multiple: int, *, most: int) -> tuple[int, ...]:
 
 
 def layer_shares(model: nn.Module, group: Group, pruned: int) -> dict[str, float]:
-    """{module: share of its weight} that `pruned` units of `group` hold; a weight with channels on both axes shrinks
-    by both."""
-    remaining: dict[str, float] = {}
+    """{module: share of its own parameters} that `pruned` units of `group` hold; a tensor with channels on several axes
+    shrinks by each."""
+    remaining: dict[str, dict[str, float]] = {}
     for slot, rows in group.slots.items():
-        if slot.tensor != "weight":
-            continue
         size = getattr(model.get_submodule(slot.module), slot.tensor).shape[slot.axis]
-        remaining[slot.module] = remaining.get(slot.module, 1.0) * (1 - pruned * len(rows[0]) / size)
-    return {name: 1 - part for name, part in remaining.items()}
+        tensors = remaining.setdefault(slot.module, {})
+        tensors[slot.tensor] = tensors.get(slot.tensor, 1.0) * (1 - pruned * len(rows[0]) / size)
+    shares = {}
+    for module, tensors in remaining.items():
+        sizes = {name: one.numel() for name, one in model.get_submodule(module).named_parameters(recurse=False)}
+        if tensors.keys() & sizes.keys():  # else it holds channels in buffers alone
+            pruned_sizes = (size * (1 - tensors.get(name, 1.0)) for name, size in sizes.items())
+            shares[module] = sum(pruned_sizes) / sum(sizes.values())
+    return shares
 
 
 def lies_within(group: Group, block: str) -> bool:
     """Whether all channels of `group` are in the module `block`."""
-    return all(slot.module.startswith(f"{block}.") for slot in group.slots)
+    return all(is_in(slot.module, block) for slot in group.slots)
 
 
 def outside(group: Group, blocks: Collection[str]) -> Group:
     """`group` without what lies in `blocks`, which were dropped."""
 
     def stays(module: str) -> bool:
-        return not any(module == block or module.startswith(f"{block}.") for block in blocks)
+        return not any(is_in(module, block) for block in blocks)
 
     def narrowed(indices: ChannelIndices) -> ChannelIndices:
         return {name: channels for name, channels in indices.items() if stays(name)}
@@ -57,3 +62,8 @@ def outside(group: Group, blocks: Collection[str]) -> Group:
         slots={slot: rows for slot, rows in group.slots.items() if stays(slot.module)},
         attributes=tuple(attribute for attribute in group.attributes if stays(attribute.module)),
     )
+
+
+def is_in(module: str, block: str) -> bool:
+    """Whether `module` is the module `block` or lies in it."""
+    return module == block or module.startswith(f"{block}.")

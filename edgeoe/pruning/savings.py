@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from edgeoe.pruning.slots import Slot
 from edgeoe.pruning.state import LAYERS
 from edgeoe.pruning.trace import unfused_attention
 
-__all__ = ["Saving", "Savings", "macs_by_module", "odd_factor"]
+__all__ = ["Saving", "Savings", "macs_by_module", "odd_factor", "own_macs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +101,21 @@ def macs_by_module(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, i
     }
 
 
-def _modules_with_products(model: nn.Module, macs_of: dict[str, int]) -> list[str]:
-    """Modules other than layers that multiply and accumulate themselves, as attention does."""
+def own_macs(macs_of: Mapping[str, int]) -> dict[str, int]:
+    """{module: its MACs without those of its children}.
+
+    macs_of: as `macs_by_module` returns it.
+    """
     own = dict(macs_of)
     for name, macs in macs_of.items():
         parts = name.split(".")
         above = (".".join(parts[:end]) for end in reversed(range(len(parts))))
         if name:
             own[next(parent for parent in above if parent in macs_of)] -= macs
+    return own
+
+
+def _modules_with_products(model: nn.Module, macs_of: Mapping[str, int]) -> list[str]:
+    """Modules other than layers that multiply and accumulate themselves, as attention does."""
+    own = own_macs(macs_of)
     return [name for name, macs in own.items() if macs and not isinstance(model.get_submodule(name), LAYERS)]

@@ -54,7 +54,7 @@ def test_a_group_that_is_narrow_already_has_no_level() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_shares_are_what_the_weights_shrink_by(name: str, network: Network) -> None:
+def test_shares_are_what_the_parameters_shrink_by(name: str, network: Network) -> None:
     model = network(name)
     groups = groups_of(model)
     several = [one for one in groups.values() if not one.refused]
@@ -63,20 +63,46 @@ def test_shares_are_what_the_weights_shrink_by(name: str, network: Network) -> N
         for pruned in {1, len(one.order) // 2, len(one.order) - 1} - {0}:
             student = without_channels(model, groups.values(), {one.name: one.order[:pruned]})
             shrinkage = {
-                layer: 1 - weight.numel() / whole.numel()
+                layer: 1 - count / whole
                 for layer, module in model.named_modules()
-                if (whole := getattr(module, "weight", None)) is not None
-                and (weight := layer_of(student, layer).weight).shape != whole.shape
+                if (whole := own_parameters(module)) != (count := own_parameters(layer_of(student, layer)))
             }
             assert layer_shares(model, one, pruned) == pytest.approx(shrinkage)
 
 
+def own_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+class Scaled(nn.Module):
+    """A layer scale of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gamma = nn.Conv2d(8, 8, 1), nn.Parameter(torch.ones(8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.gamma * self.conv(x)
+
+
+def test_parameters_count_whatever_their_name_is() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Scaled(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    stream = groups_of(model)["0"]
+    conv = 1 - (16 + 4) / (64 + 8)
+    head = 1 - (12 + 3) / (24 + 3)
+    assert layer_shares(model, stream, 4) == pytest.approx({"0": 0.5, "1": 0.5, "1.conv": conv, "4": head})
+    assert not lies_within(stream, "1")
+    assert lies_within(replace(stream, slots={Slot("1", "gamma", 0): ((0,),)}), "1"), "parameters of the block itself"
+
+
 def test_a_weight_with_the_channels_on_both_axes_shrinks_by_both() -> None:
-    """A stream that runs through a convolution of eight channels: three quarters of it go with half of the stream."""
+    """A stream that runs through a convolution of eight channels: half the stream keeps a quarter of its weight."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 1), Shortcut(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
     stream = groups_of(model)["0"]
-    assert layer_shares(model, stream, 4) == pytest.approx({"0": 0.5, "1.conv": 0.75, "4": 0.5})
+    assert layer_shares(model, stream, 4) == pytest.approx(
+        {"0": 0.5, "1.conv": 1 - (16 + 4) / (64 + 8), "4": 1 - (12 + 3) / (24 + 3)}
+    )
 
 
 class Shortcut(nn.Module):

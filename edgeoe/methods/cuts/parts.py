@@ -14,13 +14,13 @@ from edgeoe.methods.cuts.channels import narrowed_groups
 from edgeoe.methods.meter import Variants
 from edgeoe.models.structure import Block, Structure, blocks_by_kind
 from edgeoe.progress import Progress, silent
-from edgeoe.pruning.choices import layer_shares, lies_within, outside, width_levels
+from edgeoe.pruning.choices import is_in, layer_shares, lies_within, outside, width_levels
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.kinds import by_kind, group_kind
 from edgeoe.pruning.programme import Choice, Option, Resource
 from edgeoe.pruning.prune import Pruned, count_params, drop_blocks, drop_channels
 from edgeoe.pruning.removal import without_blocks, without_channels
-from edgeoe.pruning.savings import macs_by_module
+from edgeoe.pruning.savings import macs_by_module, own_macs
 from edgeoe.records.latency_table import TEACHER
 from edgeoe.settings import CompressSettings
 
@@ -67,8 +67,13 @@ class Parts:
 
     @cached_property
     def macs_of(self) -> dict[str, int]:
-        """{module: its MACs for one image}."""
+        """{module: its MACs for one image, those of its children included}."""
         return macs_by_module(self.teacher, self.shape)
+
+    @cached_property
+    def own_macs_of(self) -> dict[str, int]:
+        """{module: its own MACs for one image}."""
+        return own_macs(self.macs_of)
 
     @cached_property
     def params_of(self) -> dict[str, int]:
@@ -132,7 +137,7 @@ class Parts:
         losses = nothing | {block_choice(block.name): (0.0, 0.0) for block in self.blocks} | {**losses}
         choices = []
         for block in self.blocks:
-            shares = {name: 1.0 for name in self.params_of if name.startswith(f"{block.name}.")}
+            shares = {name: 1.0 for name in self.params_of if is_in(name, block.name)}
             options = (Option(0.0, {}), Option(losses[block_choice(block.name)][1], shares))
             choices.append(Choice(block_choice(block.name), options))
         for group in self.narrowed:
@@ -162,7 +167,7 @@ class Parts:
         for names in self.block_kinds:
             each = (table[TEACHER] - table[_drop_key(names)]) / len(names)
             savings |= {block_choice(name): (0.0, each) for name in names}
-        return Resource(savings, self.macs_of)
+        return Resource(savings, self.own_macs_of)
 
     def parameters(self) -> Resource:
         """Parameters of the network."""
@@ -181,9 +186,9 @@ class Parts:
         for group in alike:
             for name, share in layer_shares(self.teacher, group, pruned).items():
                 shares.setdefault(name, []).append(share)
-        apart = sum(self.macs_of.get(name, 0) * sum(parts) for name, parts in shares.items())
+        apart = sum(self.own_macs_of.get(name, 0) * sum(parts) for name, parts in shares.items())
         together = sum(
-            self.macs_of.get(name, 0) * (1 - prod(1 - part for part in parts)) for name, parts in shares.items()
+            self.own_macs_of.get(name, 0) * (1 - prod(1 - part for part in parts)) for name, parts in shares.items()
         )
         return (apart / together if together else 1.0) / len(alike)
 

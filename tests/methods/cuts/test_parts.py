@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from layers import layer_of
 from torch import Tensor, nn
@@ -180,14 +181,51 @@ def pairs(parts: Parts) -> list[dict[str, int]]:
 
 @pytest.mark.parametrize("name", ["stages", "residual", "chain"])
 def test_two_cuts_save_the_parameters_that_the_student_lacks(name: str, network: Network) -> None:
-    """Within 2 %, as what batch norms hold is counted with their layers."""
     parts = parts_of(network(name))
     programme = Programme(parts.choices(flat_losses(parts)), (parts.parameters(),))
     params = count_params(parts.teacher)
     assert pairs(parts)
     for taken in pairs(parts)[::3]:
         lacks = params - count_params(parts.student(taken).model)
-        assert programme.saved(taken)[0] == pytest.approx(lacks, rel=0.02), taken
+        assert programme.saved(taken)[0] == pytest.approx(lacks, rel=1e-9), taken
+
+
+def transformer() -> nn.Module:
+    """A small ViT with position embeddings, a class token, layer scales and a width that its head does not fix."""
+    torch.manual_seed(0)
+    model: nn.Module = timm.models.VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2, num_classes=3, init_values=0.1
+    )
+    return model.eval().requires_grad_(False)
+
+
+def with_stream(parts: Parts) -> Parts:
+    """`parts` of which the layers that the head reads can be narrowed, too."""
+    groups = (replace(one, refused="") if one.refused == "read by the head" else one for one in parts.groups)
+    return replace(parts, groups=tuple(groups))
+
+
+def test_parameters_of_a_transformer_are_exact_at_every_option_and_for_two_cuts() -> None:
+    """Position embeddings, tokens and layer scales are parameters of modules that have no weight."""
+    parts = with_stream(parts_of(transformer(), most_widths=3))
+    programme = Programme(parts.choices(flat_losses(parts)), (parts.parameters(),))
+    params = count_params(parts.teacher)
+    stream = next(group for group in parts.narrowed if any(slot.tensor == "pos_embed" for slot in group.slots))
+    assert {"cls_token", "gamma"} < {slot.tensor for slot in stream.slots}
+    single = [{choice.name: at} for choice in programme.choices for at in range(1, len(choice.options))]
+    assert len(single) > 10
+    for taken in single + pairs(parts):
+        lacks = params - count_params(parts.student(taken).model)
+        assert programme.saved(taken)[0] == pytest.approx(lacks, rel=1e-9), taken
+
+
+def test_the_latency_of_a_module_is_not_that_of_its_children() -> None:
+    """The root holds the position embeddings: what they lose is no share of the whole network's latency."""
+    parts = with_stream(parts_of(transformer()))
+    layers = parts.latency(table_of_macs(parts)).layers
+    assert layers[""] == 0
+    assert layers["blocks.0.attn"] > 0, "products of activations"
+    assert sum(layers.values()) == count_macs(parts.teacher, SHAPE)
 
 
 def plain(width: int = 8) -> nn.Module:
