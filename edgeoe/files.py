@@ -6,13 +6,14 @@ import codecs
 import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from edgeoe.interruption import shielded, work_begins
 
-__all__ = ["cache_folder", "file_sha256", "new_parents", "read_text", "write_atomic"]
+__all__ = ["cache_folder", "file_sha256", "new_parents", "read_text", "way_out", "write_atomic"]
 
 
 def cache_folder(name: str) -> Path:
@@ -29,6 +30,23 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def way_out(folder: Path, name: str) -> Path | None:
+    """What leads out of `folder` on the way to `name`, a path relative to it: a link, a pipe, a device, or `..`.
+
+    Returns None if the whole way lies within `folder`, whether or not it exists. `folder` itself may be a link.
+    """
+    parts = PurePath(name).parts
+    if PurePath(name).is_absolute() or ".." in parts:
+        return folder / name
+    places = (folder.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1))
+    return next((place for place in places if place.is_symlink() or _is_special(place)), None)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether `path` exists and is neither a regular file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then rename it, so that `path` is complete or unchanged.
 
@@ -36,12 +54,13 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     such as /dev/stdout or a pipe, is written directly. Raises OSError, naming `path`, if it can't be written.
     """
     work_begins()
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if _is_special(path):
         with _naming(path, path):
             write(path)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # nobody can plant a link there
     with _naming(path, temporary), new_parents(path):
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666))
         try:
             write(temporary)
             temporary.replace(path)

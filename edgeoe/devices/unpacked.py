@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from edgeoe.codec import read_json_object, record_from
 from edgeoe.errors import EdgeoeError, RunError, on_command_line
-from edgeoe.files import file_sha256
+from edgeoe.files import file_sha256, way_out
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 
 __all__ = ["FACTS", "LIBRARY", "lines", "read_facts", "run_program"]
@@ -36,7 +36,7 @@ FactsT = TypeVar("FactsT", bound=Facts)
 def read_facts(kind: type[FactsT], bundle: Path, *, format: int) -> FactsT:  # noqa: A002 - the key in the file
     """The facts in the folder `bundle`, whose files are as they were bundled.
 
-    Raises RunError if a file is missing or was changed, or a module was added.
+    Raises RunError if a file is missing, a link, or was changed, or a module was added.
     """
     try:
         data = read_json_object(bundle / FACTS)
@@ -50,6 +50,8 @@ def read_facts(kind: type[FactsT], bundle: Path, *, format: int) -> FactsT:  # n
         raise RunError(f"{bundle}: not a bundle of edgeoe: {FACTS} is missing or damaged. Unpack it again.") from None
     for name, sha256 in facts.files.items():
         path = bundle / name
+        if way_out(bundle, name) is not None:
+            raise RunError(f"{path}: a link, or a path out of the bundle. Unpack the bundle again.")
         if not path.is_file() or file_sha256(path) != sha256:
             raise RunError(f"{path}: missing or changed since it was bundled. Unpack the bundle again.")
     for path in (bundle / LIBRARY).rglob("*.py"):

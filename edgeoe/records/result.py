@@ -115,7 +115,7 @@ class Result:
             raise ValueError(f"rare: expected indices below {count}, the number of classes")
         if not re.fullmatch("[0-9a-f]{64}", self.artifact_sha256):
             raise ValueError(f"artifact_sha256: expected 64 hexadecimal digits. Got {self.artifact_sha256!r}")
-        if not self.artifact or PurePath(self.artifact).name != self.artifact:
+        if self.artifact == ".." or not self.artifact or PurePath(self.artifact).name != self.artifact:
             raise ValueError(f"artifact: expected a file name. Got {self.artifact!r}")
         if self.predictions and max(max(self.predictions.chosen), max(self.predictions.labels)) >= count:
             raise ValueError(f"predictions: expected indices below {count}, the number of classes")

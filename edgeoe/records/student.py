@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -22,6 +23,11 @@ class CodeFiles:
     file: str
     folders: tuple[str, ...]
     files: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name in (self.file, *self.folders, *self.files):
+            if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+                raise ValueError(f"files: expected paths within the run. Got {name!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from edgeoe.codec import read_record, record_text
 from edgeoe.errors import EdgeoeError, RunError, first_line, quoted
-from edgeoe.files import file_sha256, new_parents, write_atomic
+from edgeoe.files import file_sha256, new_parents, way_out, write_atomic
 from edgeoe.interruption import shielded, work_begins
 from edgeoe.registry import PAGES
 from edgeoe.run import layout
@@ -30,6 +30,7 @@ __all__ = ["Run", "new_run", "require_free"]
 
 Record = TypeVar("Record")
 _FORMAT = 1  # of the manifest
+_MANIFEST = File(layout.MANIFEST, "compress")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +84,22 @@ class Run:
 
     def has(self, file: File) -> bool:
         """Whether `file` exists, changed or not."""
-        return (self.path / file.name).is_file()
+        return self.place(file).is_file()
+
+    def place(self, file: File) -> Path:
+        """The path of `file`, whether or not it exists.
+
+        Raises RunError if a link stands there or on the way: a run from elsewhere must not reach what is outside it.
+        """
+        if (link := way_out(self.path, file.name)) is not None:
+            raise RunError(
+                f"{link}: a link, a pipe, or a path out of the run. A run holds its own files: put a copy in its place."
+            )
+        return self.path / file.name
 
     def file(self, file: File) -> Path:
         """The path of `file`, after checking its hash against the manifest."""
-        path = self.path / file.name
+        path = self.place(file)
         if not path.is_file():
             raise RunError(f"{path}: missing. Make it: {self.command(file)}")
         if file_sha256(path) != self._manifest().files.get(file.name):
@@ -100,12 +112,12 @@ class Run:
 
     def write(self, file: File, write: Callable[[Path], object]) -> Path:
         """Write `file` atomically through `write(path)`, and record its hash in the manifest."""
-        write_atomic(self.path / file.name, write)
+        write_atomic(self.place(file), write)
         return self.note(file)
 
     def note(self, file: File) -> Path:
         """Record the hash of the existing `file` in the manifest."""
-        path, manifest = self.path / file.name, self._manifest()
+        path, manifest = self.place(file), self._manifest()
         self._write_manifest(replace(manifest, files={**manifest.files, file.name: file_sha256(path)}))
         return path
 
@@ -153,12 +165,12 @@ class Run:
         """Remove files, in this order, because their inputs are about to change."""
         hashes = dict(self._manifest().files)
         for file in files:
-            (self.path / file.name).unlink(missing_ok=True)
+            self.place(file).unlink(missing_ok=True)
             hashes.pop(file.name, None)
         self._write_manifest(replace(self._manifest(), files=hashes))
 
     def _manifest(self) -> _Manifest:
-        path = self.path / layout.MANIFEST
+        path = self.place(_MANIFEST)
         if not path.is_file():
             return _Manifest()
         try:
@@ -168,7 +180,7 @@ class Run:
 
     def _write_manifest(self, manifest: _Manifest) -> None:
         text = record_text(manifest, format=_FORMAT)
-        write_atomic(self.path / layout.MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomic(self.place(_MANIFEST), lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def require_free(path: Path, *, overwrite: bool) -> None:

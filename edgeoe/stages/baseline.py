@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from edgeoe.errors import ConfigError, RunError, quoted
-from edgeoe.files import file_sha256, write_atomic
+from edgeoe.files import file_sha256, way_out, write_atomic
 from edgeoe.records.result import Result
 from edgeoe.registry import nearest
 from edgeoe.run.result_file import read_result, write_result
@@ -50,20 +50,23 @@ class Store:
         self._folder = folder
 
     def save(self, name: str, result: Result, artifact: Path | None) -> Baseline:
-        """Save a result and its artifact as baseline `name`, replacing the earlier one for that target."""
+        """Save a result and its artifact as baseline `name`, replacing the earlier one for that target.
+
+        Raises RunError if the artifact or a file beside it is a link, whose content may be anybody's.
+        """
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == _OBJECTS:
             raise ConfigError(f"--name takes letters, digits and . _ -, and not {_OBJECTS!r}. Got {name!r}.")
         try:
             for source, place in self._copies(result, artifact):
-                write_atomic(place, partial(shutil.copyfile, source))
-            write_result(self._record(name, result.target.name), result)
+                write_atomic(self._place(place), partial(shutil.copyfile, source))
+            write_result(self._place(self._record(name, result.target.name)), result)
         except OSError as reason:
             raise ConfigError(f"--store {self._folder}: can't be written: {reason.strerror}.") from None
         return Baseline(name, result.target.name, result, artifact)
 
     def find(self, name: str, target: str) -> Baseline:
         """The baseline `name` for `target`; its artifact is checked against its hash."""
-        path = self._record(name, target)
+        path = self._place(self._record(name, target))
         if not path.is_file():
             names = sorted({entry.parent.name for entry in self._records()})
             targets = sorted(entry.stem for entry in self._records() if entry.parent.name == name)
@@ -74,7 +77,7 @@ class Store:
                 f"--store {quoted(self._folder)}"
             )
         result = read_result(path)
-        artifact = self._object(result)
+        artifact = self._place(self._object(result))
         if artifact.is_file() and file_sha256(artifact) != result.artifact_sha256:
             raise RunError(f"{artifact}: not the file that was saved. Save the baseline again.")
         return Baseline(name, target, result, artifact if artifact.is_file() else None)
@@ -82,6 +85,12 @@ class Store:
     def __iter__(self) -> Iterator[Baseline]:
         for path in self._records():
             yield self.find(path.parent.name, path.stem)
+
+    def _place(self, path: Path) -> Path:
+        """`path`, which lies in the folder. Raises RunError if a link stands there or on the way."""
+        if (link := way_out(self._folder, str(path.relative_to(self._folder)))) is not None:
+            raise RunError(f"{link}: a link, or a path out of --store. Put a copy in place of the link.")
+        return path
 
     def _records(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("*/*.json") if path.parent.name != _OBJECTS)
@@ -98,4 +107,6 @@ class Store:
             return
         place = self._object(result)
         for source in sorted(artifact.parent.glob(f"{artifact.name}*")):
+            if source.is_symlink() or not source.is_file():
+                raise RunError(f"{source}: a link, or no plain file. A baseline keeps copies of plain files only.")
             yield source, place.with_name(place.name + source.name.removeprefix(artifact.name))

@@ -31,13 +31,13 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     backend = backend_of(target)
     files = TargetFiles(target.name)
     run.forget(files.validation, files.result, files.engine)
-    name = files.artifact(f"model{backend.traits.suffix}").name
-    path = run.path / name
+    file = files.artifact(f"model{backend.traits.suffix}")
+    path = run.place(file)
     settings = backend.build(graph, target, path, progress=progress)
-    for file in sorted(path.parent.glob(f"{path.name}*")):
-        run.note(files.artifact(file.name))
+    for one in sorted(path.parent.glob(f"{path.name}*")):
+        run.note(files.artifact(one.name))
     artifact = Artifact(
-        artifact=name,
+        artifact=file.name,
         sha256=file_sha256(path),
         size_bytes=path.stat().st_size,
         backend=target.backend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le, Lt
@@ -134,6 +135,7 @@ class Budget(dict[str, float]):
 class Target:
     """A profile: the device that artifacts are built for, one file under targets/.
 
+    name: of its file, and of its folder in a run.
     channel_multiple: multiple of channels that the device computes fast.
     options: the table named after the backend, as plain values.
     """
@@ -149,3 +151,7 @@ class Target:
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     budget: dict[str, float] = field(default_factory=Budget, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.name == ".." or not self.name or PurePath(self.name).name != self.name:
+            raise ValueError(f"name: expected the name of a folder in a run. Got {self.name!r}")
