@@ -7,18 +7,17 @@ progress in a terminal or a notebook. Heavy packages are imported when a functio
 from __future__ import annotations
 
 import dataclasses
-import inspect as reflection
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeoe.conversions import record_from
 from edgeoe.errors import ConfigError
 from edgeoe.method import method_options
 from edgeoe.progress import Progress, silent
-from edgeoe.registry import METHODS, nearest
-from edgeoe.settings import CompressSettings, PreprocessSettings, weights_from_text
+from edgeoe.registry import nearest
+from edgeoe.settings import CompressSettings, PreprocessSettings, shows_settings, weights_from_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,30 +47,6 @@ __all__ = [
 ]
 
 Text = str | os.PathLike[str]  # a path, or a name
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def _takes_settings(function: Function) -> Function:
-    """`function(settings, *, ..., **given)`, whose help and completion show every setting, and options of methods."""
-    signature = reflection.signature(function)
-    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-    names = {one.name for one in own}
-    fields = [
-        reflection.Parameter(
-            field.name,
-            reflection.Parameter.KEYWORD_ONLY,
-            default=None if field.default is dataclasses.MISSING else field.default,
-            annotation=field.type,
-        )
-        for field in dataclasses.fields(CompressSettings)
-        if field.name not in names
-    ]
-    options = [
-        reflection.Parameter(name, reflection.Parameter.KEYWORD_ONLY, default=None, annotation=one.kind)
-        for name, one in method_options(METHODS.built_in).items()
-    ]
-    function.__signature__ = signature.replace(parameters=[*own, *fields, *options])  # type: ignore[attr-defined]
-    return function
 
 
 def inspect(
@@ -118,7 +93,7 @@ def inspect(
     )
 
 
-@_takes_settings
+@shows_settings
 def compress(
     settings: CompressSettings | Mapping[str, Any] | None = None,
     *,
@@ -196,34 +171,58 @@ def build(run: Run | Text, target: Target | Text, *, progress: Progress | None =
     return build_artifact(_run(run), load_target(target), progress=_shown(progress))
 
 
-def validate(run: Run | Text, target: Target | Text, *, test: Text, progress: Progress | None = None) -> Validation:
+def validate(
+    run: Run | Text,
+    target: Target | Text,
+    *,
+    test: Text,
+    follow_links: bool = False,
+    progress: Progress | None = None,
+) -> Validation:
     """Measure the built artifact's accuracy and its speed here, and judge both by the target's budget.
 
     target: a profile, its name, or its file.
     test: folder of test images, a folder per class.
+    follow_links: follow links that lead out of `test`.
     progress: None shows bars in a terminal or a notebook.
     Raises RunError if nothing was built, DataError for other images, BackendError where the artifact can't run here.
     """
     from edgeoe.pipeline import validate as validate_artifact
 
-    return validate_artifact(_run(run), load_target(target), test=Path(test), progress=_shown(progress))
+    return validate_artifact(
+        _run(run), load_target(target), test=Path(test), follow_links=follow_links, progress=_shown(progress)
+    )
 
 
 def bundle(
-    run: Run | Text, target: Target | Text, *, out: Text, test: Text | None = None, progress: Progress | None = None
+    run: Run | Text,
+    target: Target | Text,
+    *,
+    out: Text,
+    test: Text | None = None,
+    follow_links: bool = False,
+    progress: Progress | None = None,
 ) -> BundleRecord:
     """Pack a run for a device that has no edgeoe: one archive that builds, checks and measures there.
 
     target: a profile, its name, or its file.
     out: the archive, which ends with .tar.zst, .tar.gz or .tar.
     test: folder of test images, for accuracy on the device.
+    follow_links: follow links that lead out of `test`.
     progress: None shows bars in a terminal or a notebook.
     Raises ConfigError for another ending, TargetError for a profile that asks for what can't be.
     """
     from edgeoe.pipeline import bundle as bundle_run
 
     images = None if test is None else Path(test)
-    return bundle_run(_run(run), load_target(target), out=Path(out), test=images, progress=_shown(progress))
+    return bundle_run(
+        _run(run),
+        load_target(target),
+        out=Path(out),
+        test=images,
+        follow_links=follow_links,
+        progress=_shown(progress),
+    )
 
 
 def collect(run: Run | Text, path: Text, *, target: Target | Text | None = None) -> Validation:
@@ -238,7 +237,7 @@ def collect(run: Run | Text, path: Text, *, target: Target | Text | None = None)
     return collect_result(_run(run), Path(path), target=None if target is None else load_target(target))
 
 
-@_takes_settings
+@shows_settings
 def deploy(
     settings: CompressSettings | Mapping[str, Any] | None = None,
     *,

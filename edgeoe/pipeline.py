@@ -97,8 +97,15 @@ def deploy(
         require_buildable(target)
         if not elsewhere[target.name]:
             require_runtime(Run(out), target)
-    few = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
-    find_test(test, few.classes)
+    follow_links = settings.follow_links
+    few = find_samples(
+        settings.samples,
+        settings.list,
+        classes=settings.classes,
+        none_allowed=settings.oe,
+        follow_links=follow_links,
+    )
+    find_test(test, few.classes, follow_links=follow_links)
     students = [*_students(settings, out, targets, one_student=one_student)]
     missing = [student for student in students if not _is_made(student)]
     for student in missing:
@@ -119,7 +126,15 @@ def deploy(
                 progress=progress,
             )
         if run is not None:  # the first process goes on alone
-            outcomes += _deliver(run, student.targets, test=test, exporter=exporter, each=each, progress=progress)
+            outcomes += _deliver(
+                run,
+                student.targets,
+                test=test,
+                follow_links=follow_links,
+                exporter=exporter,
+                each=each,
+                progress=progress,
+            )
     return tuple(outcomes)
 
 
@@ -150,6 +165,7 @@ def _deliver(
     targets: Iterable[Target],
     *,
     test: Path,
+    follow_links: bool,
     exporter: ExporterChoice,
     each: Callable[[Judged | Bundled], object],
     progress: Progress,
@@ -167,12 +183,14 @@ def _deliver(
         outcome: Judged | Bundled
         if differs := differences(target, facts):
             archive = TargetFiles(target.name).archive
-            packed = bundle(run, target, out=run.path / archive.name, test=test, progress=progress)
+            out = run.path / archive.name
+            packed = bundle(run, target, out=out, test=test, follow_links=follow_links, progress=progress)
             run.note(archive)
             outcome = Bundled(run=run, target=target, bundle=packed, differs=differs)
         else:
             build(run, target, progress=progress)
-            outcome = Judged(run=run, validation=validate(run, target, test=test, progress=progress))
+            validation = validate(run, target, test=test, follow_links=follow_links, progress=progress)
+            outcome = Judged(run=run, validation=validation)
         each(outcome)
         yield outcome
 

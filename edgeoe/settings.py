@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from edgeoe.bounds import Positive
 from edgeoe.class_names import class_names
 from edgeoe.conversions import path_from_text, record_from, tuple_from_list, with_home
 from edgeoe.errors import ConfigError
-from edgeoe.method import load_method, option, option_records
+from edgeoe.method import load_method, method_options, option, option_records
 from edgeoe.registry import METHODS, nearest
 from edgeoe.shares import is_share
 
@@ -26,6 +27,7 @@ __all__ = [
     "PreprocessSettings",
     "Weights",
     "setting_names",
+    "shows_settings",
     "weights_from_text",
 ]
 
@@ -33,6 +35,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 _GREATEST = 1.5  # mean or standard deviation: those of images scaled to 0..1 lie well below
 Weights = Path | Literal["random"]  # a file, or fresh ones, to try things out
 Options = TypeVar("Options")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def weights_from_text(text: str) -> Weights:
@@ -147,6 +150,7 @@ class CompressSettings:
         "Classes in the order of the teacher's outputs: a file, one a line, or a,b,c; default: alphabetical.", ()
     )
     ood: Path | None = option("Any unlabelled images, read recursively.", None)
+    follow_links: bool = option("Follow links that lead out of --samples, --ood or --test.", False)
     keep_macs: Annotated[float, Gt(0), Le(1)] | None = option(
         "Share of the teacher's MACs to keep. Default, without another share or a budget: 0.5; 1 for --method none.",
         None,
@@ -283,6 +287,29 @@ class CompressSettings:
 def setting_names() -> tuple[str, ...]:
     """The settings that are options of the command line, those of methods left out."""
     return tuple(f.name for f in dataclasses.fields(CompressSettings) if "help" in f.metadata)
+
+
+def shows_settings(function: Function) -> Function:
+    """`function(settings, *, ..., **given)`, whose help and completion show every setting, and options of methods."""
+    signature = inspect.signature(function)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    names = {one.name for one in own}
+    fields = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if field.default is dataclasses.MISSING else field.default,
+            annotation=field.type,
+        )
+        for field in dataclasses.fields(CompressSettings)
+        if field.name not in names
+    ]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=one.kind)
+        for name, one in method_options(METHODS.built_in).items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *fields, *options])  # type: ignore[attr-defined]
+    return function
 
 
 _STRICT: Mapping[str, Callable[[Any], Any]] = {  # what a field holds, of what it may be given as

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeoe.cli.completion import complete_run, complete_target
-from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step
+from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, RunArgument, next_step
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import ConfigError, quoted
@@ -37,6 +37,7 @@ def bundle_command(
         Path | None,
         typer.Option(help="Test images, a folder per class, for accuracy on the device.", show_default=False),
     ] = None,
+    follow_links: FollowLinksOption = False,
     json: JsonOption = None,
 ) -> int:
     """Pack a model with everything that builds, checks and measures it on a device without edgeoe.
@@ -52,7 +53,7 @@ def bundle_command(
     from edgeoe.targets.load import load_target
 
     profile = load_target(target)
-    record = bundle(Run.open(run), profile, out=out, test=test, progress=bar)
+    record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, progress=bar)
     write_json(json, record)
     show_bundle(record)
     *lines, last = lines_for_device(out, run, profile.name)

@@ -81,7 +81,9 @@ def command(
         teacher,
         weights=None if weights is None else weights_from_text(weights),
         weights_key=weights_key,
-        classes=_count(classes or []) if samples is None else len(find_samples(samples, none_allowed=True).classes),
+        classes=_count(classes or [])
+        if samples is None
+        else len(find_samples(samples, none_allowed=True, follow_links=True).classes),
         preprocess=context.obj.preprocess,
         include=include or (),
         exclude=exclude or (),

@@ -17,6 +17,7 @@ from edgeoe.shares import read_share
 
 __all__ = [
     "EXIT_CODES",
+    "FollowLinksOption",
     "JsonOption",
     "RunArgument",
     "everywhere",
@@ -145,6 +146,9 @@ _COMMON: dict[str, Any] = {
         ),
     ],
 }
+FollowLinksOption = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links that lead out of the folder of images.")
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Write the result to this JSON file.", show_default=False)
 ]

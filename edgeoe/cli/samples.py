@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeoe.cli.options import JsonOption, next_step
+from edgeoe.cli.options import FollowLinksOption, JsonOption, next_step
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.report.text_file import write_json
 from edgeoe.settings import PreprocessSettings, weights_from_text
@@ -46,6 +46,7 @@ def command(
         str | None, typer.Option(help="Key of the weights in the file, as for compress.", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed for the labelled images shown to the teacher.", min=0)] = 0,
+    follow_links: FollowLinksOption = False,
     json: JsonOption = None,
 ) -> int:
     """Inspect labelled samples: images per class, imbalance, unreadable, unused and duplicate images.
@@ -60,7 +61,7 @@ def command(
     from edgeoe.data.samples import find_samples
     from edgeoe.report.terminal import bar, out, say, table
 
-    files = find_samples(folder, list, classes=class_names(classes) if classes else ())
+    files = find_samples(folder, list, classes=class_names(classes) if classes else (), follow_links=follow_links)
     report = inspect_samples(files, progress=bar)
     write_json(json, report)
     largest = max(*report.counts, 1)

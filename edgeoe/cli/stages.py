@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from edgeoe.cli.completion import complete_target
-from edgeoe.cli.options import EXIT_CODES, JsonOption, RunArgument, next_step, share
+from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, RunArgument, next_step, share
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.records.graphs import CalibrationMethod
@@ -167,6 +167,7 @@ def validate_command(
     run: RunArgument,
     target: TargetOption,
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
+    follow_links: FollowLinksOption = False,
     reports: Reports,
 ) -> int:
     """Measure the built artifact's accuracy and latency, and judge both by the profile's budget.
@@ -184,7 +185,7 @@ def validate_command(
     from edgeoe.targets.load import load_target
 
     profile, run_directory = load_target(target), Run.open(run)
-    validation = validate(run_directory, profile, test=test, progress=bar)
+    validation = validate(run_directory, profile, test=test, follow_links=follow_links, progress=bar)
     show_and_write(run_directory, validation, reports)
     if validation.outcome == "passed":
         artifact = run_directory.read(TargetFiles(profile.name).engine).artifact

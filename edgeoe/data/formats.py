@@ -1,24 +1,21 @@
-"""Supported image formats, and how an image is opened: its first frame, upright."""
+"""Supported image formats, and images of any mode as 8-bit pixels, upright."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from edgeoe.errors import pass_on_out_of_memory
 
-__all__ = ["UNREADABLE", "eight_bits", "open_image", "readable_suffixes", "remedy_for", "upright"]
+__all__ = ["AVIF", "HEIC", "UNREADABLE", "eight_bits", "in_mode", "readable_suffixes", "remedy_for", "upright"]
 
 UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
 _ALWAYS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jfif"})
-_HEIC = frozenset({".heic", ".heif", ".hif"})
-_AVIF = frozenset({".avif"})
+HEIC = frozenset({".heic", ".heif", ".hif"})
+AVIF = frozenset({".avif"})
 _OTHERS = frozenset(  # images that are not read, but reported as skipped
     (  # noqa: SIM905 - more readable than a list of strings
         ".jpe .jp2 .j2k .jxl .jxr .pbm .pgm .ppm .pnm .pcx .tga .dds .exr .hdr .ico .icns .psd .xcf .svg .eps .ai "
@@ -32,34 +29,18 @@ _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 def readable_suffixes() -> frozenset[str]:
     """Suffixes, in lower case, of the image files that this installation can read."""
     avif = "avif" in features.modules and features.check("avif")
-    return _ALWAYS | (_HEIC if find_spec("pillow_heif") else frozenset()) | (_AVIF if avif else frozenset())
+    return _ALWAYS | (HEIC if find_spec("pillow_heif") else frozenset()) | (AVIF if avif else frozenset())
 
 
 def remedy_for(suffix: str) -> str | None:
     """How to make image files of an unreadable `suffix` usable; None if it is readable or not that of an image."""
     if suffix in readable_suffixes():
         return None
-    if suffix in _HEIC:
+    if suffix in HEIC:
         return "pip install pillow-heif to read them"
-    if suffix in _AVIF:
+    if suffix in AVIF:
         return "pip install 'pillow>=11.3' to read them"
     return "convert them to PNG or JPEG" if suffix in _OTHERS else None
-
-
-@contextmanager
-def open_image(path: Path) -> Iterator[Image.Image]:
-    """Open the image file `path` without decoding it. Raises one of UNREADABLE if it is not an image."""
-    if path.suffix.lower() in _HEIC:
-        _register_heic()
-    with Image.open(path) as image:
-        yield image
-
-
-@cache
-def _register_heic() -> None:
-    from pillow_heif import register_heif_opener
-
-    register_heif_opener()
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -84,3 +65,9 @@ def eight_bits(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")
     return image
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """`image` converted to `mode`, without the copy that Pillow makes of one that has it."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)

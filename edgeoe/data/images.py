@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeoe.data.formats import UNREADABLE, open_image
+from edgeoe.data.decoding import decoded_image, in_order, open_image
+from edgeoe.data.formats import UNREADABLE
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import DataError, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
@@ -87,14 +88,14 @@ class Images:
         """(n, C, H, W) uint8 of the images at `indices`, in that order."""
         if self.memory is not None:
             return self.memory[np.asarray(indices, np.int64)]
-        return np.stack(list(self._threads.map(self._decode_again, indices)))
+        return np.stack(list(in_order(self._threads, self._decode_again, indices)))
 
     def read_all(self, *, progress: Progress = silent, title: str = "Reading images") -> None:
         """Decode streamed images that have not been read yet, so that all `digests` are known."""
         unread = np.flatnonzero(self._digests == 0)
         if len(unread):
             with progress(title, len(unread)) as advance:
-                for _ in self._threads.map(self._decode_again, unread):
+                for _ in in_order(self._threads, self._decode_again, unread):
                     advance()
 
     @property
@@ -112,9 +113,9 @@ class Images:
     ) -> NDArray[np.bool_]:
         """(N,) whether `read(row, path)` succeeded for each path."""
 
-        def reads(row: int, path: Path) -> bool:
+        def reads(row: int) -> bool:
             try:
-                read(row, path)
+                read(row, paths[row])
             except DataError:
                 if not skip_unreadable:
                     raise
@@ -123,7 +124,7 @@ class Images:
 
         readable = np.zeros(len(paths), np.bool_)
         with progress(title, len(paths)) as advance:
-            for row, good in enumerate(self._threads.map(reads, range(len(paths)), paths)):
+            for row, good in enumerate(in_order(self._threads, reads, range(len(paths)))):
                 readable[row] = good
                 advance()
         return readable
@@ -145,5 +146,5 @@ class Images:
             pass
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
-        with _naming(path), open_image(path) as image:
+        with _naming(path), decoded_image(path) as image:
             return self.preprocess.pixels(image)

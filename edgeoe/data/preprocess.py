@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocess"]
 
+_MOST_RESIZED = 2**24  # pixels of a resized image; a larger one, of a long strip, is cropped first
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
@@ -74,14 +76,17 @@ class Preprocess:
         """Rotate `image`, of any size and mode, upright, resize and crop it to (C, H, W) uint8."""
         from PIL import Image
 
-        from edgeoe.data.formats import eight_bits, upright
+        from edgeoe.data.formats import eight_bits, in_mode, upright
 
-        image = eight_bits(upright(image)).convert("L" if self.channels == 1 else "RGB")
+        image = in_mode(eight_bits(upright(image)), "L" if self.channels == 1 else "RGB")
         height, width = self.size
         scale = max(height / image.height, width / image.width) / self.crop_fraction
         resized = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-        if resized != image.size:
-            image = image.resize(resized, Image.Resampling[self.interpolation.upper()])
+        resampling = Image.Resampling[self.interpolation.upper()]
+        if resized[0] * resized[1] > _MOST_RESIZED:
+            image = image.resize((width, height), resampling, box=_centre(image.size, width / scale, height / scale))
+        elif resized != image.size:
+            image = image.resize(resized, resampling)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         if image.size != (width, height):
             image = image.crop((left, top, left + width, top + height))
@@ -91,3 +96,9 @@ class Preprocess:
     def normalise(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(N, C, H, W) uint8 -> float32 network input."""
         return normalise(pixels, mean=self.mean, std=self.std)
+
+
+def _centre(size: tuple[int, int], width: float, height: float) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) of `width` by `height` in the centre of an image of `size`."""
+    left, top = (max(0.0, (whole - part) / 2) for whole, part in zip(size, (width, height), strict=True))
+    return left, top, size[0] - left, size[1] - top

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeoe.data.formats import readable_suffixes, remedy_for
+from edgeoe.data.listing import Bounds
 from edgeoe.errors import DataError
 from edgeoe.files import read_text
 from edgeoe.registry import nearest
@@ -14,12 +15,13 @@ from edgeoe.registry import nearest
 __all__ = ["listed_images"]
 
 
-def listed_images(list_file: Path, folder: Path, classes: Sequence[str]) -> dict[Path, str]:
+def listed_images(list_file: Path, folder: Path, classes: Sequence[str], bounds: Bounds) -> dict[Path, str]:
     """The images that `list_file` lists, sorted, each with its class.
 
     Each line is the path of an image in one of the class folders of `folder`: absolute, or relative to `folder`, to the
     working folder or to the folder of the list. Blank lines and lines that start with # are skipped; a backslash
     separates folders unless it is part of a file name.
+    bounds: how far links may lead.
     Raises DataError, with the line number, for any other line, or if no line names an image.
     """
     try:
@@ -33,6 +35,7 @@ def listed_images(list_file: Path, folder: Path, classes: Sequence[str]) -> dict
             try:
                 path = _resolved(entry, folder, list_file, classes)
                 _require_image(path, entry, folder, classes)
+                bounds.check(folder / path)
             except DataError as reason:
                 raise DataError(f"{list_file}:{number}: {reason}") from None
             images[folder / path] = path.parts[0]

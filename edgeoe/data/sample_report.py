@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeoe.data.formats import UNREADABLE, eight_bits, open_image, upright
+from edgeoe.data.decoding import decoded_image, in_order
+from edgeoe.data.formats import UNREADABLE, eight_bits, in_mode, upright
 from edgeoe.data.listing import Skipped
 from edgeoe.data.samples import SampleFiles
 from edgeoe.progress import Progress, silent
 from edgeoe.records.compression import TeacherAgreement
 
 __all__ = ["SamplesReport", "inspect_samples"]
+
+_BAND = 256  # rows that are hashed together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
     by_digest: dict[str, list[str]] = {}
     unreadable = []
     with ThreadPoolExecutor() as threads, progress("Reading images", len(files.paths)) as advance:
-        for path, label, digest in zip(files.paths, files.labels, threads.map(_pixel_digest, files.paths), strict=True):
+        digests = in_order(threads, _pixel_digest, files.paths)
+        for path, label, digest in zip(files.paths, files.labels, digests, strict=True):
             advance()
             if digest is None:
                 unreadable.append(str(path))
@@ -67,8 +71,11 @@ def inspect_samples(files: SampleFiles, *, progress: Progress = silent) -> Sampl
 def _pixel_digest(path: Path) -> str | None:
     """A digest of the image's RGB pixels; None if it can't be read."""
     try:
-        with open_image(path) as image:
-            pixels = eight_bits(upright(image)).convert("RGB")
+        with decoded_image(path) as image:
+            pixels = in_mode(eight_bits(upright(image)), "RGB")
+            digest = hashlib.sha256(f"{pixels.size}".encode())
+            for top in range(0, pixels.height, _BAND):
+                digest.update(pixels.crop((0, top, pixels.width, min(top + _BAND, pixels.height))).tobytes())
+            return digest.hexdigest()
     except UNREADABLE:
         return None
-    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).hexdigest()

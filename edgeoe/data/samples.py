@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeoe.data.formats import readable_suffixes
 from edgeoe.data.images import Images
-from edgeoe.data.listing import Skipped, class_folders, list_images, merged
+from edgeoe.data.listing import Bounds, Skipped, class_folders, list_images, merged
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.sample_list import listed_images
 from edgeoe.errors import DataError
@@ -65,7 +65,12 @@ def rarest(counts_k: NDArray[np.int64], n: int = 3) -> tuple[int, ...]:
 
 
 def find_samples(
-    folder: Path, list_file: Path | None = None, *, classes: Sequence[str] = (), none_allowed: bool = False
+    folder: Path,
+    list_file: Path | None = None,
+    *,
+    classes: Sequence[str] = (),
+    none_allowed: bool = False,
+    follow_links: bool = False,
 ) -> SampleFiles:
     """Find the labelled images below `folder`, which has one folder per class.
 
@@ -73,10 +78,12 @@ def find_samples(
     classes: in the order of the teacher's outputs; a class without a folder has no images. Default: the folder names in
         alphabetical order.
     none_allowed: accept folders without images, which still give the class names.
+    follow_links: follow links that lead out of `folder`.
     Raises DataError for a missing folder, fewer than 2 classes, a folder that is not in `classes`, class folders that
-    are nested one level too deep, no images, or a line of the list that is not an image.
+    are nested one level too deep, no images, a link that leads out, or a line of the list that is not an image.
     """
-    folders, skipped = _class_folders(folder, classes, "--samples")
+    bounds = Bounds(None if follow_links else folder)
+    folders, skipped = _class_folders(folder, classes, "--samples", bounds)
     unknown = [name for name in folders if classes and name not in classes]
     if unknown:
         raise DataError(
@@ -85,34 +92,42 @@ def find_samples(
         )
     names = tuple(classes) or tuple(folders)
     if list_file is None:
-        return _in_folders(folder, folders, names, skipped, none_allowed=none_allowed)
-    listed = listed_images(list_file, folder, list(folders))
+        return _in_folders(folder, folders, names, skipped, bounds, none_allowed=none_allowed)
+    listed = listed_images(list_file, folder, list(folders), bounds)
     return SampleFiles(tuple(listed), tuple(names.index(name) for name in listed.values()), names)
 
 
-def find_test(folder: Path, classes: Sequence[str]) -> SampleFiles:
+def find_test(folder: Path, classes: Sequence[str], *, follow_links: bool = False) -> SampleFiles:
     """Find the test images below `folder`, which has one folder per class.
 
     classes: those of the labelled samples, which labels index; a class may have no test images.
+    follow_links: follow links that lead out of `folder`.
     Raises DataError as find_samples does.
     """
-    folders, skipped = _class_folders(folder, classes, "--test")
+    bounds = Bounds(None if follow_links else folder)
+    folders, skipped = _class_folders(folder, classes, "--test", bounds)
     for name in folders:
         if name not in classes:
             raise DataError(f"{folder / name}: no class {name!r} among the labelled samples. {nearest(name, classes)}")
-    return _in_folders(folder, folders, tuple(classes), skipped, none_allowed=False)
+    return _in_folders(folder, folders, tuple(classes), skipped, bounds, none_allowed=False)
 
 
-def _class_folders(folder: Path, classes: Sequence[str], option: str) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
+def _class_folders(
+    folder: Path, classes: Sequence[str], option: str, bounds: Bounds
+) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
     """The class folders in `folder` by name, in alphabetical order.
 
     option: the option that names the folder, for messages.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. It must hold one folder of images per class.")
-    folders, skipped = class_folders(folder)
+    folders, skipped = class_folders(folder, bounds)
     for name, path in folders.items():
-        if name not in classes and (len(folders) == 1 or name.lower() in _SPLITS) and (inner := _inner_classes(path)):
+        if (
+            name not in classes
+            and (len(folders) == 1 or name.lower() in _SPLITS)
+            and (inner := _inner_classes(path, bounds))
+        ):
             raise DataError(
                 f"{path}: holds folders of images ({', '.join(inner[:3])}{', ...' if inner[3:] else ''}) and is not "
                 f"a class folder itself. Did you mean {option} {path}?"
@@ -124,10 +139,10 @@ def _class_folders(folder: Path, classes: Sequence[str], option: str) -> tuple[d
     return folders, skipped
 
 
-def _inner_classes(folder: Path) -> list[str]:
+def _inner_classes(folder: Path, bounds: Bounds) -> list[str]:
     """The folders with images in `folder`, if there are at least two and no image beside them."""
-    folders, skipped = class_folders(folder)
-    classes = [] if skipped else [name for name, path in folders.items() if list_images(path).images]
+    folders, skipped = class_folders(folder, bounds)
+    classes = [] if skipped else [name for name, path in folders.items() if list_images(path, bounds=bounds).images]
     return classes if len(classes) > 1 else []
 
 
@@ -136,11 +151,12 @@ def _in_folders(
     folders: Mapping[str, Path],
     classes: tuple[str, ...],
     skipped: tuple[Skipped, ...],
+    bounds: Bounds,
     *,
     none_allowed: bool,
 ) -> SampleFiles:
     """All images of `folders`, class by class."""
-    listings = {classes.index(name): list_images(path) for name, path in folders.items()}
+    listings = {classes.index(name): list_images(path, bounds=bounds) for name, path in folders.items()}
     images = [(path, k) for k, listing in listings.items() for path in listing.images]
     skipped = merged([*skipped, *(each for listing in listings.values() for each in listing.skipped)])
     if not images and not none_allowed:

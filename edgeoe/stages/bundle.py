@@ -32,17 +32,24 @@ __all__ = ["bundle"]
 
 
 def bundle(
-    run: Run, target: Target, *, out: Path, test: Path | None = None, progress: Progress = silent
+    run: Run,
+    target: Target,
+    *,
+    out: Path,
+    test: Path | None = None,
+    follow_links: bool = False,
+    progress: Progress = silent,
 ) -> BundleRecord:
     """Write the archive `out`; the same run and target give the same bytes.
 
     out: its suffix is .tar.zst, .tar.gz or .tar.
     test: test images, a folder per class, for accuracy on the device.
+    follow_links: follow links that lead out of `test`.
     Raises ConfigError for another suffix, TargetError for a profile with unsupported settings.
     """
     pack = packer_of(out)
     require_buildable(target)
-    samples = read_test(run, test, progress=progress) if test else None
+    samples = read_test(run, test, follow_links=follow_links, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
     predictions = None
     if samples and needs_teacher(target.budget):

@@ -138,7 +138,7 @@ def _compress_into(
     started = perf_counter()
     source, files, teacher, preprocess = load_subject(settings, module=module)
     # What can be known at once: pictures are read when a method asks for them.
-    listing = list_images(settings.ood) if settings.oe and settings.ood else None
+    listing = list_images(settings.ood, follow_links=settings.follow_links) if settings.oe and settings.ood else None
     for skipped in files.skipped if fabric.is_global_zero else ():
         _log.warning("%s", skipped)
     source = _save_code(fabric, run, source, teacher, shape=preprocess.shape, classes=len(files.classes))

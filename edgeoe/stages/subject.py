@@ -45,7 +45,13 @@ def load_subject(settings: CompressSettings, *, module: nn.Module | None = None)
     """
     torch.manual_seed(settings.seed)
     source = TeacherSource.parse(settings.teacher) if module is None else TeacherSource.in_memory(module)
-    files = find_samples(settings.samples, settings.list, classes=settings.classes, none_allowed=settings.oe)
+    files = find_samples(
+        settings.samples,
+        settings.list,
+        classes=settings.classes,
+        none_allowed=settings.oe,
+        follow_links=settings.follow_links,
+    )
     teacher = load_teacher(
         source,
         settings.weights,

@@ -40,11 +40,15 @@ __all__ = ["built_artifact", "conclude", "limits_asked_for", "read_test", "recor
 _log = logging.getLogger(__name__)
 
 
-def validate(run: Run, target: Target, *, test: Path, progress: Progress = silent) -> Validation:
+def validate(
+    run: Run, target: Target, *, test: Path, follow_links: bool = False, progress: Progress = silent
+) -> Validation:
     """Measure the artifact's accuracy on `test` and its speed on this machine, and judge both.
 
     The limits that --latency-ms or --speedup set for the student count, too, where those of the profile are wider.
     If this machine is not the target's device, speed is not measured, and the verdict is inconclusive at best.
+
+    follow_links: follow links that lead out of `test`.
     Raises BackendError if the artifact can't run here.
     """
     require_runtime(run, target)
@@ -52,7 +56,7 @@ def validate(run: Run, target: Target, *, test: Path, progress: Progress = silen
     artifact = built_artifact(run, target)
     path = run.file(files.artifact(artifact.file))
     golden = run.read_tensors(layout.GOLDEN)
-    samples = read_test(run, test, progress=progress)
+    samples = read_test(run, test, follow_links=follow_links, progress=progress)
     backend = backend_of(target)
 
     def predictions(runner: Runner) -> Predictions:
@@ -90,10 +94,13 @@ def built_artifact(run: Run, target: Target) -> Artifact:
     return artifact
 
 
-def read_test(run: Run, test: Path, *, progress: Progress = silent) -> Samples:
-    """The test images under `test`, with the run's classes. Logs images that are skipped or were used in training."""
+def read_test(run: Run, test: Path, *, follow_links: bool = False, progress: Progress = silent) -> Samples:
+    """The test images under `test`, with the run's classes. Logs images that are skipped or were used in training.
+
+    follow_links: follow links that lead out of `test`.
+    """
     facts = run.read(layout.FACTS)
-    files = find_test(test, facts.classes)
+    files = find_test(test, facts.classes, follow_links=follow_links)
     for skipped in files.skipped:
         _log.warning("%s", skipped)
     samples = load_samples(files, facts.preprocess, progress=progress, title="Reading test images")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from edgeoe.data import formats
-from edgeoe.data.formats import open_image, readable_suffixes, remedy_for, upright
+from edgeoe.data import decoding, formats
+from edgeoe.data.decoding import open_image
+from edgeoe.data.formats import readable_suffixes, remedy_for, upright
 from edgeoe.data.images import Images
 from edgeoe.data.preprocess import Preprocess
 
@@ -35,10 +36,10 @@ def oriented(orientation: int) -> Image.Exif:
 def fresh() -> Iterator[None]:
     """What is readable is found out anew in this test, and afterwards."""
     readable_suffixes.cache_clear()
-    formats._register_heic.cache_clear()
+    decoding._register_heic.cache_clear()
     yield
     readable_suffixes.cache_clear()
-    formats._register_heic.cache_clear()
+    decoding._register_heic.cache_clear()
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tiff"])

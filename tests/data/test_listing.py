@@ -40,7 +40,27 @@ def test_links_to_folders_are_entered_and_circles_are_not(tmp_path: Path) -> Non
     (tmp_path / "pool/linked").symlink_to(tmp_path / "store")
     (tmp_path / "pool/self").symlink_to(tmp_path / "pool")
     (tmp_path / "pool/gone.png").symlink_to(tmp_path / "nowhere")
-    assert list_images(tmp_path / "pool").images == (tmp_path / "pool/b.png", tmp_path / "pool/linked/a.png")
+    assert list_images(tmp_path / "pool", follow_links=True).images == (
+        tmp_path / "pool/b.png",
+        tmp_path / "pool/linked/a.png",
+    )
+
+
+@pytest.mark.parametrize("link", ["folder", "file.png"])
+def test_a_link_that_leads_out_is_refused_unless_asked_for(tmp_path: Path, link: str) -> None:
+    touch(tmp_path, "store/a.png", "pool/b.png")
+    (tmp_path / "pool" / link).symlink_to(tmp_path / ("store" if link == "folder" else "store/a.png"))
+    with pytest.raises(DataError, match=rf"pool/{link}: a link that leads out of .*pool\. Pass --follow-links"):
+        list_images(tmp_path / "pool")
+    assert len(list_images(tmp_path / "pool", follow_links=True).images) == 2
+
+
+def test_a_link_within_the_folder_is_followed_and_the_folder_may_be_a_link(tmp_path: Path) -> None:
+    touch(tmp_path, "pool/a/b.png")
+    (tmp_path / "pool/again").symlink_to(tmp_path / "pool/a")
+    (tmp_path / "linked").symlink_to(tmp_path / "pool")
+    for name in ("pool", "linked"):
+        assert len(list_images(tmp_path / name).images) == 2
 
 
 @pytest.mark.parametrize("name", ["absent", "file.png"])

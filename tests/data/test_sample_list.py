@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeoe.data.listing import Bounds
 from edgeoe.data.sample_list import listed_images
 from edgeoe.errors import DataError
 
@@ -24,7 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def listed(content: str | bytes, *, folder: Path = Path("few")) -> dict[Path, str]:
     path = Path("lists/few.txt")
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return listed_images(path, folder, CLASSES)
+    return listed_images(path, folder, CLASSES, Bounds(None))
 
 
 def test_a_path_in_the_folder_is_an_image_of_its_class(place: Path) -> None:
@@ -51,7 +52,9 @@ def test_a_path_may_begin_as_samples_does_or_be_absolute(place: Path, line: str,
 def test_a_path_may_be_relative_to_the_list(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (place / "all.txt").write_text("few/dog/b.png\n")
     monkeypatch.chdir(place / "lists")
-    assert listed_images(Path("../all.txt"), Path("../few"), CLASSES) == {Path("../few/dog/b.png"): "dog"}
+    assert listed_images(Path("../all.txt"), Path("../few"), CLASSES, Bounds(Path("../few"))) == {
+        Path("../few/dog/b.png"): "dog"
+    }
 
 
 def test_a_path_may_lead_through_a_link_to_the_folder(place: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_file_in_the_folder_comes_before_one_that_begins_alike(place: Path) ->
 
 def listed_images_of(place: Path, line: str, classes: tuple[str, ...]) -> dict[Path, str]:
     (place / "lists/few.txt").write_text(line)
-    return listed_images(Path("lists/few.txt"), Path("few"), classes)
+    return listed_images(Path("lists/few.txt"), Path("few"), classes, Bounds(Path("few")))
 
 
 @pytest.mark.parametrize(
@@ -109,4 +112,4 @@ def test_a_list_of_nothing_is_refused(place: Path, text: str) -> None:
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"\xffdog"])
 def test_a_list_that_can_not_be_read_is_refused(place: Path, content: bytes | None) -> None:
     with pytest.raises(DataError, match=r"(few|none)\.txt: can't be read as a list of paths"):
-        listed_images(Path("none.txt"), Path("few"), CLASSES) if content is None else listed(content)
+        listed_images(Path("none.txt"), Path("few"), CLASSES, Bounds(None)) if content is None else listed(content)
