@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeoe.backends.telemetry import import_onnxruntime
 from edgeoe.errors import BackendError, first_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
@@ -47,8 +48,7 @@ def _processor(target: Target) -> Processor:
 
 
 def _describe() -> str:
-    import onnxruntime as ort
-
+    ort = import_onnxruntime()
     return f"onnxruntime {ort.__version__} with {', '.join(ort.get_available_providers())}"
 
 
@@ -121,10 +121,9 @@ class _Runner:
 def _ort() -> Any:
     """The module `onnxruntime`. Raises BackendError where it is missing."""
     try:
-        import onnxruntime
+        return import_onnxruntime()
     except ModuleNotFoundError:
         raise BackendError(f"onnxruntime is not installed: {OnnxRuntime.traits.install}") from None
-    return onnxruntime
 
 
 def _check_provider(settings: RuntimeSettings) -> str:

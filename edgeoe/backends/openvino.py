@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeoe.backends.telemetry import import_openvino
 from edgeoe.errors import BackendError, pass_on_out_of_memory
 from edgeoe.files import write_atomic
 from edgeoe.progress import Progress, silent
@@ -25,8 +26,7 @@ __all__ = ["OpenVino"]
 
 
 def _describe() -> str:
-    import openvino
-
+    openvino = import_openvino()
     return f"openvino {versions('openvino').get('openvino', '')} on {', '.join(openvino.Core().available_devices)}"
 
 
@@ -74,7 +74,7 @@ class OpenVino:
 def _core(target: Target) -> Any:
     """OpenVINO's core. Raises BackendError if OpenVINO is not installed, or does not find the profile's unit."""
     try:
-        import openvino
+        openvino = import_openvino()
     except ModuleNotFoundError:
         raise BackendError(f"openvino is not installed: {OpenVino.traits.install}") from None
     core, unit = openvino.Core(), target.runtime.unit

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgeoe.backends.onnxruntime import OnnxRuntime
+from edgeoe.backends.telemetry import import_onnxruntime
 from edgeoe.targets.profile import Target
 
 __all__ = ["run_graph", "run_model"]
@@ -34,6 +34,7 @@ def run_model(graph: onnx.ModelProto, x: NDArray[np.float32], tensors: Sequence[
     model.CopyFrom(graph)
     del model.graph.output[:]
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgeoe.backends.telemetry import import_onnxruntime
 from edgeoe.graph.calibration import TensorStatistics, choose_range
 from edgeoe.graph.recipes import Recipe
 from edgeoe.records.graphs import CalibrationMethod
@@ -65,6 +66,7 @@ def quantise(
     method: rule that chooses ranges.
     keep: names of nodes that stay fp32.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod as OrtMethod
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
