@@ -22,6 +22,7 @@ from torch import nn
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError, first_line, pass_on_out_of_memory
 from edgeoe.graph.evaluation import run_graph
+from edgeoe.graph.layer_names import name_layers
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
 
@@ -48,6 +49,8 @@ def onnx_from_student(
 ) -> onnx.ModelProto:
     """The fp32 graph: input `images` (batch, C, H, W) normalised, output `logits` (batch, K), batch dynamic.
 
+    Layers with weights have the names of their modules.
+
     metadata: JSON data to store under "edgeoe.<key>", beside the preprocessing.
     exporter: "legacy" is torch's TorchScript exporter, for students that "dynamo" can't read.
     Raises ExportError if the exporter fails.
@@ -59,6 +62,7 @@ def onnx_from_student(
         opset = next(entry.version for entry in model.opset_import if entry.domain == "")
         if opset != OPSET:
             raise ExportError(f"the {exporter} exporter wrote opset {opset} instead of {OPSET}.")
+        name_layers(model, student)
         _strip(model)
         onnx.checker.check_model(model)
     except ExportError:
