@@ -116,6 +116,7 @@ def one_run(name: str, subject: Subject, speedup: float, data: Path, images: int
         batch=2,
         accelerator="cpu",
         preprocess=subject.preprocess,
+        follow_links=True,  # to test images, which lie elsewhere
         oe_settings=OESettings(compression_images=images, holdout=0.0, ood_batch=2),
     )
     started = perf_counter()
