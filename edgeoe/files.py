@@ -12,8 +12,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 from edgeoe.interruption import shielded, work_begins
+from edgeoe.lock import is_abandoned, try_flock
 
-__all__ = ["cache_folder", "file_sha256", "new_parents", "read_text", "way_out", "write_atomic"]
+__all__ = [
+    "cache_folder",
+    "file_sha256",
+    "hidden_name",
+    "new_parents",
+    "read_text",
+    "sweep",
+    "sync_folder",
+    "way_out",
+    "write_atomic",
+]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.partial", re.DOTALL)
+_swept: set[Path] = set()  # folders without leftovers of processes that ended before this one wrote there
 
 
 def cache_folder(name: str) -> Path:
@@ -47,26 +61,94 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomic(path: Path, write: Callable[[Path], object], *, durable: bool = True) -> None:
     """Call `write` with a temporary path beside `path`, then rename it, so that `path` is complete or unchanged.
 
-    Missing parent folders are created, and removed again on failure. An existing `path` that is not a regular file,
-    such as /dev/stdout or a pipe, is written directly. Raises OSError, naming `path`, if it can't be written.
+    Missing parent folders are created, and removed again on failure. What a killed process left half-written in the
+    folder is removed. An existing `path` that is not a regular file, such as /dev/stdout or a pipe, is written
+    directly. Raises OSError, naming `path`, if it can't be written.
+
+    durable: that holds through a power failure, too.
     """
     work_begins()
     if _is_special(path):
         with _naming(path, path):
             write(path)
         return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")  # nobody can plant a link there
-    with _naming(path, temporary), new_parents(path):
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666))
-        try:
+    with new_parents(path):
+        if (folder := path.parent.resolve()) not in _swept:
+            _swept.add(folder)
+            sweep(folder)
+        with _temporary(path) as (temporary, mode), _naming(path, temporary):
             write(temporary)
+            if temporary.stat().st_mode & 0o777 != mode:  # the writer replaced it by a file of its own
+                temporary.chmod(mode)
+            if durable:
+                _sync(temporary)
             temporary.replace(path)
-        finally:
-            with shielded():
-                temporary.unlink(missing_ok=True)
+        if durable:
+            sync_folder(path.parent)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, int]]:
+    """A new, locked file beside `path`, removed after the block, and the permissions that the umask gives it."""
+    while True:
+        temporary = path.with_name(hidden_name(path.name, f"{secrets.token_hex(6)}.partial"))
+        try:
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except FileExistsError:
+            continue
+        except OSError as reason:
+            raise OSError(reason.errno, os.strerror(reason.errno or 0), str(path)) from reason
+        if try_flock(descriptor, shared=False) is not False and temporary.exists():
+            break
+        os.close(descriptor)  # another process took it for a leftover
+    try:
+        yield temporary, os.fstat(descriptor).st_mode & 0o777
+    finally:
+        with shielded():
+            temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path, *, everything: bool = False) -> None:
+    """Flush the names in a folder to the disk, where the system can do that.
+
+    everything: also all files and folders in it; raises OSError if a file can't be written.
+    """
+    for path in folder.rglob("*") if everything else ():
+        if path.is_file():
+            _sync(path)
+        else:
+            sync_folder(path)
+    with suppress(OSError):  # Windows opens no folder
+        _sync(folder)
+
+
+def hidden_name(name: str, suffix: str) -> str:
+    """The name of a hidden file that belongs to the file `name`, cut where a file system would not take it."""
+    return f".{os.fsencode(name)[:200].decode(errors='ignore')}.{suffix}"
+
+
+def sweep(folder: Path, *, everything: bool = False) -> None:
+    """Remove the temporary files of `write_atomic` in `folder` whose processes have ended.
+
+    everything: also those in folders below.
+    """
+    with suppress(OSError):
+        for path in folder.rglob("*.partial") if everything else folder.glob("*.partial"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file() and is_abandoned(path):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from edgeoe.machine.environment import environment
 from edgeoe.methods import load_cut
 from edgeoe.progress import Progress, silent
 from edgeoe.run import layout
-from edgeoe.run.directory import Run, require_free
+from edgeoe.run.creation import require_free
+from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
@@ -126,15 +127,18 @@ def deploy(
                 progress=progress,
             )
         if run is not None:  # the first process goes on alone
-            outcomes += _deliver(
-                run,
-                student.targets,
-                test=test,
-                follow_links=follow_links,
-                exporter=exporter,
-                each=each,
-                progress=progress,
-            )
+            with run.locked():
+                if not _is_made(student):
+                    raise RunError(f"{run.path}: another command has just replaced this run. Start again.")
+                outcomes += _deliver(
+                    run,
+                    student.targets,
+                    test=test,
+                    follow_links=follow_links,
+                    exporter=exporter,
+                    each=each,
+                    progress=progress,
+                )
     return tuple(outcomes)
 
 

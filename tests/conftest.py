@@ -65,6 +65,12 @@ def _messages_speak_of_options() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _without_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests write need not survive a power failure, and flushing it takes ten milliseconds a file."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ and test/ with a folder per class, and ood/ with 60 mixed pictures. Read only."""

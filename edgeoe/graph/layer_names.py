@@ -15,7 +15,9 @@ from edgeoe.graph.quantize import quantisable_layers
 
 __all__ = ["name_layers"]
 
-_SCOPES = "pkg.torch.onnx.name_scopes"  # of the dynamo exporter: modules from the outside to the inside, and the operator
+_SCOPES = (
+    "pkg.torch.onnx.name_scopes"  # of the dynamo exporter: modules from the outside to the inside, and the operator
+)
 
 
 def name_layers(model: onnx.ModelProto, network: nn.Module) -> None:

@@ -20,7 +20,7 @@ from edgeoe.report.axis import Axis, figure
 from edgeoe.report.budget import budget_view
 from edgeoe.report.wording import check_text, from_text, speed_text
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.facts import RunFacts
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def read_report(run: Run) -> RunReport:
     )
 
 
+@writes_run
 def write_report(run: Run) -> Path:
     """Write the page of `run` into the run. Returns its path."""
     page = report_page(read_report(run))

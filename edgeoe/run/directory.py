@@ -6,13 +6,12 @@ the record exists only if the stage finished. `layout.py` shows the directory.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -20,17 +19,21 @@ from safetensors.numpy import load_file, save_file
 
 from edgeoe.codec import read_record, record_text
 from edgeoe.errors import EdgeoeError, RunError, first_line, quoted
-from edgeoe.files import file_sha256, new_parents, way_out, write_atomic
-from edgeoe.interruption import shielded, work_begins
+from edgeoe.files import file_sha256, new_parents, sweep, way_out, write_atomic
+from edgeoe.lock import BusyError, locked
 from edgeoe.registry import PAGES
 from edgeoe.run import layout
 from edgeoe.run.layout import File, RecordFile, TargetFiles
+from edgeoe.run.placement import LOCK, restore, sweep_discarded
 
-__all__ = ["Run", "new_run", "require_free"]
+__all__ = ["PATIENCE_S", "Run", "writes_run"]
 
 Record = TypeVar("Record")
+Rest = ParamSpec("Rest")
+Returned = TypeVar("Returned")
 _FORMAT = 1  # of the manifest
 _MANIFEST = File(layout.MANIFEST, "compress")
+PATIENCE_S = 5.0  # how long a command waits for another that uses the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +51,20 @@ class _Manifest:
 
 
 class Run:
-    """One run directory. Raises RunError if a file is missing or was changed since it was written."""
+    """One run directory. Raises RunError if a file is missing or was changed since it was written.
 
-    def __init__(self, path: str | Path) -> None:
+    private: no other command knows of it yet: it is not locked, and flushed to the disk as a whole.
+    """
+
+    def __init__(self, path: str | Path, *, private: bool = False) -> None:
         self.path = Path(path)
+        self._private = private
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Open the run at `path`. Raises RunError unless `edgeoe compress` has finished there."""
         run = cls(path)
+        restore(run.path, timeout_s=PATIENCE_S)
         if not run.has(layout.COMPRESS):
             raise RunError(f"{path}: no finished run here. Make one: edgeoe compress ... --out {quoted(path)}")
         return run
@@ -81,6 +89,36 @@ class Run:
         """The report, for notebooks; None if it can't be shown."""
         show: Callable[[Run], str | None] = PAGES.load("run")
         return show(self)
+
+    @contextmanager
+    def locked(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep other commands from changing the run for a block, and unless `shared` from reading it.
+
+        Raises RunError, with the other command, if the run is still in use after `PATIENCE_S`.
+        """
+        if self._private or (shared and not self.path.is_dir()):
+            yield
+            return
+        lock = self.path / LOCK
+        with new_parents(lock), ExitStack() as stack:
+            try:
+                stack.enter_context(locked(lock, shared=shared, timeout_s=PATIENCE_S))
+            except BusyError as reason:
+                raise RunError(f"{self.path}: in use by {reason}. Wait until that has ended.") from None
+            yield
+
+    def is_finished(self) -> bool:
+        """Whether the directory holds what `edgeoe compress` finished, by its content."""
+        try:
+            return self.has(layout.COMPRESS) and layout.COMPRESS.name in self._manifest().files
+        except RunError:
+            return False
+
+    def foreign_files(self) -> list[str]:
+        """Names of the files in the directory that are not of the run, sorted."""
+        names = (path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
+        listed = self._manifest().files
+        return sorted(name for name in names if name not in listed and not layout.is_of_a_run(name))
 
     def has(self, file: File) -> bool:
         """Whether `file` exists, changed or not."""
@@ -112,13 +150,16 @@ class Run:
 
     def write(self, file: File, write: Callable[[Path], object]) -> Path:
         """Write `file` atomically through `write(path)`, and record its hash in the manifest."""
-        write_atomic(self.place(file), write)
-        return self.note(file)
+        with self.locked():
+            write_atomic(self.place(file), write, durable=not self._private)
+            return self.note(file)
 
     def note(self, file: File) -> Path:
         """Record the hash of the existing `file` in the manifest."""
-        path, manifest = self.place(file), self._manifest()
-        self._write_manifest(replace(manifest, files={**manifest.files, file.name: file_sha256(path)}))
+        path = self.place(file)
+        with self.locked():
+            manifest = self._manifest()
+            self._write_manifest(replace(manifest, files={**manifest.files, file.name: file_sha256(path)}))
         return path
 
     def save(self, file: RecordFile[Record], record: Record) -> Path:
@@ -154,7 +195,8 @@ class Run:
 
     def describe(self, *, seed: int, versions: dict[str, str]) -> None:
         """Record the seed and package versions of the run in the manifest."""
-        self._write_manifest(replace(self._manifest(), seed=seed, versions=versions))
+        with self.locked():
+            self._write_manifest(replace(self._manifest(), seed=seed, versions=versions))
 
     @property
     def versions(self) -> dict[str, str]:
@@ -163,11 +205,12 @@ class Run:
 
     def forget(self, *files: File) -> None:
         """Remove files, in this order, because their inputs are about to change."""
-        hashes = dict(self._manifest().files)
-        for file in files:
-            self.place(file).unlink(missing_ok=True)
-            hashes.pop(file.name, None)
-        self._write_manifest(replace(self._manifest(), files=hashes))
+        with self.locked():
+            hashes = dict(self._manifest().files)
+            for file in files:
+                (self.place(file)).unlink(missing_ok=True)
+                hashes.pop(file.name, None)
+            self._write_manifest(replace(self._manifest(), files=hashes))
 
     def _manifest(self) -> _Manifest:
         path = self.place(_MANIFEST)
@@ -180,54 +223,24 @@ class Run:
 
     def _write_manifest(self, manifest: _Manifest) -> None:
         text = record_text(manifest, format=_FORMAT)
-        write_atomic(self.place(_MANIFEST), lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomic(
+            self.place(_MANIFEST),
+            lambda path: path.write_text(text, encoding="utf-8"),
+            durable=not self._private,
+        )
 
 
-def require_free(path: Path, *, overwrite: bool) -> None:
-    """Raise RunError if `path` exists and is neither an empty folder nor, with `overwrite`, a run."""
-    if path.is_symlink() or path.resolve() == Path.cwd():
-        raise RunError(f"{path}: a link or the working folder can't be replaced by a run. Choose another --out.")
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        if not (path / layout.MANIFEST).is_file():
-            raise RunError(f"{path}: exists and is not a run of edgeoe. Choose another --out.")
-        if not overwrite:
-            raise RunError(f"{path}: already holds a run. Choose another --out, or pass --overwrite.")
+def writes_run(stage: Callable[Concatenate[Run, Rest], Returned]) -> Callable[Concatenate[Run, Rest], Returned]:
+    """`stage(run, ...)`, during which no other command reads or changes the run.
 
-
-@contextmanager
-def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
-    """Create a run that appears at `path` only if the block ends without an exception.
-
-    Raises RunError as `require_free` does.
+    What killed commands left half-written in the run is removed before it.
     """
-    require_free(path, overwrite=overwrite)
-    work_begins()
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(new_parents(path))
-            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-        except OSError as reason:
-            raise RunError(f"{path}: can't be created: {reason.strerror}. Choose another --out.") from None
-        try:
-            temporary.chmod(0o755)
-            yield Run(temporary)
-            with shielded():
-                _put_in_place(temporary, path)
-        finally:
-            with shielded():
-                shutil.rmtree(temporary, ignore_errors=True)
 
+    @wraps(stage)
+    def stage_alone(run: Run, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Returned:
+        with run.locked():
+            sweep(run.path, everything=True)
+            sweep_discarded(run.path)
+            return stage(run, *args, **kwargs)
 
-def _put_in_place(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`, replacing an existing run, which is restored if that fails."""
-    if not path.exists():
-        temporary.rename(path)
-        return
-    discarded = temporary.with_suffix(".old")
-    path.rename(discarded)
-    try:
-        temporary.rename(path)
-    except OSError:
-        discarded.rename(path)
-        raise
-    shutil.rmtree(discarded)
+    return stage_alone

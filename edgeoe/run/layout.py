@@ -22,6 +22,7 @@ runs/a/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
 from edgeoe.errors import quoted
@@ -59,6 +60,7 @@ __all__ = [
     "TargetFiles",
     "code_file",
     "graph_file",
+    "is_of_a_run",
     "unpacked_folder",
     "unpacked_table_folder",
 ]
@@ -184,3 +186,16 @@ class TargetFiles:
 
     def _command(self, command: str) -> str:
         return f"{command} {{run}} --target {quoted(self.name)}"
+
+
+def is_of_a_run(name: str) -> bool:
+    """Whether a path relative to a run is one that edgeoe writes there, or Python beside the copied code."""
+    target = TargetFiles("*")
+    files: list[File] = [
+        *(CONFIG, FACTS, COMPRESS, CONTENT, PROBE, CALIBRATION, PLAN, WEIGHTS, code_file("*"), STUDENT_PROGRAM),
+        *(TEACHER_PROGRAM, TEACHER_WEIGHTS, EXPORT, GOLDEN, REPORT, graph_file("fp32", precision="fp32")),
+        *(graph_file("*", precision="*"), target.engine, target.result, target.validation, target.bundle),
+        *(target.teacher, target.archive, target.artifact("model*")),
+    ]
+    hidden = (".lock", "*.partial", "*/__pycache__/*", MANIFEST)
+    return any(fnmatchcase(name, pattern) for pattern in (*hidden, *(file.name for file in files)))

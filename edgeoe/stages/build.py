@@ -8,7 +8,7 @@ from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
 from edgeoe.progress import Progress, silent
 from edgeoe.records.measurement import Artifact
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.precisions import graph_for
 from edgeoe.targets.backends import runs_on
@@ -19,6 +19,7 @@ from edgeoe.targets.profile import Target
 __all__ = ["build", "require_runtime"]
 
 
+@writes_run
 def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     """Build the artifact for `target` from the run's graph, and check that it loads and runs.
 

@@ -20,7 +20,7 @@ from edgeoe.measure.quantity import needs_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, TestFacts
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.stages.archive import packer_of, program_files, write_archive
 from edgeoe.stages.precisions import graph_file, graph_for
 from edgeoe.stages.teacher import teacher_predictions
@@ -31,6 +31,7 @@ from edgeoe.targets.profile import Target
 __all__ = ["bundle"]
 
 
+@writes_run
 def bundle(
     run: Run,
     target: Target,

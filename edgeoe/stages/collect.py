@@ -17,7 +17,7 @@ from edgeoe.records.bundle import BundleFacts, TestFacts
 from edgeoe.records.measurement import Validation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.result_file import read_result
 from edgeoe.stages.validate import conclude, limits_asked_for, record_validation
@@ -27,6 +27,7 @@ from edgeoe.targets.profile import MeasureSettings, Target
 __all__ = ["collect"]
 
 
+@writes_run
 def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Validation:
     """Read the result at `path` into the run, and judge it.
 

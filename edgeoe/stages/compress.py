@@ -39,7 +39,8 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
 from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
 from edgeoe.run import layout
-from edgeoe.run.directory import Run, new_run
+from edgeoe.run.creation import new_run
+from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement

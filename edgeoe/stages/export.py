@@ -22,7 +22,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
 from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.stages.precisions import reduced_files, retry, source_of, write_graphs
 
 __all__ = ["ExporterChoice", "export"]
@@ -32,6 +32,7 @@ _FP32 = layout.graph_file("fp32", precision="fp32")
 _log = logging.getLogger(__name__)
 
 
+@writes_run
 def export(
     run: Run,
     *,

@@ -26,7 +26,7 @@ from edgeoe.records.budget import Limit
 from edgeoe.records.measurement import Artifact, Estimate, Measurement, Validation
 from edgeoe.records.result import Predictions, Result
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.build import require_runtime
 from edgeoe.stages.overlap import report_test_overlap
@@ -40,6 +40,7 @@ __all__ = ["built_artifact", "conclude", "limits_asked_for", "read_test", "recor
 _log = logging.getLogger(__name__)
 
 
+@writes_run
 def validate(
     run: Run, target: Target, *, test: Path, follow_links: bool = False, progress: Progress = silent
 ) -> Validation:

@@ -150,14 +150,14 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Path]]:
     def fill(number: int) -> list[Path]:
         written: list[Path] = []
 
-        def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+        def write_atomic(path: Path, write: Callable[[Path], object], **options: bool) -> None:
             def half(temporary: Path) -> None:
                 write(temporary)
                 if len(written) == number:
                     temporary.write_bytes(temporary.read_bytes()[:10])
                     raise system_error(errno.ENOSPC)
 
-            whole(path, half)
+            whole(path, half, **options)
             written.append(path)
 
         monkeypatch.setattr("edgeoe.run.directory.write_atomic", write_atomic)

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,38 +15,14 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from small_runs import FINISHED, A, B, Note, everything, held_by_another, make_run
 
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256, write_atomic
 from edgeoe.run import layout
-from edgeoe.run.directory import Run, new_run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import File, RecordFile
 from edgeoe.versions import versions
-
-
-@dataclass(frozen=True)
-class Note:
-    n: int
-    text: str = ""
-
-
-A, B = RecordFile("deep/a.json", "test", Note), RecordFile("b.json", "test", Note, format=2)
-FINISHED = RecordFile(layout.COMPRESS.name, "compress", Note)  # a run is known by this file alone
-
-
-def everything(folder: Path) -> list[str]:
-    """All that is below `folder`, hidden things too."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-def make_run(path: Path, *, seed: int = 0, overwrite: bool = False, end: type[BaseException] | None = None) -> Path:
-    """A run; with `end` it is cut short by that exception when all its files are written."""
-    with new_run(path, overwrite=overwrite) as run:
-        run.describe(seed=seed, versions={})
-        run.save(FINISHED, Note(seed))
-        if end is not None:
-            raise end
-    return path
 
 
 @given(data=st.binary(max_size=1000))
@@ -201,91 +178,6 @@ def test_only_a_finished_run_can_be_opened(tmp_path: Path) -> None:
     assert Run.open(make_run(tmp_path / "a")).path == tmp_path / "a"
 
 
-def test_a_new_run_appears_when_it_is_whole(tmp_path: Path) -> None:
-    out = tmp_path / "deep/a"
-    with new_run(out, overwrite=False) as run:
-        run.save(FINISHED, Note(0))
-        assert not out.exists()
-    assert everything(tmp_path) == ["deep", "deep/a", "deep/a/compress.json", "deep/a/manifest.json"]
-
-
-def test_others_may_read_a_new_run(tmp_path: Path) -> None:
-    assert make_run(tmp_path / "a").stat().st_mode & 0o777 == 0o755
-
-
-@pytest.mark.parametrize("reason", [RunError, ValueError, KeyboardInterrupt])
-@pytest.mark.parametrize("before", [False, True])
-def test_a_run_that_is_cut_short_leaves_nothing(tmp_path: Path, reason: type[BaseException], before: bool) -> None:
-    if before:
-        make_run(tmp_path / "a", seed=1)
-    there = everything(tmp_path)
-    with pytest.raises(reason):
-        make_run(tmp_path / "a", overwrite=before, end=reason)
-    assert everything(tmp_path) == there
-    if before:
-        assert Run(tmp_path / "a").read(FINISHED) == Note(1)
-
-
-def test_a_run_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    make_run(tmp_path / "a", seed=1)
-    with (
-        pytest.raises(RunError, match=r"a: already holds a run\. Choose another --out, or pass --overwrite\.$"),
-        new_run(tmp_path / "a", overwrite=False),
-    ):
-        pytest.fail("the block must not be entered")
-    assert Run(tmp_path / "a").read(FINISHED) == Note(1)
-
-
-def test_a_run_is_replaced_when_asked(tmp_path: Path) -> None:
-    old = make_run(tmp_path / "a", seed=1) / "student.onnx"
-    old.write_text("of the old run")
-    make_run(tmp_path / "a", seed=2, overwrite=True)
-    assert everything(tmp_path) == ["a", "a/compress.json", "a/manifest.json"]
-    assert Run(tmp_path / "a").read(FINISHED) == Note(2)
-
-
-def test_an_empty_folder_may_become_a_run(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    make_run(tmp_path / "a")
-    assert everything(tmp_path) == ["a", "a/compress.json", "a/manifest.json"]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_is_no_run_is_never_replaced(tmp_path: Path, overwrite: bool, kind: str) -> None:
-    precious = tmp_path / "a" / "precious" if kind == "folder" else tmp_path / "a"
-    precious.parent.mkdir(exist_ok=True)
-    precious.write_text("the user's own")
-    with (
-        pytest.raises(RunError, match=r"a: exists and is not a run of edgeoe\. Choose another --out\.$"),
-        new_run(tmp_path / "a", overwrite=overwrite),
-    ):
-        pytest.fail("the block must not be entered")
-    assert precious.read_text() == "the user's own"
-
-
-def test_a_run_below_a_file_can_not_be_created(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="file/a: can't be created"), new_run(tmp_path / "file/a", overwrite=False):
-        pytest.fail("the block must not be entered")
-
-
-def test_a_link_is_never_replaced(tmp_path: Path) -> None:
-    (tmp_path / "latest").symlink_to(make_run(tmp_path / "a", seed=1))
-    with pytest.raises(RunError, match=r"latest: a link or the working folder can't be replaced by a run\."):
-        make_run(tmp_path / "latest", seed=2, overwrite=True)
-    assert Run(tmp_path / "latest").read(FINISHED) == Note(1)
-
-
-@pytest.mark.parametrize("path", [".", "../here"])
-def test_the_working_folder_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(RunError, match=r"a link or the working folder can't be replaced by a run\."):
-        make_run(Path(path))
-    assert everything(tmp_path) == ["here"]
-
-
 def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None:
     """--json /dev/stdout, or a pipe: renaming a file onto it would replace it."""
     pipe = tmp_path / "pipe"
@@ -296,3 +188,64 @@ def test_what_is_no_regular_file_is_written_to_and_stays(tmp_path: Path) -> None
         assert read.result(timeout=30) == "all"
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from edgeoe.run.directory import Run
+from edgeoe.run.layout import File
+
+run = Run(sys.argv[1])
+for number in range(50):
+    run.write(File(f"{sys.argv[2]}-{number}", "test"), lambda path: path.write_text("x"))
+"""
+
+
+def test_entries_of_parallel_writers_are_all_in_the_manifest(tmp_path: Path) -> None:
+    """35 of 300 were lost."""
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, tmp_path, str(number)]) for number in range(6)]
+    assert [writer.wait(timeout=300) for writer in writers] == [0] * 6
+    noted = json.loads((tmp_path / "manifest.json").read_text())["files"]
+    assert len(noted) == 300
+    assert everything(tmp_path) == sorted(["manifest.json", *noted])
+
+
+def test_a_stage_is_refused_while_another_command_uses_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeoe.run.directory.PATIENCE_S", 0.1)
+    run = Run(make_run(tmp_path / "a"))
+
+    @writes_run
+    def stage(run: Run) -> bool:
+        return run.has(FINISHED)
+
+    with held_by_another(run.path) as holder:
+        with pytest.raises(RunError, match=rf"a: in use by process {holder} \(.*\), since .*\. Wait until that has"):
+            stage(run)
+        with pytest.raises(RunError, match="in use by"):
+            run.save(A, Note(1))
+        assert run.read(FINISHED) == Note(0)
+    assert stage(run)
+
+
+def test_a_stage_removes_what_a_killed_one_left_and_no_more(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    (run.path / "targets/host-cpu").mkdir(parents=True)
+    (run.path / "targets/host-cpu/.result.json.0123456789ab.partial").write_text("half")
+    (tmp_path / ".a.0123456789ab.old").mkdir()
+    (tmp_path / ".a.0123456789ab.old/student.onnx").write_text("half")
+    (tmp_path / ".b.0123456789ab.old").mkdir()
+    writes_run(lambda _: None)(run)
+    assert everything(tmp_path) == [
+        ".b.0123456789ab.old",
+        *("a", "a/compress.json", "a/manifest.json", "a/targets", "a/targets/host-cpu"),
+    ]
+
+
+def test_a_run_that_is_only_read_is_not_written_to(tmp_path: Path) -> None:
+    run = Run(make_run(tmp_path / "a"))
+    before = run.path.stat().st_mtime_ns
+    assert Run.open(run.path).read(FINISHED) == Note(0)
+    assert run.path.stat().st_mtime_ns == before
+    with Run(tmp_path / "nowhere").locked(shared=True):
+        assert not (tmp_path / "nowhere").exists()
