@@ -22,6 +22,7 @@ from edgeoe import __version__
 from edgeoe.cli.logs import is_verbose, log_file
 from edgeoe.errors import EdgeoeError, OutOfReachError, first_line, is_out_of_memory
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
+from edgeoe.registry import nearest
 from edgeoe.targets.backends import known_backends
 from edgeoe.versions import versions
 
@@ -51,6 +52,9 @@ _SMALLER = {  # advice after an out-of-memory error, by command
     "export": "--calibration minmax, which keeps no activations, or a run of smaller images ([preprocess] size)",
     "bundle": "fewer images in --test",
 }
+_SYNONYMS = dict.fromkeys(  # what other programs call options
+    ("--device", "--devices"), ("--target", "--accelerator")
+)
 _ELSE_SMALLER = "a smaller [measure] batch, or smaller throughput_batches, in the profile"
 _SYSTEM_FIXES = {  # advice after an error of the operating system
     errno.ENOSPC: "Free some space there, or write elsewhere.",
@@ -104,8 +108,10 @@ def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
     if isinstance(reason, EdgeoeError):
         return str(reason)
     if isinstance(reason, _USAGE_ERROR):
-        message = reason.format_message().rstrip(".")  # type: ignore[attr-defined]
-        return f"{message}. See --help." if message else ""  # empty if the help was shown instead
+        message = reason.format_message().partition(" (Possible options: ")[0].rstrip(".")  # type: ignore[attr-defined]
+        return (
+            f"{message}.{_meant_option(reason)} See --help." if message else ""
+        )  # empty if the help was shown instead
     if isinstance(reason, ModuleNotFoundError) and (install := _install((reason.name or "").partition(".")[0])):
         return f"this needs {reason.name}: {install}"
     if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
@@ -118,6 +124,17 @@ def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
         fix = _SYSTEM_FIXES.get(reason.errno, "")
         return f"{place}: {what}. {fix}" if place else f"the system says: {what}. {fix}"
     return None
+
+
+def _meant_option(reason: Exception) -> str:
+    """Suggestion for an unknown option: those of the command that mean the same, else the one that is spelled alike."""
+    context = getattr(reason, "ctx", None)
+    offered = {name for one in context.command.get_params(context) for name in one.opts} if context else set()
+    name: str = getattr(reason, "option_name", "")
+    if meant := [repr(one) for one in _SYNONYMS.get(name, ()) if one in offered]:
+        return f" Did you mean {' or '.join(meant)}?"
+    spelled_alike = getattr(reason, "possibilities", None)
+    return f" {nearest(name, spelled_alike)}" if spelled_alike else ""
 
 
 def _install(module: str) -> str:
