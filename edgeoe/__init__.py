@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # typing.TYPE_CHECKING, without typing: what comes next handles Ctrl-C, and must come soon
 
 if TYPE_CHECKING:
-    from edgeoe.api import build, bundle, collect, compare, compress, deploy, export, inspect, load_target, validate
+    from edgeoe.api.arguments import load_target
+    from edgeoe.api.devices import build, bundle, collect, collect_table, compare, latency_table, validate
+    from edgeoe.api.students import compress, deploy, export, inspect
     from edgeoe.errors import (
         BackendError,
         ConfigError,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
     from edgeoe.records.graphs import ExportRecord, GraphRecord, LayerSensitivity, RefusedGraph
     from edgeoe.records.inspection import BlockShare, GroupShare, InspectRecord
+    from edgeoe.records.latency_table import LatencyTable, PartSaving, TableReport
     from edgeoe.records.measurement import (
         Accuracy,
         Artifact,
@@ -83,12 +86,14 @@ __all__ = [
     "Judged",
     "Latency",
     "LatencyChange",
+    "LatencyTable",
     "LayerSensitivity",
     "MeasureSettings",
     "Measurement",
     "OESettings",
     "OutOfMemoryError",
     "OutOfReachError",
+    "PartSaving",
     "Predictions",
     "PreprocessSettings",
     "PruningError",
@@ -100,6 +105,7 @@ __all__ = [
     "Side",
     "Speed",
     "SpeedSamples",
+    "TableReport",
     "Target",
     "TargetError",
     "TeacherError",
@@ -109,17 +115,35 @@ __all__ = [
     "build",
     "bundle",
     "collect",
+    "collect_table",
     "compare",
     "compress",
     "deploy",
     "export",
     "inspect",
+    "latency_table",
     "load_target",
     "silent",
     "validate",
 ]
 
 _HOMES = {
+    "edgeoe.api.arguments": ("load_target",),
+    "edgeoe.api.devices": (
+        "build",
+        "bundle",
+        "collect",
+        "collect_table",
+        "compare",
+        "latency_table",
+        "validate",
+    ),
+    "edgeoe.api.students": (
+        "compress",
+        "deploy",
+        "export",
+        "inspect",
+    ),
     "edgeoe.errors": (
         "BackendError",
         "ConfigError",
@@ -152,6 +176,11 @@ _HOMES = {
         "BlockShare",
         "GroupShare",
         "InspectRecord",
+    ),
+    "edgeoe.records.latency_table": (
+        "LatencyTable",
+        "PartSaving",
+        "TableReport",
     ),
     "edgeoe.records.measurement": (
         "Accuracy",
@@ -192,7 +221,7 @@ _HOMES = {
         "Target",
     ),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}  # those of edgeoe.api are left out
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
@@ -200,7 +229,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'edgeoe' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME.get(name, "edgeoe.api")), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

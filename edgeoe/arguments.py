@@ -29,7 +29,9 @@ _PROSE = frozenset(  # what follows an option that stands alone
 )
 _TABLES = {" in edgeoe.toml": "", "under [": "in [", "[preprocess]": "preprocess", "[oe]": "oe_settings"}
 _WORD = r"""'[^']*'|"[^"]*"|[^\s'"]+"""
-_FUNCTIONS = frozenset({"inspect", "compress", "export", "build", "validate", "bundle", "collect", "deploy"})
+_FUNCTIONS = frozenset(
+    {"inspect", "compress", "export", "build", "validate", "bundle", "collect", "deploy", "latency-table"}
+)
 _TYPED = re.compile(
     rf"(?<=: )edgeoe (?P<command>[a-z]+(?:-[a-z]+)*)(?P<words>(?: (?:{_WORD}))+)"
     rf"|(?<![\w-])--(?P<option>[a-z0-9][a-z0-9-]*)(?:(?P<separator>=| )(?P<value>{_WORD}))?"
@@ -75,7 +77,11 @@ def _call(match: re.Match[str]) -> str:
             rest = match["words"][word.end() :]
             break
     given = [_literal(word) if value is None else f"{word}={value}" for word, value in _arguments(command, words)]
-    call = f"edgeoe.{command}({', '.join(given)})" if command in _FUNCTIONS else f"edgeoe {command} {' '.join(words)}"
+    call = (
+        f"edgeoe.{command.replace('-', '_')}({', '.join(given)})"
+        if command in _FUNCTIONS
+        else f"edgeoe {command} {' '.join(words)}"
+    )
     return f"{call}{end}{as_arguments(rest)}"
 
 

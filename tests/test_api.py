@@ -18,7 +18,7 @@ from made_up import QUICK_PROFILE
 from torch import nn
 
 import edgeoe
-from edgeoe import api
+from edgeoe.api.arguments import shown as progress_of
 from edgeoe.codec import record_text
 from edgeoe.errors import on_command_line
 from edgeoe.progress import silent
@@ -27,7 +27,9 @@ from edgeoe.run import layout
 from edgeoe.settings import CompressSettings
 
 FUNCTIONS = [
-    value for name in edgeoe.__all__ if inspect.isfunction(value := getattr(edgeoe, name)) and name in api.__all__
+    value
+    for name in edgeoe.__all__
+    if inspect.isfunction(value := getattr(edgeoe, name)) and value.__module__.startswith("edgeoe.api.")
 ]
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 SHELL = re.compile(r": edgeoe baseline [^.]*")  # a command that no function stands for
@@ -189,14 +191,48 @@ def test_what_a_page_shows_of_a_run_is_escaped(exported: Path) -> None:
 
 
 def test_progress_is_shown_where_it_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert api._shown(None) is silent
+    assert progress_of(None) is silent
     monkeypatch.setattr(terminal.err, "_force_terminal", True)
-    assert api._shown(None) is terminal.bar
-    assert api._shown(edgeoe.silent) is silent
+    assert progress_of(None) is terminal.bar
+    assert progress_of(edgeoe.silent) is silent
     monkeypatch.setattr(terminal.err, "is_jupyter", True)
     for widgets, shown in ((object(), terminal.bar), (None, silent)):
         monkeypatch.setattr(terminal, "find_spec", lambda _, spec=widgets: spec)
-        assert api._shown(None) is shown
+        assert progress_of(None) is shown
+
+
+def away() -> edgeoe.Target:
+    """A device that is not this machine."""
+    device = edgeoe.DeviceFacts(cpu="No Such Processor")
+    return dataclasses.replace(edgeoe.load_target("host-cpu"), name="away", device=device)
+
+
+def test_a_latency_table_is_measured_here_or_bundled_and_collected(
+    settings: CompressSettings,
+    pictures: Path,
+    folder: Path,
+    network: Callable[[str], nn.Module],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr("edgeoe.measure.latency_table._SECONDS", 0.0)
+    teacher = network("residual")
+    given = {**run_settings(settings, pictures), "teacher": None, "weights": None, "channel_multiple": 4}
+    report = edgeoe.latency_table(given, teacher=teacher, method="kd")
+    assert isinstance(report, edgeoe.TableReport)
+    assert report.teacher_ms > 0
+    assert isinstance(report.parts[0], edgeoe.PartSaving)
+    assert edgeoe.latency_table(given, teacher=teacher, method="kd") == report, "measured once"
+    packed = edgeoe.latency_table(given, teacher=teacher, target=away(), out="t.tar.gz")
+    assert isinstance(packed, edgeoe.BundleRecord)
+    table = edgeoe.LatencyTable(
+        network="0" * 64,
+        target=away(),
+        environment={"cpu": "No Such Processor"},
+        latencies_ms={"teacher": 1.0, "teacher in fp32": 2.0},
+    )
+    Path("table.json").write_text(record_text(table, format=1), encoding="utf-8")
+    assert edgeoe.collect_table("table.json") == table
 
 
 def provoked(settings: CompressSettings, pictures: Path, run: Path) -> dict[str, Callable[[], object]]:
@@ -235,6 +271,9 @@ def provoked(settings: CompressSettings, pictures: Path, run: Path) -> dict[str,
         "bundle": lambda: edgeoe.bundle(run, "host-cpu", out="a.zip"),
         "compare": lambda: edgeoe.compare(run, run),
         "baseline": lambda: edgeoe.compare("main", run),
+        "table": lambda: edgeoe.latency_table({**good, "target": ["host-cpu", "host-cpu"]}),
+        "table elsewhere": lambda: edgeoe.latency_table(good, target=away()),
+        "table file": lambda: edgeoe.collect_table("gone.json"),
         "inspect": lambda: edgeoe.inspect("timm:resnet_18"),
     }
 
@@ -249,4 +288,6 @@ def test_no_message_speaks_of_options(settings: CompressSettings, pictures: Path
     assert said["ood"] == "ood is missing: give a folder of any images to rebalance with, or pass oe=False."
     assert said["no run"].endswith("Make one: edgeoe.compress(..., out='nowhere')")
     assert said["not built"].endswith(f"Make it: edgeoe.build({str(exported)!r}, 'host-cpu')")
+    assert said["table"] == "target: a latency table is of one device. Got 2."
+    assert said["table elsewhere"].endswith("Bundle the table for the device: add out='away.tar.gz'")
     assert said["argument"] == "keep_mac: no such argument. Did you mean 'keep_macs'?"

@@ -54,6 +54,11 @@ from edgeoe.errors import ConfigError, EdgeoeError, on_command_line
         ("or pass --one-student.", "or pass one_student=True."),
         ("--latency-ms and --speedup: give one of them.", "latency_ms and speedup: give one of them."),
         ("Try --latency-ms 0.4 or --speedup 4.", "Try latency_ms=0.4 or speedup=4."),
+        (
+            "to make one: edgeoe latency-table --target pi --channel-multiple 16 -o pi.tar.gz",
+            "to make one: edgeoe.latency_table(target='pi', channel_multiple=16, out='pi.tar.gz')",
+        ),
+        ("add --out pi.tar.gz", "add out='pi.tar.gz'"),
         ("edgeoe doctor says what is missing", "edgeoe doctor says what is missing"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from torch import nn
 
 from edgeoe import __version__
 from edgeoe.codec import record_text
@@ -46,15 +47,18 @@ _PERIOD = 4093  # values after which the weights of a bundled graph repeat; a pr
 _WEIGHTS = (np.float32, np.float16, np.int8, np.uint8)
 
 
-def measure_parts(settings: CompressSettings, target: Target, *, progress: Progress = silent) -> TableReport:
+def measure_parts(
+    settings: CompressSettings, target: Target, *, teacher: nn.Module | None = None, progress: Progress = silent
+) -> TableReport:
     """What each kind of part of the teacher costs on `target`, measured here, or else as collected from the device.
 
     What is measured is kept, and `compress` with the same settings does not measure it again.
 
+    teacher: the network itself, where `settings` only have its fingerprint.
     Raises TargetError if the target is another machine of which no table was collected.
     """
     require_buildable(target)
-    subject = load_subject(settings)
+    subject = load_subject(settings, module=teacher)
     parts = parts_for(subject, settings, target, progress=progress)
     variants = parts.variants()
     if differs := differences(target, environment()):
@@ -62,7 +66,7 @@ def measure_parts(settings: CompressSettings, target: Target, *, progress: Progr
         if table is None or not variants.keys() <= table.latencies_ms.keys():
             raise TargetError(
                 f"target {target.name}: {not_measured(differs)}. Bundle the table for the device: add "
-                f"-o {quoted(target.name)}.tar.gz"
+                f"--out {quoted(target.name)}.tar.gz"
             )
     else:
         table = measure_table(subject.teacher, variants, target, subject.preprocess, progress=progress)
@@ -91,12 +95,20 @@ def _savings(parts: Parts, table: LatencyTable) -> Iterator[PartSaving]:
         yield PartSaving(names=tuple(blocks), units=None, remaining=None, saved_ms=saved, share=saved / teacher_ms)
 
 
-def bundle_table(settings: CompressSettings, target: Target, *, out: Path, progress: Progress = silent) -> BundleRecord:
+def bundle_table(
+    settings: CompressSettings,
+    target: Target,
+    *,
+    out: Path,
+    teacher: nn.Module | None = None,
+    progress: Progress = silent,
+) -> BundleRecord:
     """Write the archive `out`, which measures the latency table of the teacher on the device of `target`.
 
     Its graphs have the shapes of the networks, and weights that mean nothing: the teacher's stay here.
 
     out: its suffix is .tar.zst, .tar.gz or .tar.
+    teacher: as for `measure_parts`.
     Raises ConfigError for another suffix, TargetError for a profile with unsupported settings, or one that names no
     device.
     """
@@ -107,7 +119,7 @@ def bundle_table(settings: CompressSettings, target: Target, *, out: Path, progr
             f"target {target.name}: its profile names no device, so that what was measured elsewhere can't be told "
             "from this machine. Name the device in [device] of the profile: machine, board, cpu or gpu."
         )
-    subject = load_subject(settings)
+    subject = load_subject(settings, module=teacher)
     variants = parts_for(subject, settings, target, progress=progress).variants()
     files, graphs = {}, {}
     for number, (name, graph) in enumerate(_graphs(variants, target, subject.preprocess, progress)):

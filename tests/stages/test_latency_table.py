@@ -110,7 +110,7 @@ def test_what_a_bundle_measures_on_its_device_is_the_budget_of_compress_elsewher
         compress(replace(asked, latency_ms=1e-3), out=tmp_path / "run", targets=[AWAY])
     assert "away: not measured here: this is riscv64 (Desk), away is " in str(raised.value)
     assert str(raised.value).endswith(": edgeoe latency-table --target away -o away.tar.gz")
-    with pytest.raises(TargetError, match=r"Bundle the table for the device: add -o away\.tar\.gz$"):
+    with pytest.raises(TargetError, match=r"Bundle the table for the device: add --out away\.tar\.gz$"):
         measure_parts(asked, AWAY)
 
     place = hostile_folder(tmp_path / "place")
