@@ -16,6 +16,7 @@ from torch import nn
 
 from edgeoe.data.samples import find_samples, find_test
 from edgeoe.errors import RunError
+from edgeoe.graph.precision import Int8Settings
 from edgeoe.machine.environment import environment
 from edgeoe.methods import load_cut
 from edgeoe.progress import Progress, silent
@@ -25,7 +26,7 @@ from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.settings import run_settings
 from edgeoe.settings import CompressSettings
-from edgeoe.stages.budget import has_budget, require_tables, same_limits
+from edgeoe.stages.budget import has_budget, pays_for_fp32, require_tables, same_limits
 from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
@@ -132,7 +133,7 @@ def deploy(
                     raise RunError(f"{run.path}: another command has just replaced this run. Start again.")
                 outcomes += _deliver(
                     run,
-                    student.targets,
+                    student,
                     test=test,
                     follow_links=follow_links,
                     exporter=exporter,
@@ -166,7 +167,7 @@ def _students(
 
 def _deliver(
     run: Run,
-    targets: Iterable[Target],
+    student: _Student,
     *,
     test: Path,
     follow_links: bool,
@@ -175,11 +176,12 @@ def _deliver(
     progress: Progress,
 ) -> Iterator[Judged | Bundled]:
     """Export the student of `run`, and build and validate it for each target, or bundle it."""
-    targets, facts = list(targets), environment()
+    targets, max_drop, facts = student.targets, student.settings.max_drop, environment()
     export(
         run,
         exporter=exporter,
         precisions={target.precision for target in targets},
+        int8=Int8Settings(max_drop=1.0 if max_drop is None else max_drop),  # not that of an earlier deploy
         variants=sorted({variant_for(target) for target in targets}),
         progress=progress,
     )
@@ -213,6 +215,8 @@ def _is_made(student: _Student) -> bool:
         return False
     if not load_cut(settings.method).measures_latency and not has_budget(settings, targets):
         used = replace(used, target=wanted.target)
+    if not pays_for_fp32(settings, targets):
+        used = replace(used, max_drop=wanted.max_drop)
     if used != wanted:
         return False
     multiple = settings.channel_multiple or lcm(*(target.channel_multiple for target in targets))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from edgeoe.bounds import Positive
+from edgeoe.bounds import Fraction, Positive
 from edgeoe.class_names import class_names
 from edgeoe.conversions import path_from_text, record_from, tuple_from_list, with_home
 from edgeoe.errors import ConfigError
@@ -166,6 +166,11 @@ class CompressSettings:
     )
     speedup: Annotated[float, Gt(1), Lt(float("inf"))] | None = option(
         "The same budget, as a multiple of the speed of the fp32 teacher on --target.", None
+    )
+    max_drop: Fraction | None = option(
+        "Share of images whose class int8 may change: export keeps the most sensitive layers fp32 to meet it, and a "
+        "budget pays for them.",
+        None,
     )
     method: str = option(f"One of {', '.join(METHODS.built_in)}; edgeoe methods describes them.", "mir")
     include: tuple[str, ...] = option(

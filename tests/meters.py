@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -30,6 +30,7 @@ class MacsMeter:
     limits: tuple[Limit, ...]
     shape: tuple[int, int, int] = (3, 16, 16)
     asked: dict[str, int] = field(default_factory=dict)
+    kept_fp32: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def follows_latency(self, limit: Limit) -> bool:
         return limit.quantity == "p50_ms"
@@ -52,15 +53,20 @@ class MacsMeter:
         self.asked[name] = self.asked.get(name, 0) + 1
 
 
-def count_instead(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Let `compress` measure budgets with `MacsMeter`. Returns a list that gets the targets of each compression."""
+def count_instead(
+    monkeypatch: pytest.MonkeyPatch, *, kept_fp32: Mapping[str, tuple[str, ...]] | None = None
+) -> list[tuple[str, ...]]:
+    """Let `compress` measure budgets with `MacsMeter`. Returns a list that gets the targets of each compression.
+
+    kept_fp32: {variant of an int8 graph: layers that stay fp32 in it}.
+    """
     compressions: list[tuple[str, ...]] = []
 
     def meter(
         teacher: object, settings: CompressSettings, targets: Sequence[Target], *_: object, **__: object
     ) -> MacsMeter:
         compressions.append(tuple(target.name for target in targets))
-        return MacsMeter(tuple(budget_limits(settings, targets, lambda _: FP32_MS)))
+        return MacsMeter(tuple(budget_limits(settings, targets, lambda _: FP32_MS)), kept_fp32=dict(kept_fp32 or {}))
 
     monkeypatch.setattr("edgeoe.stages.compress.BudgetMeter", meter)
     return compressions

@@ -82,9 +82,11 @@ def export_command(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="Share of images whose class int8 may change; the most sensitive layers stay fp32 to meet it.",
+            help="Share of images whose class int8 may change; the most sensitive layers stay fp32 to meet it. "
+            "Default: that of compress.",
             metavar="SHARE",
             parser=share,
+            show_default=False,
         ),
     ] = None,
     bias_correction: Annotated[

@@ -51,7 +51,7 @@ def run_table(bundle: Path, out: Path, *, progress: Progress) -> LatencyTable:
         raise BackendError(f"{not_measured(differs)}. A latency table is measured on the device itself.")
     backend.check(target)
     facts_here = {**machine, "versions": backend.versions()}
-    table = LatencyTable(network=facts.network, target=target, environment=facts_here)
+    table = LatencyTable(network=facts.network, target=target, environment=facts_here, kept_fp32=facts.kept_fp32)
     if earlier is not None and _continues(earlier, table):
         table = replace(table, latencies_ms=earlier.latencies_ms)
     with new_parents(out), TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def _earlier(path: Path) -> LatencyTable | None:
 
 def _continues(earlier: LatencyTable, table: LatencyTable) -> bool:
     """Whether what was measured in `earlier` is of the same network on the same machine as it is now."""
-    same = (earlier.network, earlier.target) == (table.network, table.target)
+    same = (earlier.network, earlier.target, earlier.kept_fp32) == (table.network, table.target, table.kept_fp32)
     return same and not differing(earlier.environment, table.environment)
 
 

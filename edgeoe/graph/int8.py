@@ -32,7 +32,7 @@ def int8_writer(source: Source) -> Callable[[str], Draft]:
 
 def _draft(maker: _Maker) -> Draft:
     source, settings = maker.source, maker.source.settings
-    keep: tuple[str, ...] = ()
+    keep = maker.kept
     layers: tuple[LayerSensitivity, ...] = ()
     graph, max_drop = maker.make(keep), settings.max_drop
     too_far = max_drop is not None and 1 - source.agreement(logits_of(graph, source.judging)) > max_drop
@@ -53,17 +53,24 @@ def _draft(maker: _Maker) -> Draft:
 
 @dataclass
 class _Maker:
-    """Makes int8 graphs of one recipe that differ in the layers that stay fp32."""
+    """Makes int8 graphs of one recipe that differ in the layers that stay fp32.
+
+    layers: all that can be int8.
+    kept: those of them that stay fp32 in any case.
+    """
 
     source: Source
     statistics: Mapping[str, TensorStatistics]
     recipe: Recipe
     layers: list[str] = field(init=False)
+    kept: tuple[str, ...] = field(init=False)
     errors: Mapping[str, NDArray[np.float32]] = field(init=False)
 
     def __post_init__(self) -> None:
         graph = self.source.graph
         self.layers = [*quantisable_layers(graph)]
+        kept = self.source.kept_fp32.get(self.recipe, ())
+        self.kept = tuple(layer for layer in kept if layer in self.layers)
         correct = self.source.settings.bias_correction
         self.errors = mean_errors(graph, self._quantised(graph), self.statistics) if correct else {}
 
@@ -89,14 +96,19 @@ class _Maker:
         return tuple(sorted(sensitivities, key=lambda layer: -layer.error))
 
     def fewest_in_fp32(self, layers: Sequence[str], max_drop: float) -> tuple[str, ...]:
-        """The fewest of `layers`, the most sensitive first, that must stay fp32 for a drop of at most `max_drop`."""
+        """The fewest of `layers`, the most sensitive first, that must stay fp32 for a drop of at most `max_drop`.
+
+        They follow those that stay fp32 anyway.
+        """
+        layers = [layer for layer in layers if layer not in self.kept]
         too_few, enough = 0, 1
         while enough < len(layers) and not self._is_enough(layers[:enough], max_drop):
             too_few, enough = enough, min(2 * enough, len(layers))
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
             too_few, enough = (too_few, middle) if self._is_enough(layers[:middle], max_drop) else (middle, enough)
-        return tuple(layers[:enough])
+        return (*self.kept, *layers[:enough])
 
     def _is_enough(self, keep: Sequence[str], max_drop: float) -> bool:
-        return 1 - self.source.agreement(logits_of(self.make(keep), self.source.judging)) <= max_drop
+        graph = self.make([*self.kept, *keep])
+        return 1 - self.source.agreement(logits_of(graph, self.source.judging)) <= max_drop

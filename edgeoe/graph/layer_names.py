@@ -50,7 +50,9 @@ def _by_parameter(weight: str, parameters: Collection[str]) -> str:
 
 def _by_scopes(node: onnx.NodeProto, modules: Collection[str]) -> str:
     """The innermost module that the dynamo exporter says `node` is within."""
-    scopes = next((ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), [])
+    scopes: list[str] = next(
+        (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), []
+    )
     return next((scope for scope in reversed(scopes) if scope in modules), "")
 
 

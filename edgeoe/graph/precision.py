@@ -5,8 +5,8 @@ A record imports little: the functions that write graphs import onnx when they r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,7 @@ class Source:
     expected: (M, K) logits of the fp32 graph for `judging`.
     settings: for int8 graphs.
     progress: shows long work.
+    kept_fp32: {variant: layers that stay fp32 in it, whatever the drop}.
     """
 
     graph: onnx.ModelProto
@@ -58,6 +59,7 @@ class Source:
     expected: NDArray[np.float32]
     settings: Int8Settings
     progress: Progress
+    kept_fp32: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def agreement(self, logits: NDArray[np.float32]) -> float:
         """Share of judging images with the same class as the fp32 graph.

@@ -19,10 +19,14 @@ class Meter(Protocol):
     """Measures networks on the runtimes of the targets, in their precision.
 
     limits: all of the budget; less is better of what they limit, see `Limit.cost`.
+    kept_fp32: {variant of an int8 graph: layers that stay fp32 in it}; they are measured so.
     """
 
     @property
     def limits(self) -> tuple[Limit, ...]: ...
+
+    @property
+    def kept_fp32(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def follows_latency(self, limit: Limit) -> bool:
         """Whether the quantity falls with the latency; else it falls with the number of parameters."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 __all__ = ["BudgetSearch", "Limit", "SearchRound"]
@@ -67,7 +67,9 @@ class BudgetSearch:
         `validate` does, or predicted if the target is another machine.
     loss: by how much the student's features and logits differ before training, each as a share of the teacher's
         variance.
-    table_seconds, loss_seconds, search_seconds: time for the latency table, for measuring losses, and for rounds.
+    table_seconds, loss_seconds, search_seconds: time for the latency table, with the sensitivity of layers to int8; for
+        measuring losses; and for rounds.
+    kept_fp32: {variant of an int8 graph: layers of the student that are fp32 in it, and were measured so}.
     """
 
     limits: tuple[Limit, ...]
@@ -78,6 +80,7 @@ class BudgetSearch:
     table_seconds: float = 0.0
     loss_seconds: float = 0.0
     search_seconds: float = 0.0
+    kept_fp32: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def round_of(self, macs_kept: float) -> SearchRound | None:
         """The round that chose the student, of which `macs_kept` is the share of the teacher's MACs."""

@@ -70,6 +70,7 @@ class CompressRecord:
     speed: latency relative to the teacher, on each target.
     notes: remarks on how the requested share was met.
     budget: how the student was found, if it was made to a budget.
+    max_drop: share of images whose class int8 may change, unless `export` is asked for another; None is any.
     teacher_agreement: None for random weights, or without labelled samples.
     """
 
@@ -91,3 +92,4 @@ class CompressRecord:
     notes: tuple[str, ...] = ()
     teacher_agreement: TeacherAgreement | None = None
     budget: BudgetSearch | None = None
+    max_drop: Fraction | None = None

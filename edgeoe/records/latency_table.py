@@ -26,12 +26,14 @@ class LatencyTable:
     target: profile of the device; latencies are in its precision and batch size.
     environment: of the machine.
     latencies_ms: {variant: p50}, each measured in turns with the teacher, in milliseconds.
+    kept_fp32: layers that are fp32 in int8.
     """
 
     network: str
     target: Target
     environment: dict[str, Any]
     latencies_ms: dict[str, Positive] = field(default_factory=dict)
+    kept_fp32: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{64}", self.network):
@@ -45,7 +47,7 @@ class TableFacts:
     """Content of `bundle.json` in the bundle of a latency table.
 
     edgeoe: the version that created the bundle.
-    network: as in the table.
+    network, kept_fp32: as in the table.
     shape: (C, H, W) of an image.
     graphs: {variant: file of its ONNX graph, compressed by gzip}.
     files: sha256 of every other file in the bundle.
@@ -57,6 +59,7 @@ class TableFacts:
     shape: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
     graphs: dict[str, str]
     files: dict[str, str]
+    kept_fp32: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,7 @@ class TableReport:
     """A latency table, by parts of the teacher.
 
     teacher_ms: latency of the teacher in the target's precision and batch size.
+    kept_fp32: layers that are fp32 in int8.
     """
 
     target: str
@@ -90,3 +94,4 @@ class TableReport:
     teacher_ms: float
     parts: tuple[PartSaving, ...]
     environment: dict[str, Any]
+    kept_fp32: tuple[str, ...] = ()

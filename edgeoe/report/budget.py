@@ -10,7 +10,7 @@ from edgeoe.records.compression import CompressRecord
 from edgeoe.report.axis import Axis
 from edgeoe.report.wording import from_text
 
-__all__ = ["BudgetView", "budget_view", "cut_text", "limit_texts", "time_text"]
+__all__ = ["BudgetView", "budget_view", "cut_text", "fp32_text", "limit_texts", "time_text"]
 
 
 def limit_texts(search: BudgetSearch) -> list[str]:
@@ -30,6 +30,12 @@ def cut_text(record: CompressRecord, search: BudgetSearch) -> str:
         return "the teacher meets the budget: nothing is pruned"
     blocks = f", {chosen.dropped} block{'s' if chosen.dropped > 1 else ''} dropped" if chosen.dropped else ""
     return f"{100 * record.macs_kept:.1f} % of the MACs kept{blocks}"
+
+
+def fp32_text(search: BudgetSearch) -> str:
+    """What int8 leaves in fp32: "kept in fp32, and measured so: stem.0, head in int8-cpu"; empty if it is nothing."""
+    layers = [f"{', '.join(layers)} in {variant}" for variant, layers in search.kept_fp32.items() if layers]
+    return f"kept in fp32, and measured so: {'; '.join(layers)}" if layers else ""
 
 
 def time_text(search: BudgetSearch) -> str:
@@ -107,6 +113,7 @@ class BudgetView:
     charts: tuple[Chart, ...]
     cut: str
     time: str
+    fp32: str
     loss: float
     width: int = WIDTH
     height: int = HEIGHT
@@ -136,6 +143,7 @@ def budget_view(record: CompressRecord) -> BudgetView | None:
         charts=tuple(_charts(search)),
         cut=cut_text(record, search),
         time=time_text(search),
+        fp32=fp32_text(search),
         loss=search.loss,
     )
 

@@ -15,6 +15,8 @@ def show_table(report: TableReport) -> None:
     """Print what the parts of a teacher save."""
     batch = f", batch {report.batch}" if report.batch > 1 else ""
     say((report.target, "bold"), f": the teacher takes {report.teacher_ms:.3f} ms in {report.precision}{batch}")
+    if report.kept_fp32:
+        say(f"kept in fp32, and measured so: {', '.join(report.kept_fp32)}")
     rows = [(_label(part.names), *_figures(part)) for part in report.parts]
     if rows:
         out.print(table("Savings of each part", ("part", "width", "ms", "latency"), rows))

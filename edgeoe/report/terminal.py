@@ -29,7 +29,7 @@ from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import GraphRecord
 from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Validation, Verdict
-from edgeoe.report.budget import cut_text, limit_texts, time_text
+from edgeoe.report.budget import cut_text, fp32_text, limit_texts, time_text
 from edgeoe.report.wording import check_text, speed_text
 
 __all__ = [
@@ -174,6 +174,8 @@ def show_budget(compressed: CompressRecord) -> None:
     for text in limit_texts(search):
         say(text)
     say(f"{cut_text(compressed, search)}; {time_text(search)}")
+    if layers := fp32_text(search):
+        say(layers)
 
 
 def show_layers(graph: GraphRecord, *, most: int = 12) -> None:

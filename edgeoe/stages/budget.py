@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import lcm
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +28,16 @@ from edgeoe.records.budget import BudgetSearch, Limit
 from edgeoe.records.latency_table import FP32_TEACHER
 from edgeoe.records.measurement import Measurement, Speed
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.fp32_layers import CalibrationImages, fp32_layers, images_for
 from edgeoe.stages.latency_probe import time_interleaved
 from edgeoe.stages.latency_table import cached_table, digest_of, measure_table
+from edgeoe.stages.precisions import variant_for
 from edgeoe.stages.subject import load_subject, parts_for
 from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["BudgetMeter", "budget_limits", "has_budget", "require_tables", "same_limits"]
+__all__ = ["BudgetMeter", "budget_limits", "has_budget", "pays_for_fp32", "require_tables", "same_limits"]
 
 _CALLS, _MIN_TURNS, _SECONDS = 3, 20, 2.0
 _ATTEMPTS = 3  # to measure an artifact while the machine is noisy
@@ -48,6 +50,11 @@ def has_budget(settings: CompressSettings, targets: Sequence[Target]) -> bool:
         return True
     steers = not settings.keeps_share and load_method(settings.method).to_budget
     return bool(steers) and any(limit for target in targets for limit in _aims(target))
+
+
+def pays_for_fp32(settings: CompressSettings, targets: Sequence[Target]) -> bool:
+    """Whether the student depends on the layers that int8 leaves in fp32: a budget pays for them."""
+    return has_budget(settings, targets) and any(target.precision == "int8" for target in targets)
 
 
 def _aims(target: Target) -> Iterator[Limit]:
@@ -101,7 +108,17 @@ def require_tables(
     if not elsewhere:
         return
     subject = load_subject(settings, module=teacher)
-    meters = [BudgetMeter(subject.teacher, settings, [target], subject.preprocess) for target in elsewhere]
+    meters = [
+        BudgetMeter(
+            subject.teacher,
+            settings,
+            [target],
+            subject.preprocess,
+            images=partial(images_for, subject, settings, progress=progress),
+            progress=progress,
+        )
+        for target in elsewhere
+    ]
     for meter in meters:
         meter.require_tables()
     for meter, target in zip(meters, elsewhere, strict=True):
@@ -121,6 +138,7 @@ def p50_of(measured: Measurement) -> float:
 class BudgetMeter:
     """Measures networks on the runtimes of `targets` that are this machine; a device elsewhere has a latency table.
 
+    images: a function that reads calibration images, to find the layers that stay fp32 for `settings.max_drop`.
     Raises TargetError if a target is another machine of which no table was collected.
     """
 
@@ -131,8 +149,10 @@ class BudgetMeter:
         targets: Sequence[Target],
         preprocess: Preprocess,
         *,
+        images: Callable[[], CalibrationImages] | None = None,
         progress: Progress = silent,
     ) -> None:
+        self._images = images
         self._teacher, self._preprocess, self._progress = teacher, preprocess, progress
         self._targets = {target.name: target for target in targets}
         self._has_multiple = settings.channel_multiple is not None
@@ -158,6 +178,21 @@ class BudgetMeter:
                 )
         return limits
 
+    @cached_property
+    def kept_fp32(self) -> Mapping[str, tuple[str, ...]]:
+        """{variant: layers that stay fp32} of the int8 graphs of the targets."""
+        int8 = [target for target in self._targets.values() if target.precision == "int8"]
+        variants, max_drop = [*dict.fromkeys(map(variant_for, int8))], self._settings.max_drop
+        if max_drop is None or not variants:
+            return dict.fromkeys(variants, ())
+        assert self._images is not None  # noqa: S101 - who asks for a drop has images
+        return fp32_layers(
+            self._teacher, self._preprocess, self._images(), variants, max_drop=max_drop, progress=self._progress
+        )
+
+    def _kept_on(self, target: Target) -> tuple[str, ...]:
+        return self.kept_fp32.get(variant_for(target), ())
+
     def _fp32_ms(self, target: Target) -> float:
         """p50 of the teacher in fp32: that in the target's precision, times their ratio within turns."""
         if self._elsewhere[target.name]:
@@ -177,7 +212,14 @@ class BudgetMeter:
             if self._elsewhere[name]:
                 tables[name] = self._collected(target, variants)
             else:
-                table = measure_table(self._teacher, variants, target, self._preprocess, progress=self._progress)
+                table = measure_table(
+                    self._teacher,
+                    variants,
+                    target,
+                    self._preprocess,
+                    kept_fp32=self._kept_on(target),
+                    progress=self._progress,
+                )
                 tables[name] = table.latencies_ms
         return tables
 
@@ -214,6 +256,7 @@ class BudgetMeter:
             min_turns=_MIN_TURNS,
             seconds=_SECONDS,
             calls=_CALLS,
+            kept_fp32=self._kept_on(target),
         )
         return statistics.median(new / base for base, new in zip(base_ms, new_ms, strict=True))
 
@@ -237,7 +280,7 @@ class BudgetMeter:
         backend = backend_of(target)
         with TemporaryDirectory() as folder:
             graph, artifact = Path(folder, "model.onnx"), Path(folder, f"model{backend.traits.suffix}")
-            onnx.save(timing_graph(model, target, self._preprocess), graph)
+            onnx.save(timing_graph(model, target, self._preprocess, kept_fp32=self._kept_on(target)), graph)
             built = artifact if artifact != graph else Path(folder, f"built{backend.traits.suffix}")
             backend.build(graph, target, built)
             speed = self._speed(built, target)
@@ -268,7 +311,8 @@ class BudgetMeter:
 
     def _collected(self, target: Target, variants: Variants | None = None) -> dict[str, float]:
         """The latency table that was collected from the device of `target`, with all `variants`."""
-        table = cached_table(digest_of(self._teacher, self._preprocess), target)
+        network = digest_of(self._teacher, self._preprocess)
+        table = cached_table(network, target, kept_fp32=self._kept_on(target))
         if table is None or not {*(variants or [FP32_TEACHER])} <= table.latencies_ms.keys():
             raise TargetError(
                 f"target {target.name}: {not_measured(self._elsewhere[target.name])}, and no latency table of this "

@@ -45,6 +45,7 @@ from edgeoe.run.facts import RunFacts
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement
 from edgeoe.stages.budget import BudgetMeter, has_budget
+from edgeoe.stages.fp32_layers import calibration_images
 from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
@@ -60,7 +61,6 @@ __all__ = ["compress"]
 
 _log = logging.getLogger(__name__)
 _PROBE_IMAGES = 32
-_CALIBRATION_IMAGES, _CALIBRATION_BYTES = 256, 2**25
 
 
 def compress(
@@ -178,7 +178,14 @@ def _compress_into(
     )
     meter = None
     if has_budget(settings, targets):
-        meter = BudgetMeter(teacher, settings, targets, preprocess, progress=progress)
+        meter = BudgetMeter(
+            teacher,
+            settings,
+            targets,
+            preprocess,
+            images=lambda: calibration_images(bench, preprocess),
+            progress=progress,
+        )
     compressed = compress_with(settings, teacher, bench, meter=meter)
     if run is not None and fabric.is_global_zero:
         samples, pool = bench.batches.samples, bench.batches.pool
@@ -200,6 +207,7 @@ def _compress_into(
             targets=targets,
             channel_multiple=multiple,
             preprocess=preprocess,
+            kept_fp32=meter.kept_fp32 if meter else None,
             progress=progress,
         )
         record = _record(settings, compressed, fabric, agreement, multiple, speed, seconds=perf_counter() - started)
@@ -226,8 +234,7 @@ def _save_images(run: Run, bench: Workbench, preprocess: Preprocess) -> NDArray[
     """Save the images that later stages compare and calibrate graphs on. Returns the former, (n, C, H, W)."""
     probe = _probe_images(bench.batches.samples, bench.batches.pool)
     run.save_tensors(layout.PROBE, pixels=probe)
-    most = min(_CALIBRATION_IMAGES, _CALIBRATION_BYTES // math.prod(preprocess.shape))
-    calibration, others = bench.calibration_images(most)
+    calibration, others = calibration_images(bench, preprocess)
     run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
     return probe
 
@@ -267,6 +274,7 @@ def _record(
         speed=speed,
         notes=tuple(filter(None, [pruned.note])),
         budget=compressed.search,
+        max_drop=settings.max_drop,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ def export(
     prevent the others.
 
     exporter: "auto" uses the legacy exporter, and logs why, if dynamo fails or its graph does not pass.
-    int8: settings of int8 graphs.
+    int8: settings of int8 graphs; without a drop that of `compress` counts. Layers that its budget paid for stay fp32.
     variants: the graphs that are required; None writes all of each precision, and requires one.
     Raises ExportError, with every reason, if no fp32 graph passes, or a required graph is refused.
     """
@@ -109,18 +109,47 @@ def _export_reduced(
     names = [name for name in PRECISIONS if name in precisions and precision_of(name).writer]
     if not names:
         return record, []
-    source = source_of(run, int8, progress=progress)
+    compressed = run.read(layout.COMPRESS)
+    kept_fp32 = compressed.budget.kept_fp32 if compressed.budget else {}
+    if int8.max_drop is None:
+        int8 = replace(int8, max_drop=compressed.max_drop)
+    source = source_of(run, int8, kept_fp32=kept_fp32, progress=progress)
     for name in names:
         variants_of = precision_of(name).variants
         results = [
             *write_graphs(run, source, name, [each for each in variants_of if variants is None or each in variants])
         ]
-        graphs += [each for each in results if isinstance(each, GraphRecord)]
+        written = [each for each in results if isinstance(each, GraphRecord)]
+        for graph in written:
+            _report_other_layers(graph, kept_fp32)
+        graphs += written
         refused_now = [each for each in results if isinstance(each, RefusedGraph)]
         if refused_now and (variants is not None or len(refused_now) == len(variants_of)):
             failures.append(" ".join([*(each.reason for each in refused_now), retry(run, refused_now[0])]).rstrip())
         refused += refused_now
     return replace(record, graphs=tuple(graphs), refused=tuple(refused)), failures
+
+
+def _report_other_layers(graph: GraphRecord, kept_fp32: Mapping[str, Collection[str]]) -> None:
+    """Log which layers of an int8 graph are not as the budget's student was measured.
+
+    kept_fp32: {variant: layers that were fp32 in it}.
+    """
+    if graph.precision not in kept_fp32:
+        return
+    measured = kept_fp32[graph.precision]
+    if further := [layer for layer in graph.kept_fp32 if layer not in measured]:
+        _log.warning(
+            "%s: %s must stay fp32, too, and the student's latency was measured with int8 there: validate judges it",
+            graph.precision,
+            ", ".join(further),
+        )
+    if missing := [layer for layer in measured if layer not in graph.kept_fp32]:
+        _log.warning(
+            "%s: the graph names no layer %s, which was measured in fp32 and is int8 now: validate judges it",
+            graph.precision,
+            ", ".join(missing),
+        )
 
 
 def _write_graph(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +82,7 @@ def time_interleaved(
     min_turns: int,
     seconds: float,
     calls: int = _CALLS,
+    kept_fp32: Collection[str] = (),
 ) -> list[list[float]]:
     """Latencies of one call of each of `models` on `target`, in its precision and batch size, one per turn, in
     milliseconds.
@@ -90,28 +91,32 @@ def time_interleaved(
 
     precisions: of each; None is the target's for all.
     min_turns, seconds: minimum of turns and of their duration.
+    kept_fp32: layers that stay fp32 in int8.
     Raises as `probe_on` and its probe do.
     """
     backend = backend_here(target)
     targets = [replace(target, precision=name) for name in precisions or [target.precision] * len(models)]
     with ExitStack() as stack:
         runners = [
-            stack.enter_context(opened(model, one, preprocess, backend))
+            stack.enter_context(opened(model, one, preprocess, backend, kept_fp32=kept_fp32))
             for model, one in zip(models, targets, strict=True)
         ]
         return time_in_turns(runners, target, shape=preprocess.shape, min_turns=min_turns, seconds=seconds, calls=calls)
 
 
 @contextmanager
-def opened(model: nn.Module, target: Target, preprocess: Preprocess, backend: Backend) -> Iterator[Runner]:
+def opened(
+    model: nn.Module, target: Target, preprocess: Preprocess, backend: Backend, *, kept_fp32: Collection[str] = ()
+) -> Iterator[Runner]:
     """A context that exports `model`, builds it for `target`, and loads it.
 
     backend: that of the target.
+    kept_fp32: layers that stay fp32 in int8.
     Raises ExportError or BackendError if the network can't be exported or built.
     """
     with TemporaryDirectory() as folder:
         graph, artifact = Path(folder, "model.onnx"), Path(folder, "artifact")
-        onnx.save(timing_graph(model, target, preprocess), graph)
+        onnx.save(timing_graph(model, target, preprocess, kept_fp32=kept_fp32), graph)
         backend.build(graph, target, artifact)
         with loaded_on_cores(backend, artifact, target) as runner:
             yield runner

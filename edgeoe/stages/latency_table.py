@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from hashlib import sha256
@@ -52,6 +52,7 @@ def measure_table(
     target: Target,
     preprocess: Preprocess,
     *,
+    kept_fp32: Collection[str] = (),
     progress: Progress = silent,
 ) -> LatencyTable:
     """Latencies of `variants` on this machine; those in the cache are not measured again.
@@ -59,24 +60,30 @@ def measure_table(
     What is measured goes into the cache at once, so that an interrupted table goes on where it stopped.
 
     variants: with the teacher.
+    kept_fp32: layers that stay fp32 in int8.
     Raises as `time_interleaved` does.
     """
     backend = backend_here(target)
     facts = {**environment(), "versions": backend.versions()}
-    table = LatencyTable(network=digest_of(teacher, preprocess), target=target, environment=facts)
-    known = cached_table(table.network, target)
+    table = LatencyTable(
+        network=digest_of(teacher, preprocess), target=target, environment=facts, kept_fp32=tuple(sorted(kept_fp32))
+    )
+    known = cached_table(table.network, target, kept_fp32=kept_fp32)
     if known is not None:
         table = replace(table, latencies_ms=known.latencies_ms)
 
     def opened_variant(name: str) -> AbstractContextManager[Runner]:
-        return opened(variants[name](), target, preprocess, backend)
+        return opened(variants[name](), target, preprocess, backend, kept_fp32=kept_fp32)
 
     return complete_table(table, variants, opened_variant, shape=preprocess.shape, keep=keep_table, progress=progress)
 
 
-def cached_table(network: str, target: Target) -> LatencyTable | None:
+def cached_table(network: str, target: Target, *, kept_fp32: Collection[str] = ()) -> LatencyTable | None:
     """The table in the cache of that network on the device of `target`: this machine as it is now, or else a device
-    whose table was collected. None if there is none."""
+    whose table was collected. None if there is none.
+
+    kept_fp32: layers that are fp32 in it.
+    """
     here = environment()
     is_here = not differences(target, here)
     if is_here:
@@ -84,7 +91,7 @@ def cached_table(network: str, target: Target) -> LatencyTable | None:
     for table in _tables():
         if table.network != network or _essentials(table.target) != _essentials(target):
             continue
-        if differences(target, table.environment):
+        if {*table.kept_fp32} != {*kept_fp32} or differences(target, table.environment):
             continue
         if not is_here or not differing(table.environment, here):
             return table
@@ -126,7 +133,12 @@ def keep_table(table: LatencyTable) -> None:
 
 def _path(table: LatencyTable) -> Path:
     """The file of `table` in the cache."""
-    facts = {"network": table.network, "target": _essentials(table.target), "environment": _identity(table)}
+    facts = {
+        "network": table.network,
+        "target": _essentials(table.target),
+        "environment": _identity(table),
+        "kept_fp32": sorted(table.kept_fp32),
+    }
     digest = sha256(json.dumps(to_json(facts), sort_keys=True).encode()).hexdigest()
     return cache_folder("latency") / f"{digest[:32]}.json"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from math import isfinite
 from pathlib import Path
@@ -69,13 +69,18 @@ def retry(run: Run, refused: RefusedGraph) -> str:
     return precision_with(refused.precision).retry.format(run=quoted(run.path))
 
 
-def source_of(run: Run, settings: Int8Settings, *, progress: Progress = silent) -> Source:
-    """The inputs of the graphs of reduced precision of `run`."""
+def source_of(
+    run: Run, settings: Int8Settings, *, kept_fp32: Mapping[str, Collection[str]], progress: Progress = silent
+) -> Source:
+    """The inputs of the graphs of reduced precision of `run`.
+
+    kept_fp32: {variant: layers that stay fp32 in it}.
+    """
     preprocess = run.read(layout.FACTS).preprocess
     pixels = run.read_tensors(layout.CALIBRATION)
     calibration, judging = (preprocess.normalise(pixels[key]) for key in ("pixels", "others"))
     graph = onnx.load(run.file(layout.graph_file("fp32", precision="fp32")))
-    return Source(graph, calibration, judging, logits_of(graph, judging), settings, progress)
+    return Source(graph, calibration, judging, logits_of(graph, judging), settings, progress, kept_fp32)
 
 
 def write_graphs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from edgeoe.pruning.prune import Pruned
 from edgeoe.records.comparison import Change
 from edgeoe.records.compression import Pace, SpeedUp
 from edgeoe.stages.latency_probe import time_interleaved
+from edgeoe.stages.precisions import variant_for
 from edgeoe.targets.profile import Target
 
 __all__ = ["compare_speed"]
@@ -31,6 +32,7 @@ def compare_speed(
     targets: Sequence[Target],
     channel_multiple: int,
     preprocess: Preprocess,
+    kept_fp32: Mapping[str, Collection[str]] | None = None,
     progress: Progress = silent,
 ) -> tuple[SpeedUp, ...]:
     """Measure the speed-up of the student on each of `targets`, in the target's precision and batch size.
@@ -39,6 +41,7 @@ def compare_speed(
     not this machine, its runtime is missing, or a network can't be exported, the record has the reason instead.
 
     channel_multiple: multiple that the student's widths were rounded to.
+    kept_fp32: {variant of a graph: layers that stay fp32 in it}; None is none.
     Returns nothing if nothing was pruned.
     """
     if not pruned.removed and not pruned.dropped:
@@ -46,17 +49,29 @@ def compare_speed(
     speed_ups = []
     with progress("Timing beside teacher", len(targets)) as advance:
         for target in targets:
-            speed_ups.append(_compare_on(target, teacher, pruned, channel_multiple, preprocess))
+            kept = (kept_fp32 or {}).get(variant_for(target), ())
+            speed_ups.append(_compare_on(target, teacher, pruned, channel_multiple, preprocess, kept))
             advance()
     return tuple(speed_ups)
 
 
 def _compare_on(
-    target: Target, teacher: nn.Module, pruned: Pruned, channel_multiple: int, preprocess: Preprocess
+    target: Target,
+    teacher: nn.Module,
+    pruned: Pruned,
+    channel_multiple: int,
+    preprocess: Preprocess,
+    kept_fp32: Collection[str],
 ) -> SpeedUp:
     try:
         base_ms, new_ms = time_interleaved(
-            (teacher, pruned.model), target, preprocess, min_turns=_MIN_TURNS, seconds=_SECONDS, calls=_CALLS
+            (teacher, pruned.model),
+            target,
+            preprocess,
+            min_turns=_MIN_TURNS,
+            seconds=_SECONDS,
+            calls=_CALLS,
+            kept_fp32=kept_fp32,
         )
     except EdgeoeError as reason:  # the student is kept all the same
         return SpeedUp(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from edgeoe.records.latency_table import (
 from edgeoe.run.layout import unpacked_table_folder
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.archive import packer_of, program_files, write_archive
+from edgeoe.stages.fp32_layers import fp32_layers_for
 from edgeoe.stages.latency_table import cached_table, digest_of, measure_table
 from edgeoe.stages.subject import load_subject, parts_for
 from edgeoe.stages.timing_graph import fp32_graph, timing_graph
@@ -61,15 +62,19 @@ def measure_parts(
     subject = load_subject(settings, module=teacher)
     parts = parts_for(subject, settings, target, progress=progress)
     variants = parts.variants()
+    kept_fp32 = fp32_layers_for(subject, settings, target, progress=progress)
     if differs := differences(target, environment()):
-        table = cached_table(digest_of(subject.teacher, subject.preprocess), target)
+        network = digest_of(subject.teacher, subject.preprocess)
+        table = cached_table(network, target, kept_fp32=kept_fp32)
         if table is None or not variants.keys() <= table.latencies_ms.keys():
             raise TargetError(
                 f"target {target.name}: {not_measured(differs)}. Bundle the table for the device: add "
                 f"--out {quoted(target.name)}.tar.gz"
             )
     else:
-        table = measure_table(subject.teacher, variants, target, subject.preprocess, progress=progress)
+        table = measure_table(
+            subject.teacher, variants, target, subject.preprocess, kept_fp32=kept_fp32, progress=progress
+        )
     return TableReport(
         target=target.name,
         precision=target.precision,
@@ -77,6 +82,7 @@ def measure_parts(
         teacher_ms=table.latencies_ms[TEACHER],
         parts=tuple(_savings(parts, table)),
         environment=table.environment,
+        kept_fp32=kept_fp32,
     )
 
 
@@ -121,8 +127,9 @@ def bundle_table(
         )
     subject = load_subject(settings, module=teacher)
     variants = parts_for(subject, settings, target, progress=progress).variants()
+    kept_fp32 = fp32_layers_for(subject, settings, target, progress=progress)
     files, graphs = {}, {}
-    for number, (name, graph) in enumerate(_graphs(variants, target, subject.preprocess, progress)):
+    for number, (name, graph) in enumerate(_graphs(variants, target, subject.preprocess, kept_fp32, progress)):
         graphs[name] = f"graphs/{number:03d}.onnx.gz"
         files[graphs[name]] = gzip.compress(graph.SerializeToString(deterministic=True), compresslevel=9, mtime=0)
     files |= program_files(
@@ -140,6 +147,7 @@ def bundle_table(
         shape=subject.preprocess.shape,
         graphs=graphs,
         files={name: sha256(data).hexdigest() for name, data in sorted(files.items())},
+        kept_fp32=tuple(sorted(kept_fp32)),
     )
     files[FACTS] = record_text(facts, format=FORMAT).encode()
     digest, size_bytes = write_archive(out, pack, files, root=unpacked_table_folder(target.name))
@@ -155,14 +163,15 @@ def bundle_table(
 
 
 def _graphs(
-    variants: Variants, target: Target, preprocess: Preprocess, progress: Progress
+    variants: Variants, target: Target, preprocess: Preprocess, kept_fp32: Collection[str], progress: Progress
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """The graph of each variant, after the teacher's in fp32."""
     with progress("Exporting variants", len(variants) + 1) as advance:
         yield FP32_TEACHER, _without_weights(fp32_graph(variants[TEACHER](), preprocess))
         advance()
         for name, network in variants.items():
-            yield name, _without_weights(timing_graph(network(), target, preprocess, here=False))
+            graph = timing_graph(network(), target, preprocess, here=False, kept_fp32=kept_fp32)
+            yield name, _without_weights(graph)
             advance()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from torch import nn
@@ -18,13 +20,20 @@ __all__ = ["fp32_graph", "in_precision", "timing_graph"]
 _IMAGES = 2  # of noise, to calibrate with: latency does not depend on the ranges
 
 
-def timing_graph(model: nn.Module, target: Target, preprocess: Preprocess, *, here: bool = True) -> onnx.ModelProto:
+def timing_graph(
+    model: nn.Module,
+    target: Target,
+    preprocess: Preprocess,
+    *,
+    here: bool = True,
+    kept_fp32: Collection[str] = (),
+) -> onnx.ModelProto:
     """The graph of `model` that `target` would run, calibrated on noise.
 
-    here: as for `in_precision`.
+    here, kept_fp32: as for `in_precision`.
     Raises ExportError if the network can't be exported.
     """
-    return in_precision(fp32_graph(model, preprocess), target, preprocess, here=here)
+    return in_precision(fp32_graph(model, preprocess), target, preprocess, here=here, kept_fp32=kept_fp32)
 
 
 def fp32_graph(model: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
@@ -36,16 +45,24 @@ def fp32_graph(model: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
 
 
 def in_precision(
-    graph: onnx.ModelProto, target: Target, preprocess: Preprocess, *, here: bool = True
+    graph: onnx.ModelProto,
+    target: Target,
+    preprocess: Preprocess,
+    *,
+    here: bool = True,
+    kept_fp32: Collection[str] = (),
 ) -> onnx.ModelProto:
     """The fp32 `graph` in the precision of `target`, calibrated on noise.
 
     here: it runs on this machine, whose processor decides if the profile does not.
+    kept_fp32: layers that stay fp32; those that the graph lacks do not count.
     """
     precision = precision_of(target.precision)
     if precision.writer is None:
         return graph
     noise = np.random.default_rng(0).standard_normal((_IMAGES, *preprocess.shape), dtype=np.float32)
     settings = Int8Settings(calibration="minmax", bias_correction=False)
-    source = Source(graph, noise, noise, np.zeros((_IMAGES, 1), np.float32), settings, silent)
-    return precision.writer(source)(precision.variant(target, here=here)).graph
+    variant = precision.variant(target, here=here)
+    kept = {variant: kept_fp32}
+    source = Source(graph, noise, noise, np.zeros((_IMAGES, 1), np.float32), settings, silent, kept_fp32=kept)
+    return precision.writer(source)(variant).graph

@@ -15,6 +15,8 @@ from made_up import QUICK_PROFILE
 from meters import count_instead
 
 from edgeoe.settings import CompressSettings
+from edgeoe.stages.precisions import variant_for
+from edgeoe.targets.load import load_target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 
@@ -96,6 +98,27 @@ def test_deploy_of_one_student_is_reported_once(edgeoe: Edgeoe, pictures: Path) 
     assert len(record["compress"]["budget"]["limits"]) == 2
     assert set(record["targets"]) == {"a", "b"}
     assert "student in one/" not in out
+
+
+def test_deploy_keeps_layers_in_fp32_that_the_budget_paid_for(
+    edgeoe: Edgeoe, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (variant,) = {variant_for(replace(load_target("host-cpu"), precision="int8"))}
+    count_instead(monkeypatch, kept_fp32={variant: ("stem.0", "head")})
+    Path("targets", "bare.toml").write_text(f'precision = "int8"\n{QUICK_PROFILE}', encoding="utf-8")
+    line = ("--max-drop", "20%", "--latency-ms", 0.3, "--out", "run", "--test", pictures / "test", "--json", "d.json")
+    code, out, err = edgeoe("deploy", *line)
+    assert code in (0, 1, 3), err
+    assert "kept in fp32, and measured so: stem.0, head in int8-cpu" in out
+    record = read("d.json")
+    assert record["compress"]["max_drop"] == 0.2
+    assert record["compress"]["budget"]["kept_fp32"] == {variant: ["stem.0", "head"]}
+    (graph,) = record["export"]["graphs"]
+    assert {"stem.0", "head"} <= {*graph["kept_fp32"]}
+    code, out, err = edgeoe("export", "run", "--precision", "int8")
+    assert code == 0, err
+    assert f"student-{variant}.onnx: " in out
+    assert "; kept in fp32: stem.0, head" in out
 
 
 def test_methods_say_what_a_budget_prunes(edgeoe: Edgeoe) -> None:

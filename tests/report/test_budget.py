@@ -15,7 +15,7 @@ from edgeoe.codec import from_json, to_json
 from edgeoe.records.budget import BudgetSearch, Limit, SearchRound
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.measurement import Check, Estimate
-from edgeoe.report.budget import HEIGHT, WIDTH, budget_view, cut_text, limit_texts, time_text
+from edgeoe.report.budget import HEIGHT, WIDTH, budget_view, cut_text, fp32_text, limit_texts, time_text
 from edgeoe.report.html import read_report, report_page
 from edgeoe.report.json import compress_json
 from edgeoe.report.terminal import out, show_budget
@@ -61,6 +61,22 @@ def test_what_was_cut_is_said_and_what_the_search_cost(record: CompressRecord) -
     whole = replace(SEARCH, rounds=(replace(ROUNDS[0], macs_kept=1.0, dropped=0),))
     assert cut_text(replace(record, macs_kept=1.0), whole) == "the teacher meets the budget: nothing is pruned"
     assert time_text(SEARCH) == "latency table 41 s, losses 32 s, 3 cuts tried 25 s"
+
+
+def test_layers_that_stay_fp32_are_shown(
+    record: CompressRecord, exported: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fp32_text(replace(SEARCH, kept_fp32={"int8-cpu": ()})) == ""
+    search = replace(SEARCH, kept_fp32={"int8-cpu": ("stem.0", "head"), "int8-trt": ("head",), "int8-cpu-7bit": ()})
+    text = "kept in fp32, and measured so: stem.0, head in int8-cpu; head in int8-trt"
+    assert fp32_text(search) == text
+    monkeypatch.setattr(out, "width", 200)
+    record = replace(record, budget=search)
+    show_budget(record)
+    assert capsys.readouterr().out.splitlines()[-1] == text
+    page = html.unescape(report_page(replace(read_report(Run.open(exported)), compressed=record)))
+    assert f"Layers {text}." in " ".join(page.split())
+    assert from_json(BudgetSearch, compress_json(record, Run.open(exported).read(layout.FACTS))["budget"]) == search
 
 
 def test_the_terminal_and_json_show_it(

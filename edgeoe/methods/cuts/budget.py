@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -100,6 +101,7 @@ class BudgetCut:
             table_seconds=table_seconds,
             loss_seconds=loss_seconds,
             search_seconds=seconds.lap(),
+            kept_fp32={variant: _outside(pruned.dropped, layers) for variant, layers in meter.kept_fp32.items()},
         )
         return _Plan(taken, losses.orders, pruned.model.to("cpu").state_dict(), record)
 
@@ -112,6 +114,11 @@ class BudgetCut:
             totals=stock.totals,
             resources=stock.drawn,
         )
+
+
+def _outside(blocks: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
+    """Those of `layers` that are in none of `blocks`."""
+    return tuple(layer for layer in layers if not any(layer.startswith(f"{block}.") for block in blocks))
 
 
 class Stopwatch:

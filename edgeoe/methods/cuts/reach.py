@@ -51,6 +51,8 @@ def _remedies(parts: Parts, meter: Meter, settings: CompressSettings) -> Iterato
     for limit in meter.limits:
         if limit.precision != "int8":
             yield f'precision = "int8" in the profile of {limit.target}'
+    if any(meter.kept_fp32.values()):
+        yield "a larger --max-drop, so that fewer layers stay fp32"
     if "channels" not in load_method(settings.method).to_budget:
         yield "--method mir, which narrows channels, too"
         return

@@ -97,6 +97,15 @@ def test_the_advice_is_what_applies(
     assert [words for words in not_advised if words in said] == [], said
 
 
+@pytest.mark.usefixtures("no_losses")
+@pytest.mark.parametrize("layers", [(), ("head",)])
+def test_layers_in_fp32_are_a_way_out(network: Network, still: Callable[..., Any], layers: tuple[str, ...]) -> None:
+    meter = MacsMeter((Limit("board", "p50_ms", 1e-4, precision="int8"),), kept_fp32={"int8-cpu": layers})
+    with pytest.raises(OutOfReachError) as caught:
+        BudgetCut(settings()).prune(network("stages"), still(), meter)
+    assert ("a larger --max-drop" in str(caught.value)) == bool(layers)
+
+
 def test_a_limit_within_reach_is_met(network: Network, still: Callable[..., Any]) -> None:
     teacher = network("stages")
     whole = MacsMeter((Limit("board", "p50_ms", 1.0),)).costs(teacher, final=True)[0] or 0.0

@@ -60,6 +60,7 @@ class FakeMeter:
     drift: float = 1.0
     quick: list[Taken] = field(default_factory=list)
     final: list[Taken] = field(default_factory=list)
+    kept_fp32: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def follows_latency(self, limit: Limit) -> bool:
         return limit.quantity != "size_mb"
