@@ -95,7 +95,7 @@ class Images:
         unread = np.flatnonzero(self._digests == 0)
         if len(unread):
             with progress(title, len(unread)) as advance:
-                for _ in in_order(self._threads, self._decode_again, unread):
+                for _ in in_order(self._threads, self._decode_again, unread.tolist()):
                     advance()
 
     @property

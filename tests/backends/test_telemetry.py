@@ -1,4 +1,4 @@
-"""Runtimes write nothing in a user's folders and send nothing; what is written without edgeoe shows that this can fail."""
+"""Runtimes write nothing in a user's folders and send nothing; what they write without edgeoe shows that this can fail."""
 
 from __future__ import annotations
 
