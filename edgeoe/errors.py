@@ -28,6 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from edgeoe.arguments import as_arguments
+from edgeoe.system_errors import causes
 
 __all__ = [
     "BackendError",
@@ -141,6 +142,7 @@ _ALLOCATOR_MESSAGES = (  # parts, in lower case, of messages that come as a Runt
     "out of memory",  # CUDA, cuDNN, TensorRT
     "bad_alloc",  # C++: onnxruntime, OpenVINO
     "bad allocation",
+    "cudaerrormemoryallocation",
     "failed to allocate memory",  # onnxruntime's arena
     "resource_exhausted",
     "cublas_status_alloc_failed",
@@ -153,7 +155,7 @@ def is_out_of_memory(reason: BaseException) -> bool:
 
     Recognises the exceptions of other packages by name and message, without importing them.
     """
-    return any(_says_out_of_memory(one) for one in _causes(reason))
+    return any(_says_out_of_memory(one) for one in causes(reason))
 
 
 def _says_out_of_memory(reason: BaseException) -> bool:
@@ -167,16 +169,6 @@ def _says_out_of_memory(reason: BaseException) -> bool:
     if isinstance(reason, EdgeoeError | SyntaxError):
         return False  # there, words about memory are part of a name
     return any(words in message for words in _ALLOCATOR_MESSAGES)
-
-
-def _causes(reason: BaseException) -> Iterator[BaseException]:
-    """`reason` and the exceptions in its cause chain, each once."""
-    visited: set[int] = set()
-    one: BaseException | None = reason
-    while one is not None and id(one) not in visited:
-        visited.add(id(one))
-        yield one
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
 
 
 def pass_on_out_of_memory(reason: Exception) -> None:

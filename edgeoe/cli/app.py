@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -99,13 +101,25 @@ def _run(arguments: list[str]) -> int:
     begin_logging()
     try:
         code = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()  # at exit Python would report an error of its own
         if code == EXIT_CODE:  # some versions of typer turn Ctrl-C into this code themselves
             return report_interruption()
         return code if isinstance(code, int) else 0
     except BaseException as reason:
-        return report_failure(reason, arguments)
+        code = report_failure(reason, arguments)
+        _give_up_unwritable_output()
+        return code
     finally:
         end_logging()
+
+
+def _give_up_unwritable_output() -> None:
+    """Have Python not report at exit that standard output can't be written: that is said already."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _expand_home(word: str) -> str:

@@ -6,7 +6,6 @@ exceptions.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import platform
@@ -23,6 +22,7 @@ from edgeoe.cli.logs import is_verbose, log_file
 from edgeoe.errors import EdgeoeError, OutOfReachError, first_line, is_out_of_memory
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
 from edgeoe.registry import nearest
+from edgeoe.system_errors import system_error, system_error_text
 from edgeoe.targets.backends import known_backends
 from edgeoe.versions import versions
 
@@ -51,23 +51,14 @@ _SMALLER = {  # advice after an out-of-memory error, by command
     "inspect": "smaller images ([preprocess] size), or another --teacher",
     "export": "--calibration minmax, which keeps no activations, or a run of smaller images ([preprocess] size)",
     "bundle": "fewer images in --test",
+    "samples": "smaller images ([preprocess] size), or another --teacher",
+    "latency-table": f"{_TRAINING}; a smaller [measure] batch in the profile",
+    **dict.fromkeys(("report", "collect", "baseline", "targets", "methods", "doctor", "demo"), ""),  # nothing to set
 }
 _SYNONYMS = dict.fromkeys(  # what other programs call options
     ("--device", "--devices"), ("--target", "--accelerator")
 )
 _ELSE_SMALLER = "a smaller [measure] batch, or smaller throughput_batches, in the profile"
-_SYSTEM_FIXES = {  # advice after an error of the operating system
-    errno.ENOSPC: "Free some space there, or write elsewhere.",
-    errno.EDQUOT: "Free some space there, or write elsewhere.",
-    errno.EFBIG: "Write to another file system, or raise the limit (ulimit -f).",
-    errno.EACCES: "Change its permissions, or use another place.",
-    errno.EPERM: "Change its permissions, or use another place.",
-    errno.EROFS: "Write elsewhere.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.EMFILE: "Raise the limit (ulimit -n).",
-    errno.ENFILE: "Close other programs.",
-    errno.EIO: "Look at the disk, or use another.",
-}
 _log = logging.getLogger(__name__)
 
 
@@ -104,7 +95,8 @@ def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
     """The message about an error that the user can fix; empty if it is already printed; None for a bug."""
     if is_out_of_memory(reason):
         smaller = next((_SMALLER[word] for word in arguments if word in _SMALLER), _ELSE_SMALLER)
-        return f"out of memory: {first_line(reason).rstrip('.')}. Use less with {smaller}."
+        advice = f"Use less with {smaller}." if smaller else "Close other programs."
+        return f"out of memory: {first_line(reason).rstrip('.')}. {advice}"
     if isinstance(reason, EdgeoeError):
         return str(reason)
     if isinstance(reason, _USAGE_ERROR):
@@ -116,13 +108,8 @@ def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
         return f"this needs {reason.name}: {install}"
     if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
         return f"a package can't be imported: {first_line(reason)}. Reinstall it; edgeoe doctor shows what works here."
-    if isinstance(reason, OSError) and reason.errno is not None:
-        place = " and ".join(str(name) for name in (reason.filename, reason.filename2) if name is not None)
-        what = (reason.strerror or first_line(reason)).lower()
-        if not place and reason.errno in (errno.ENOSPC, errno.EDQUOT):
-            place = f"the disk written to (temporary files lie in {tempfile.gettempdir()})"
-        fix = _SYSTEM_FIXES.get(reason.errno, "")
-        return f"{place}: {what}. {fix}" if place else f"the system says: {what}. {fix}"
+    if (error := system_error(reason)) is not None:
+        return system_error_text(error)
     return None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from edgeoe import __version__
-from edgeoe.errors import ConfigError, quoted
+from edgeoe.errors import ConfigError, first_line, quoted
 
 __all__ = ["be_quiet", "be_verbose", "begin_logging", "end_logging", "is_verbose", "log_file", "write_log_file"]
 
@@ -50,7 +50,15 @@ def end_logging() -> None:
 
 
 class _FileHandler(logging.FileHandler):
-    """The log file."""
+    """The log file. If it can't be written any more, that is said once, and the command goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - of logging
+        logging.getLogger().removeHandler(self)
+        _log.warning(
+            "--log-file %s: can't be written: %s",
+            self.baseFilename,
+            first_line(reason) if (reason := sys.exc_info()[1]) else "",
+        )
 
 
 def be_verbose(context: typer.Context, value: bool) -> None:

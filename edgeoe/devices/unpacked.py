@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from edgeoe.codec import read_json_object, record_from
-from edgeoe.errors import EdgeoeError, RunError, on_command_line
+from edgeoe.errors import EdgeoeError, RunError, first_line, is_out_of_memory, on_command_line
 from edgeoe.files import file_sha256, way_out
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
+from edgeoe.system_errors import system_error, system_error_text
 
 __all__ = ["FACTS", "LIBRARY", "lines", "read_facts", "run_program"]
 
+BUG = 70  # EX_SOFTWARE of sysexits.h
 FACTS = "bundle.json"  # the file that says what a bundle holds
 LIBRARY = "lib"  # the folder of a bundle that modules are imported from
 
@@ -90,7 +93,7 @@ def run_program(
     out: where the result goes unless --out says otherwise.
     arguments: of the command line; None is that of this process.
     interrupted: what to print after an interruption.
-    Returns 0 if a result was written, 130 if interrupted, otherwise 2.
+    Returns 0 if a result was written, 130 if interrupted, 2 for what the user can fix, and 70 for a bug.
     """
     bundle = Path(__file__).resolve().parents[3]
     parser = argparse.ArgumentParser(prog="run.py", description=about)
@@ -100,12 +103,26 @@ def run_program(
         with handling_signals(until_exit=False):
             work_begins()
             text = work(bundle, path)
-    except (EdgeoeError, OSError) as reason:
-        with on_command_line():
-            print(f"error: {' '.join(str(reason).split())}", file=sys.stderr)
-        return 2
+            print(text, flush=True)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return EXIT_CODE
-    print(text)
+    except Exception as reason:
+        with on_command_line():
+            message = _message(reason)
+        if message is None:
+            traceback.print_exc()
+            return BUG
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _message(reason: Exception) -> str | None:
+    """What the user can do about `reason`; None for a bug."""
+    if is_out_of_memory(reason):
+        return f"out of memory: {first_line(reason).rstrip('.')}. Close other programs, or bundle a smaller batch."
+    if isinstance(reason, EdgeoeError):
+        return str(reason)
+    error = system_error(reason)
+    return None if error is None else system_error_text(error)

@@ -56,7 +56,7 @@ def system_error(number: int, name: str | None = None) -> OSError:
 @pytest.mark.parametrize(
     ("reason", "line"),
     [
-        (system_error(errno.ENOSPC, "a/x"), "a/x: no space left on device. Free some space there, or write elsewhere."),
+        (system_error(errno.ENOSPC, "a/x"), "a/x: no space left on device. Free some space there (df -h"),
         (system_error(errno.EACCES, "a"), "a: permission denied. Change its permissions, or use another place."),
         (system_error(errno.EROFS, "a"), "a: read-only file system. Write elsewhere."),
         (system_error(errno.ENAMETOOLONG, "a"), "a: file name too long. Choose a shorter name."),
@@ -80,6 +80,44 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {line}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["report", "collect", "samples"])
+def test_out_of_memory_advises_what_the_command_can_make_smaller(
+    edgeoe: Edgeoe, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def run_out(*_: object, **__: object) -> NoReturn:
+        raise MemoryError
+
+    monkeypatch.setattr("edgeoe.run.directory.Run.open", run_out)
+    monkeypatch.setattr("edgeoe.data.samples.find_samples", run_out)
+    code, _, err = edgeoe(command, "a", *(["b"] if command == "collect" else []))
+    advice = "Use less with smaller images" if command == "samples" else "Close other programs."
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: out of memory: MemoryError. {advice}")
+
+
+def test_an_output_that_can_not_be_written_is_one_line() -> None:
+    """Python printed a traceback of its own at exit, and ended with code 120."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "edgeoe", "targets", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the disk written to (")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_log_file_on_a_full_disk_does_not_stop_the_command(edgeoe: Edgeoe) -> None:
+    code, _, err = edgeoe("targets", "list", "--log-file", "/dev/full")
+    assert code == 0
+    assert err.count("can't be written") == 1
+    assert "Traceback" not in err
+    assert "Logging error" not in err
 
 
 def test_a_full_disk_without_a_name_is_that_of_temporary_files_perhaps(

@@ -211,3 +211,30 @@ def test_an_interruption_is_said_on_stderr(monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "interrupted" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "line"),
+    [
+        (
+            OSError(28, "No space left on device", "r.json"),
+            2,
+            "error: r.json: no space left on device. Free some space",
+        ),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "error: the disk written to ("),
+        (MemoryError(), 2, "error: out of memory: MemoryError. Close other programs, or bundle a smaller batch."),
+        (RunError("x: missing."), 2, "error: x: missing."),
+        (KeyError("x"), 70, "Traceback (most recent call last):"),
+    ],
+)
+def test_what_a_user_can_fix_on_the_device_is_one_line_and_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: Exception, code: int, line: str
+) -> None:
+    def run_out(*_: object, **__: object) -> None:
+        raise reason
+
+    monkeypatch.setattr("edgeoe.devices.bundle_runner.run_bundle", run_out)
+    assert main([]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(line)
+    assert code == 70 or err.count("\n") == 1
