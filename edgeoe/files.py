@@ -19,6 +19,7 @@ __all__ = [
     "file_sha256",
     "hidden_name",
     "new_parents",
+    "path_in_report",
     "read_text",
     "sweep",
     "sync_folder",
@@ -33,6 +34,14 @@ _swept: set[Path] = set()  # folders without leftovers of processes that ended b
 def cache_folder(name: str) -> Path:
     """The folder of the user's cache for files of one kind; it need not exist. Source: XDG base directories."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeoe" / name
+
+
+def path_in_report(path: str | Path) -> str:
+    """`path` for reports, which others read: of an absolute path only what lies within the working folder, or its end."""
+    path = Path(path)
+    if not path.is_absolute():
+        return str(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def file_sha256(path: Path) -> str:

@@ -78,7 +78,8 @@ def whole_line(model: Model, multiple: int, folder: Path) -> Iterator[Facts]:
     run = Run(folder)
     classes = tuple(f"class{k}" for k in range(CLASSES))
     run.save(layout.FACTS, RunFacts(classes=classes, counts=(1,) * CLASSES, preprocess=preprocess))
-    run.save_tensors(layout.PROBE, pixels=pixels)
+    run.save_tensors(layout.PROBE, golden=pixels)
+    run.save_tensors(layout.CALIBRATION, pixels=pixels[:1], others=pixels[:1])
     save_student(run, pruned, TeacherSource.parse(f"{model.source}:{model.name}"), outputs=CLASSES, x=x)
     if not torch.equal(logits_of(load_student(run), x), logits):
         raise StageError("rebuilt from student/, it does not answer the same to the bit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, RunArg
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.files import path_in_report
 from edgeoe.report.formats import Reports
 from edgeoe.report.text_file import write_json
 
@@ -54,7 +56,7 @@ def bundle_command(
 
     profile = load_target(target)
     record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, progress=bar)
-    write_json(json, record)
+    write_json(json, replace(record, path=path_in_report(record.path)))
     show_bundle(record)
     *lines, last = lines_for_device(out, run, profile.name)
     for line in lines:

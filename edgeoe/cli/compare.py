@@ -13,6 +13,7 @@ from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, sh
 from edgeoe.cli.reports import takes_reports
 from edgeoe.cli.stages import TargetOption, TargetsOption
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.files import path_in_report
 from edgeoe.records.measurement import worst
 from edgeoe.report.formats import Reports
 from edgeoe.report.text_file import write_json
@@ -206,7 +207,7 @@ def _record(baseline: Baseline) -> dict[str, Any]:
     return {
         "name": baseline.name,
         "target": baseline.target,
-        "artifact": str(baseline.artifact) if baseline.artifact else None,
+        "artifact": path_in_report(baseline.artifact) if baseline.artifact else None,
         "artifact_sha256": result.artifact_sha256,
         "size_bytes": result.size_bytes,
         "p50_ms": percentile_over_processes(calls, 0.50).value if calls else None,

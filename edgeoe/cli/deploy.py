@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from edgeoe.cli.reports import write_page
 from edgeoe.cli.settings import takes_settings
 from edgeoe.cli.stages import ExporterOption, parse_exporter
 from edgeoe.errors import quoted
+from edgeoe.files import path_in_report
 from edgeoe.records.measurement import worst
 from edgeoe.report.text_file import write_json
 from edgeoe.settings import CompressSettings
@@ -115,7 +117,8 @@ def _record(result: Judged | Bundled) -> dict[str, object]:
 
     if isinstance(result, Judged):
         return validation_json(result.validation)
-    return {"verdict": result.outcome, "not_measured": not_measured(result.differs), "bundle": result.bundle}
+    packed = replace(result.bundle, path=path_in_report(result.bundle.path))
+    return {"verdict": result.outcome, "not_measured": not_measured(result.differs), "bundle": packed}
 
 
 def _show_next_steps(results: Sequence[Judged | Bundled], test: Path, profile_names: Mapping[str, str]) -> None:

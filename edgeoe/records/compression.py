@@ -9,9 +9,10 @@ from edgeoe.bounds import Fraction
 from edgeoe.records.budget import BudgetSearch
 from edgeoe.records.measurement import Estimate
 
-__all__ = ["CompressRecord", "Pace", "SpeedUp", "TeacherAgreement"]
+__all__ = ["CompressRecord", "GoldenImages", "GoldenSource", "Pace", "SpeedUp", "TeacherAgreement"]
 
 Pace = Literal["faster", "about as fast", "slower"]
+GoldenSource = Literal["OOD images", "OOD and synthetic images", "synthetic images"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,22 @@ class SpeedUp:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class GoldenImages:
+    """Images on which artifacts are compared with the student, also on devices; none is a labelled sample.
+
+    images: number of images.
+    classes: number of classes that the student predicts on them.
+    """
+
+    source: GoldenSource
+    images: int
+    classes: int
+
+    def __str__(self) -> str:
+        return f"{self.images} {self.source}, on which the student predicts {self.classes} classes"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressRecord:
     """Result of `compress`.
@@ -71,6 +88,7 @@ class CompressRecord:
     notes: remarks on how the requested share was met.
     budget: how the student was found, if it was made to a budget.
     max_drop: share of images whose class int8 may change, unless `export` is asked for another; None is any.
+    golden: images on which artifacts are compared with the student; None in runs of earlier versions.
     teacher_agreement: None for random weights, or without labelled samples.
     """
 
@@ -93,3 +111,4 @@ class CompressRecord:
     teacher_agreement: TeacherAgreement | None = None
     budget: BudgetSearch | None = None
     max_drop: Fraction | None = None
+    golden: GoldenImages | None = None

@@ -1,18 +1,19 @@
 """The files of a run directory: every name, its content, and the command that writes it.
 
 runs/a/
-  config.toml            every setting, resolved
+  config.toml            every setting, resolved; of files and folders the names alone
+  paths.toml             where these files and folders lie
   manifest.json          sha256 of every file, versions, seed
   facts.json             classes, samples per class, preprocessing
   compress.json          record of the stage; likewise export.json
   content.safetensors    pixel hashes of the samples and OOD images, to detect duplicates among test images
-  probe.safetensors      a few real images (uint8) for the parity check
+  probe.safetensors      golden images (uint8), on which artifacts are compared with the student: OOD or synthetic ones
   calibration.safetensors   images for int8 ranges, and others for judging the int8 graphs
   student/               plan.json, weights.safetensors; code/: the user's files that the teacher is built from;
                          program.json: the student of a teacher that was in memory
   teacher/               program.json, weights.safetensors: a teacher that was in memory
   student.onnx           precision fp32; student-fp16.onnx and student-int8-*.onnx beside it
-  golden.safetensors     the preprocessed probe images, and the student's logits
+  golden.safetensors     the preprocessed golden images, and the student's logits
   targets/<target>/      model.onnx, or model.plan and its sidecar model.plan.json; engine.json,
                          result.json (raw samples, predictions), validation.json (figures and verdict);
                          bundle.json, teacher.json (its predictions), edgeoe-<target>.tar.gz (of deploy)
@@ -47,6 +48,7 @@ __all__ = [
     "FACTS",
     "GOLDEN",
     "MANIFEST",
+    "PATHS",
     "PLAN",
     "PROBE",
     "REPORT",
@@ -94,6 +96,7 @@ class RecordFile(File, Generic[Record]):
 
 MANIFEST = "manifest.json"
 CONFIG = File("config.toml", "compress")
+PATHS = File("paths.toml", "compress")
 FACTS = RecordFile("facts.json", "compress", RunFacts)
 COMPRESS = RecordFile("compress.json", "compress", CompressRecord)
 CONTENT = File("content.safetensors", "compress")

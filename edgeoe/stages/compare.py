@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeoe.backends import backend_of
 from edgeoe.errors import ConfigError, RunError, quoted
-from edgeoe.files import file_sha256
+from edgeoe.files import file_sha256, path_in_report
 from edgeoe.machine.environment import environment
 from edgeoe.machine.fingerprint import differing
 from edgeoe.measure.accuracy_change import accuracy_changes
@@ -128,8 +128,8 @@ def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settin
         outcome, reason = "inconclusive", latency.reason
     return Comparison(
         target=target.name,
-        base=base.name,
-        new=new.name,
+        base=path_in_report(base.name),
+        new=path_in_report(new.name),
         how=latency.how,
         latency=latency.changes,
         accuracy=accuracy,

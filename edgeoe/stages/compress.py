@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
@@ -37,15 +36,17 @@ from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
-from edgeoe.records.compression import CompressRecord, SpeedUp, TeacherAgreement
+from edgeoe.records.compression import CompressRecord, GoldenImages, SpeedUp, TeacherAgreement
 from edgeoe.run import layout
 from edgeoe.run.creation import new_run
 from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
+from edgeoe.run.settings import write_settings
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement
 from edgeoe.stages.budget import BudgetMeter, has_budget
 from edgeoe.stages.fp32_layers import calibration_images
+from edgeoe.stages.golden import golden_images, spread_of_pool
 from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
 from edgeoe.stages.speedup import compare_speed
@@ -60,7 +61,6 @@ from edgeoe.versions import versions
 __all__ = ["compress"]
 
 _log = logging.getLogger(__name__)
-_PROBE_IMAGES = 32
 
 
 def compress(
@@ -196,10 +196,13 @@ def _compress_into(
             random_weights=settings.weights == "random",
         )
         run.save(layout.FACTS, facts)
-        probe = _save_images(run, bench, preprocess)
-        x = torch.from_numpy(preprocess.normalise(probe[:2]))
+        if pool is None:
+            pool = spread_of_pool(settings.ood, preprocess, progress=progress)
+        pixels, golden = golden_images(compressed.pruned.model, samples, pool, preprocess)
+        _save_images(run, bench, pixels, preprocess)
+        x = torch.from_numpy(preprocess.normalise(pixels[:2]))
         save_student(run, compressed.pruned, source, outputs=len(files.classes), x=x)
-        write_content(run, samples, pool)
+        write_content(run, samples, bench.batches.pool, folder=settings.samples)
         multiple = settings.channel_multiple or bench.channel_multiple
         speed = compare_speed(
             teacher,
@@ -210,7 +213,8 @@ def _compress_into(
             kept_fp32=meter.kept_fp32 if meter else None,
             progress=progress,
         )
-        record = _record(settings, compressed, fabric, agreement, multiple, speed, seconds=perf_counter() - started)
+        seconds = perf_counter() - started
+        record = _record(settings, compressed, fabric, agreement, multiple, speed, golden, seconds=seconds)
         _describe(run, settings)
         run.save(layout.COMPRESS, record)
 
@@ -230,18 +234,16 @@ def _save_code(
     return source
 
 
-def _save_images(run: Run, bench: Workbench, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """Save the images that later stages compare and calibrate graphs on. Returns the former, (n, C, H, W)."""
-    probe = _probe_images(bench.batches.samples, bench.batches.pool)
-    run.save_tensors(layout.PROBE, pixels=probe)
+def _save_images(run: Run, bench: Workbench, golden: NDArray[np.uint8], preprocess: Preprocess) -> None:
+    """Save the images that later stages compare and calibrate graphs on."""
+    run.save_tensors(layout.PROBE, golden=golden)
     calibration, others = calibration_images(bench, preprocess)
     run.save_tensors(layout.CALIBRATION, pixels=calibration, others=others)
-    return probe
 
 
 def _describe(run: Run, settings: CompressSettings) -> None:
     run.describe(seed=settings.seed, versions=versions("torch", "lightning-fabric", "timm"))
-    run.write(layout.CONFIG, lambda path: path.write_text(tomli_w.dumps(settings.to_toml()), encoding="utf-8"))
+    write_settings(run, settings)
 
 
 def _record(
@@ -251,6 +253,7 @@ def _record(
     agreement: TeacherAgreement | None,
     channel_multiple: int,
     speed: tuple[SpeedUp, ...],
+    golden: GoldenImages,
     *,
     seconds: float,
 ) -> CompressRecord:
@@ -275,20 +278,5 @@ def _record(
         notes=tuple(filter(None, [pruned.note])),
         budget=compressed.search,
         max_drop=settings.max_drop,
+        golden=golden,
     )
-
-
-def _probe_images(samples: Samples, pool: Pool | None) -> NDArray[np.uint8]:
-    """(n, C, H, W) images that later stages compare the student and its graphs on."""
-    if pool is not None and not len(samples.labels):
-        return pool.images.rows(range(min(_PROBE_IMAGES, len(pool))))
-    return samples.images.rows(_one_of_each_class_first(samples.labels)[:_PROBE_IMAGES])
-
-
-def _one_of_each_class_first(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices of (N,) labels: the first image of every class, then the second of every class, and so on."""
-    turn = np.zeros(len(labels), np.int64)
-    for k in np.unique(labels):
-        own = np.flatnonzero(labels == k)
-        turn[own] = np.arange(len(own))
-    return np.lexsort((labels, turn))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe import __version__
-from edgeoe.errors import ExportError, quoted
+from edgeoe.errors import ExportError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
 from edgeoe.graph.precision import Int8Settings, precision_of
@@ -29,6 +29,7 @@ __all__ = ["ExporterChoice", "export"]
 
 ExporterChoice = Literal["auto", "dynamo", "legacy"]
 _FP32 = layout.graph_file("fp32", precision="fp32")
+_REAL_IMAGES = 32
 _log = logging.getLogger(__name__)
 
 
@@ -44,9 +45,10 @@ def export(
 ) -> ExportRecord:
     """Write student.onnx, its golden outputs, and the graphs of the other `precisions`.
 
-    student.onnx is checked against the student on real images. The others are written from it: student-fp16.onnx, and
-    for int8 one graph per recipe. A graph that fails its check is refused: it is recorded with its reason, and does not
-    prevent the others.
+    student.onnx is checked against the student on the golden images, and on some of the images for calibration, which
+    may be labelled samples; of these only the former, which travel to devices, are kept with their outputs. The other
+    graphs are written from student.onnx: student-fp16.onnx, and for int8 one graph per recipe. A graph that fails its
+    check is refused: it is recorded with its reason, and does not prevent the others.
 
     exporter: "auto" uses the legacy exporter, and logs why, if dynamo fails or its graph does not pass.
     int8: settings of int8 graphs; without a drop that of `compress` counts. Layers that its budget paid for stay fp32.
@@ -55,7 +57,8 @@ def export(
     """
     facts = run.read(layout.FACTS)
     student = load_student(run)
-    images = facts.preprocess.normalise(run.read_tensors(layout.PROBE)["pixels"])
+    golden = _golden_images(run)
+    images = facts.preprocess.normalise(np.concatenate([golden, _real_images(run)]))
     metadata = {"version": __version__, "classes": facts.classes, "precision": "fp32"}
     choices: tuple[Exporter, ...] = ("dynamo", "legacy") if exporter == "auto" else (exporter,)
     reasons: list[str] = []
@@ -74,7 +77,7 @@ def export(
         raise ExportError(f"{reasons[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
     if reasons:
         _log.warning("the legacy exporter was used: %s", reasons[0])
-    run.save_tensors(layout.GOLDEN, images=images, logits=logits)
+    run.save_tensors(layout.GOLDEN, images=images[: len(golden)], logits=logits[: len(golden)])
     path = run.path / _FP32.name
     record = ExportRecord(
         path=path.name,
@@ -150,6 +153,23 @@ def _report_other_layers(graph: GraphRecord, kept_fp32: Mapping[str, Collection[
             graph.precision,
             ", ".join(missing),
         )
+
+
+def _golden_images(run: Run) -> NDArray[np.uint8]:
+    """The golden images of `run`, (n, C, H, W). Raises RunError if an earlier version took labelled samples."""
+    tensors = run.read_tensors(layout.PROBE)
+    if "golden" not in tensors:
+        raise RunError(
+            f"{run.path / layout.PROBE.name}: of an earlier version of edgeoe, in which labelled samples went to "
+            f"devices. Make it again: {run.command(layout.PROBE)}"
+        )
+    return tensors["golden"]
+
+
+def _real_images(run: Run) -> NDArray[np.uint8]:
+    """Some of the images for calibration, evenly spaced, (n, C, H, W)."""
+    pixels = run.read_tensors(layout.CALIBRATION)["pixels"]
+    return pixels[:: max(1, len(pixels) // _REAL_IMAGES)][:_REAL_IMAGES]
 
 
 def _write_graph(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +39,17 @@ def report_samples_in_pool(samples: Samples, pool: Pool) -> None:
         )
 
 
-def write_content(run: Run, samples: Samples, pool: Pool | None) -> None:
-    """Write digests of the samples, and of the OOD images that were read, into `run`, to compare test images with."""
+def write_content(run: Run, samples: Samples, pool: Pool | None, *, folder: Path) -> None:
+    """Write digests of the samples, and of the OOD images that were read, into `run`, to compare test images with.
+
+    folder: of the samples; their paths are kept relative to it.
+    """
+    names = (os.path.relpath(path, folder) for path in samples.images.paths)
     digests = pool.images.digests if pool else np.zeros(0, np.uint64)
     run.save_tensors(
         layout.CONTENT,
         samples=samples.images.digests,
-        names=np.frombuffer("\n".join(map(str, samples.images.paths)).encode(), np.uint8),
+        names=np.frombuffer("\n".join(names).encode(), np.uint8),
         pool=np.unique(digests[digests != 0]),
     )
 

@@ -1,4 +1,4 @@
-"""Runtimes write nothing in a user's folders and send nothing; what they write without edgeoe shows that this can fail."""
+"""Runtimes write nothing in a user's folders; what they write by themselves shows that these tests can fail."""
 
 from __future__ import annotations
 

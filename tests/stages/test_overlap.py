@@ -75,7 +75,7 @@ def test_test_images_that_are_samples_or_ood_images_are_told(
     shutil.copy(place / "train/circle/03.png", place / "test/square/z.png")
     shutil.copy(place / "ood/00.jpg", place / "test/circle/z.jpg")
     samples, pool = few(place), load_pool(place / "ood", PREPROCESS)
-    write_content(Run(place / "run"), samples, pool)
+    write_content(Run(place / "run"), samples, pool, folder=place / "train")
     test = unseen(place)
     if stream:
         test = Samples(streamed(test.images), test.labels, test.classes)
@@ -94,7 +94,7 @@ def test_of_a_streamed_pool_the_images_that_were_read_count(place: Path, caplog:
     images = streamed(load_pool(place / "ood", PREPROCESS).images)
     images.rows([0])
     assert [bool(digest) for digest in images.digests] == [True] + [False] * 59
-    write_content(Run(place / "run"), few(place), Pool(images))
+    write_content(Run(place / "run"), few(place), Pool(images), folder=place / "train")
     report_test_overlap(Run(place / "run"), unseen(place))
     assert [message.partition(",")[0] for message in caplog.messages] == [
         "1 of 32 test images are OOD images of the student"
@@ -108,7 +108,7 @@ def test_without_a_pool_and_without_samples_there_is_nothing_to_share(
     for name in ("circle", "cross", "square"):
         (place / "train" / name).mkdir(parents=True)
     nothing = load_samples(find_samples(place / "train", none_allowed=True), PREPROCESS)
-    write_content(Run(place / "run"), nothing, None)
+    write_content(Run(place / "run"), nothing, None, folder=place / "train")
     report_test_overlap(Run(place / "run"), unseen(place))
     report_test_overlap(Run(place / "a run of an earlier version"), unseen(place))
     assert caplog.messages == []
