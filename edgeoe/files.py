@@ -37,7 +37,7 @@ def cache_folder(name: str) -> Path:
 
 
 def path_in_report(path: str | Path) -> str:
-    """`path` for reports, which others read: of an absolute path only what lies within the working folder, or its end."""
+    """`path` for reports, which others read: an absolute one relative to the working folder, or its last part."""
     path = Path(path)
     if not path.is_absolute():
         return str(path)

@@ -25,6 +25,7 @@ from edgeoe.cli import (
     latency_table,
     methods,
     reports,
+    run_group,
     samples,
     stages,
     targets,
@@ -59,6 +60,7 @@ app.command("collect")(everywhere(bundle.collect_command))
 app.command("compare")(everywhere(compare.compare_command))
 app.command("report")(everywhere(reports.report_command))
 app.add_typer(compare.baseline_app, name="baseline")
+app.add_typer(run_group.app, name="run")
 app.add_typer(targets.app, name="targets")
 app.command("methods")(everywhere(methods.command, config=False))
 app.command("samples")(everywhere(samples.command))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from edgeoe.cli.completion import complete_target
 from edgeoe.cli.options import JsonOption, next_step, typed
 from edgeoe.config import superseded
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.files import path_in_report
 from edgeoe.report.text_file import write_json
 from edgeoe.settings import weights_from_text
 
@@ -91,7 +93,7 @@ def command(
         seed=seed,
         progress=bar,
     )
-    write_json(json, record)
+    write_json(json, replace(record, teacher=path_in_report(record.teacher)))
     show_inspection(record)
     if any(not group.refused for group in record.groups):
         next_step(f"edgeoe compress --teacher {quoted(teacher)} --samples DIR --ood DIR --out RUN")

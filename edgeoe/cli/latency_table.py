@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from edgeoe.cli.options import JsonOption, next_step
 from edgeoe.cli.settings import takes_settings
 from edgeoe.errors import ConfigError, quoted
+from edgeoe.files import path_in_report
 from edgeoe.report.text_file import write_json
 from edgeoe.settings import CompressSettings
 
@@ -54,7 +56,7 @@ def command(
         next_step(f"edgeoe compress with the same options, --target {quoted(name)} --latency-ms MS --out RUN")
         return 0
     record = bundle_table(settings, target, out=out, progress=bar)
-    write_json(json, record)
+    write_json(json, replace(record, path=path_in_report(record.path)))
     say(f"{record.path}: {record.size_bytes / 1e6:.3f} MB, {len(record.files)} files, sha256 {record.sha256[:12]}")
     _show_way(out, target.name)
     return 0

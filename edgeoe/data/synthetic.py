@@ -44,4 +44,4 @@ def _dead_leaves(shape: Shape, rng: np.random.Generator) -> NDArray[np.float64]:
         radius = (largest**-2 + rng.uniform() * (smallest**-2 - largest**-2)) ** -0.5
         disc = np.hypot(y - rng.uniform(0, height), x - rng.uniform(0, width)) < radius
         image[:, disc] = rng.uniform(0, 255, (channels, 1))
-    return image
+    return np.asarray(image, np.float64)

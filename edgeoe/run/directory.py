@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -139,6 +140,10 @@ class Run:
         """The path of `file`, after checking its hash against the manifest."""
         path = self.place(file)
         if not path.is_file():
+            if self.has(layout.STRIPPED) and any(
+                fnmatchcase(file.name, pattern) for pattern in self.read(layout.STRIPPED).removed
+            ):
+                raise RunError(f"{path}: removed by edgeoe run strip. Use the run as it was before.")
             raise RunError(f"{path}: missing. Make it: {self.command(file)}")
         if file_sha256(path) != self._manifest().files.get(file.name):
             raise RunError(f"{path}: changed since edgeoe wrote it. Make it again: {self.command(file)}")

@@ -18,6 +18,7 @@ runs/a/
                          result.json (raw samples, predictions), validation.json (figures and verdict);
                          bundle.json, teacher.json (its predictions), edgeoe-<target>.tar.gz (of deploy)
   report.html            the whole run on one page
+  stripped.json          what `run strip` has removed
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from edgeoe.records.measurement import Artifact, Validation
 from edgeoe.records.program import Program
 from edgeoe.records.result import FORMAT as RESULT_FORMAT
 from edgeoe.records.result import Predictions, Result
+from edgeoe.records.strip import StripRecord
 from edgeoe.records.student import StudentPlan
 from edgeoe.run.facts import RunFacts
 
@@ -52,6 +54,7 @@ __all__ = [
     "PLAN",
     "PROBE",
     "REPORT",
+    "STRIPPED",
     "STUDENT",
     "STUDENT_PROGRAM",
     "TEACHER_PROGRAM",
@@ -112,6 +115,7 @@ TEACHER_WEIGHTS = File("teacher/weights.safetensors", "compress")
 EXPORT = RecordFile("export.json", "export {run}", ExportRecord)
 GOLDEN = File("golden.safetensors", "export {run}")
 REPORT = File("report.html", "report {run}")
+STRIPPED = RecordFile("stripped.json", "run strip {run}", StripRecord)
 
 
 def code_file(name: str) -> File:
@@ -195,7 +199,7 @@ def is_of_a_run(name: str) -> bool:
     """Whether a path relative to a run is one that edgeoe writes there, or Python beside the copied code."""
     target = TargetFiles("*")
     files: list[File] = [
-        *(CONFIG, FACTS, COMPRESS, CONTENT, PROBE, CALIBRATION, PLAN, WEIGHTS, code_file("*"), STUDENT_PROGRAM),
+        *(CONFIG, PATHS, STRIPPED, FACTS, COMPRESS, CONTENT, PROBE, CALIBRATION, PLAN, WEIGHTS, code_file("*"), STUDENT_PROGRAM),
         *(TEACHER_PROGRAM, TEACHER_WEIGHTS, EXPORT, GOLDEN, REPORT, graph_file("fp32", precision="fp32")),
         *(graph_file("*", precision="*"), target.engine, target.result, target.validation, target.bundle),
         *(target.teacher, target.archive, target.artifact("model*")),

@@ -21,7 +21,7 @@ _NO_PATHS = frozenset({"classes", "include", "exclude"})
 
 
 def write_settings(run: Run, settings: CompressSettings) -> None:
-    """Write `settings` into `run`: config.toml with the names of files and folders, paths.toml with their full paths."""
+    """Write `settings` into `run`: config.toml with names of files and folders, paths.toml with their full paths."""
     tables = settings.to_toml()
     table = tables[_TABLE]
     shown = {name: _without_folders(name, value) for name, value in table.items()}
@@ -42,11 +42,12 @@ def run_settings(run: Run) -> CompressSettings:
 
 
 def strip_settings(run: Run, *, rename_classes: bool) -> None:
-    """Remove the names of files and folders from config.toml; paths.toml stays.
+    """Remove the names of files and folders that paths.toml has from config.toml.
 
     rename_classes: number the classes, too.
     """
-    tables, paths = _read(run, layout.CONFIG), _read(run, layout.PATHS).get(_TABLE, {})
+    tables = _read(run, layout.CONFIG)
+    paths = _read(run, layout.PATHS).get(_TABLE, {}) if run.has(layout.PATHS) else {}
     table = {name: value for name, value in tables[_TABLE].items() if name not in paths or isinstance(value, list)}
     if "target" in paths:
         table["target"] = [Path(name).stem if name.endswith(".toml") else name for name in table["target"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from edgeoe.errors import DataError
 from edgeoe.progress import Progress, silent
 from edgeoe.records.compression import GoldenImages, GoldenSource
 
-__all__ = ["clearest_of_each_class", "golden_images", "spread_of_pool"]
+__all__ = ["clearest_of_each_class", "golden_images", "spread_of_pool", "synthetic_golden_images"]
 
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _log = logging.getLogger(__name__)
 _IMAGES, _CANDIDATES = 32, 256
 _PIXELS = 64 * 64 * 64  # evaluated at a time
@@ -39,14 +41,24 @@ def golden_images(
 
     pool: None if there are no OOD images.
     """
-    ood = _clearest(student, _unlike_samples(pool, samples), preprocess) if pool is not None else _Choice()
+    predict = _predictor(student)
+    ood = _clearest(predict, _unlike_samples(pool, samples), preprocess) if pool is not None else _Choice()
     if len(ood.classes) > 1:
         return _complete(ood, "OOD images")
-    synthetic = _clearest(student, synthetic_images(_CANDIDATES, preprocess.shape, seed=0), preprocess)
     if not ood.images:
-        return _complete(synthetic, "synthetic images")
+        return synthetic_golden_images(predict, preprocess)
+    synthetic = _clearest(predict, synthetic_images(_CANDIDATES, preprocess.shape, seed=0), preprocess)
     both = _Choice(ood.images[: _IMAGES // 2] + synthetic.images[: _IMAGES // 2], ood.classes | synthetic.classes)
     return _complete(both, "OOD and synthetic images") if len(both.classes) > 1 else _complete(ood, "OOD images")
+
+
+def synthetic_golden_images(predict: Predict, preprocess: Preprocess) -> tuple[NDArray[np.uint8], GoldenImages]:
+    """The golden images of a student where there are no OOD images, or none may be used.
+
+    predict: images (N, C, H, W), as the network takes them -> logits (N, K) of the student.
+    """
+    images = synthetic_images(_CANDIDATES, preprocess.shape, seed=0)
+    return _complete(_clearest(predict, images, preprocess), "synthetic images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +102,21 @@ def _unlike_samples(pool: Pool, samples: Samples) -> NDArray[np.uint8]:
     return candidates[~same]
 
 
-@torch.no_grad()
-def _clearest(student: nn.Module, pixels: NDArray[np.uint8], preprocess: Preprocess) -> _Choice:
+def _predictor(student: nn.Module) -> Predict:
+    @torch.no_grad()
+    def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(student(torch.from_numpy(images)).float().numpy(), np.float32)
+
+    return predict
+
+
+def _clearest(predict: Predict, pixels: NDArray[np.uint8], preprocess: Preprocess) -> _Choice:
     """The images of `pixels` (N, C, H, W) to take."""
     if not len(pixels):
         return _Choice()
     step = max(1, _PIXELS // (preprocess.size[0] * preprocess.size[1]))
-    parts = [
-        student(torch.from_numpy(preprocess.normalise(pixels[at : at + step]))) for at in range(0, len(pixels), step)
-    ]
-    logits = torch.cat(parts).float().numpy()
+    parts = [predict(preprocess.normalise(pixels[at : at + step])) for at in range(0, len(pixels), step)]
+    logits = np.concatenate(parts)
     rows = clearest_of_each_class(logits)[:_IMAGES]
     return _Choice(tuple(pixels[rows]), frozenset(logits[rows].argmax(1).tolist()))
 

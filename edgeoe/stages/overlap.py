@@ -60,6 +60,8 @@ def report_test_overlap(run: Run, test: Samples, *, progress: Progress = silent)
     It ignores runs of earlier versions, which have no digests, and can't detect copies of another quality or size.
     """
     if not run.has(layout.CONTENT):
+        if run.has(layout.STRIPPED):
+            _log.warning("this run was stripped: test images are not compared with its labelled samples")
         return
     content = run.read_tensors(layout.CONTENT)
     test.images.read_all(progress=progress, title="Comparing test images")

@@ -41,7 +41,7 @@ def test_sets_that_share_nothing_are_no_matter(place: Path, caplog: pytest.LogCa
     samples, pool, run = few(place), load_pool(place / "ood", PREPROCESS), Run(place / "run")
     report_samples_in_pool(samples, pool)
     report_samples_in_pool(samples, Pool(streamed(pool.images)))
-    write_content(run, samples, pool)
+    write_content(run, samples, pool, folder=place / "train")
     report_test_overlap(run, unseen(place))
     assert caplog.messages == []
 
