@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import edgeoe
+from edgeoe.stages.modules import reachable_modules
 
 RUN = """
 import sys
@@ -73,3 +74,9 @@ def test_no_module_imports_them_by_itself() -> None:
             if any(name.partition(".")[0] in PLAIN for name in names):
                 direct.add(path.relative_to(package).as_posix())
     assert direct == {"backends/onnxruntime.py", "graph/quantize.py"}  # the former for type checkers alone
+
+
+@pytest.mark.parametrize("runtime", PLAIN)
+def test_a_bundle_imports_them_in_the_same_way(runtime: str) -> None:
+    modules = reachable_modules(("edgeoe.devices.bundle_runner", f"edgeoe.backends.{runtime}"))
+    assert "edgeoe.backends.telemetry" in modules
