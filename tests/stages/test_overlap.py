@@ -82,7 +82,7 @@ def test_test_images_that_are_samples_or_ood_images_are_told(
     report_test_overlap(Run(place / "run"), test)
     assert caplog.messages == [
         f"2 of 33 test images are labelled samples, too (first: {place}/test/cross/z.png and "
-        f"{place}/train/cross/03.png): accuracy on them does not carry over to new images. Remove them from --test.",
+        "cross/03.png): accuracy on them does not carry over to new images. Remove them from --test.",
         f"1 of 33 test images are OOD images of the student, too (first: {place}/test/circle/z.jpg): accuracy on them "
         "does not carry over to new images. Remove them from --test.",
     ]

@@ -136,8 +136,8 @@ def test_without_the_teacher_its_drop_is_refused_with_the_way_out(
 ) -> None:
     run, strict = Run.open(exported), replace(target, budget=Budget(max_drop=0.5))
     build(run, strict)
-    config = exported / "config.toml"
-    run.write(layout.CONFIG, lambda path: path.write_text(config.read_text().replace("residual", "gone")))
+    paths = exported / "paths.toml"
+    run.write(layout.PATHS, lambda path: path.write_text(paths.read_text().replace("residual", "gone")))
     with pytest.raises(RunError, match=r"max_drop compares with the teacher.*or leave max_drop out of \[budget\]"):
         validate(run, strict, test=pictures / "test")
     assert not (exported / "targets" / "host-cpu" / "validation.json").exists()
