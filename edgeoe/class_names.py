@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeoe.codec import json_from
 from edgeoe.errors import ConfigError
 from edgeoe.files import read_text
 
@@ -61,7 +61,7 @@ def _from_file(path: Path, where: str) -> tuple[str, ...]:
             lines = (line.strip() for line in text.splitlines())
             names = tuple(line for line in lines if line and not line.startswith("#"))
         else:
-            names = _from_json(json.loads(text))
+            names = _from_json(json_from(text))
     except OSError as reason:
         raise ConfigError(f"{where}: can't be read: {reason.strerror}. Give {_FORMS}.") from None
     except ValueError as reason:

@@ -10,15 +10,29 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["UNBOUNDED", "from_json", "read_json_object", "read_record", "record_from", "record_text", "to_json"]
+__all__ = [
+    "UNBOUNDED",
+    "from_json",
+    "json_from",
+    "read_json_object",
+    "read_record",
+    "record_from",
+    "record_text",
+    "to_json",
+]
 
 Record = TypeVar("Record")
 UNBOUNDED = "unbounded"  # Annotated[float, UNBOUNDED] may be infinite, which is null in JSON
+_MOST_BYTES = 2**26  # of a file
+_MOST_LEVELS = 64  # of objects and lists within each other
+_MOST_INTEGER = 2**63  # so that whole numbers fit into arrays
+_MOST_NUMBER, _LEAST_NUMBER = 1e100, 1e-100  # so that squares and quotients are finite
 
 
 def to_json(record: Any) -> Any:
@@ -56,14 +70,77 @@ def record_from(kind: type[Record], data: dict[str, Any], *, format: int) -> Rec
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file. Raises ValueError if it holds none, OSError if it can't be read."""
-    try:
-        data = json.loads(path.read_bytes())  # bytes, so that a file that is not text is a ValueError too
-    except RecursionError:
-        raise ValueError("too deeply nested") from None
+    """Read the JSON object in a file. Raises ValueError as `json_from` does, OSError if it can't be read."""
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise ValueError(f"{size / 2**20:.0f} MiB; at most {_MOST_BYTES // 2**20} MiB are read")
+    data = json_from(path.read_bytes())
     if not isinstance(data, dict):
         raise ValueError(f"expected an object. Got {_excerpt(data)}")
     return data
+
+
+def json_from(text: str | bytes) -> Any:
+    """Parse JSON from anywhere, as the standard has it.
+
+    Raises ValueError for anything else: NaN and infinities, numbers of more than 64 bits, a key that an object has
+    twice, deep nesting, and text that is not Unicode.
+    """
+    try:
+        data = json.loads(
+            text,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_object,
+        )
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+    _check_content(data)
+    return data
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {_short(text)} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -_MOST_INTEGER <= int(text) < _MOST_INTEGER:
+        raise ValueError(f"the number {_short(text)} has more than 64 bits")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {_excerpt(next(key for key in keys if keys.count(key) > 1))} stands there twice")
+    return data
+
+
+def _check_content(data: Any) -> None:
+    """Raise ValueError if `data` is too deeply nested, or has text that is not Unicode: half of a surrogate pair."""
+    level, levels = [data], 0
+    while level:
+        levels += 1
+        if levels > _MOST_LEVELS:
+            raise ValueError("too deeply nested")
+        below: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                below += part.keys()
+                below += part.values()
+            elif isinstance(part, list):
+                below += part
+            elif isinstance(part, str) and not part.isascii():
+                part.encode()  # UnicodeEncodeError is a ValueError
+        level = below
 
 
 def from_json(kind: type[Record], data: Any) -> Record:
@@ -127,21 +204,26 @@ def _tuple(parts: tuple[Any, ...], data: Any, where: str) -> tuple[Any, ...]:
 def _dict(parts: tuple[Any, ...], data: Any, where: str) -> dict[Any, Any]:
     if not isinstance(data, dict):
         _refuse(data, "an object", where)
+    if parts[0] is int:
+        for name in data:
+            if not re.fullmatch("0|-?[1-9][0-9]{0,18}", str(name)):
+                _refuse(name, "a whole number as key", where)
     key: Callable[[str], Any] = int if parts[0] is int else str
-    try:
-        return {key(name): _decode(parts[1], value, f"{where}.{name}") for name, value in data.items()}
-    except ValueError as reason:
-        raise ValueError(f"{where}: {reason}" if "invalid literal" in str(reason) else str(reason)) from None
+    return {key(name): _decode(parts[1], value, f"{where}.{name}") for name, value in data.items()}
 
 
 def _plain(kind: Any, data: Any, where: str) -> Any:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
-    if kind is float and type(data) is int:
+    if kind is float and type(data) is int and abs(data) < _MOST_NUMBER:
         data = float(data)
     if type(data) is not (str if kind is Path else kind):
         _refuse(data, names[kind], where)
+    if kind is int and not -_MOST_INTEGER <= data < _MOST_INTEGER:
+        _refuse(data, "a whole number of 64 bits", where)
     if kind is float and not math.isfinite(data):
         _refuse(data, "a finite number", where)
+    if kind is float and data and not _LEAST_NUMBER <= abs(data) <= _MOST_NUMBER:
+        _refuse(data, f"0, or a number from {_LEAST_NUMBER:g} to {_MOST_NUMBER:g}", where)
     return Path(data) if kind is Path else data
 
 
@@ -168,5 +250,10 @@ def _refuse(data: Any, expected: str, where: str) -> Any:
 
 def _excerpt(data: Any) -> str:
     """`data` as JSON, shortened for a message."""
-    text = json.dumps(data, default=str)
+    if type(data) is int and abs(data) >= _MOST_INTEGER:  # Python converts none of thousands of digits
+        return "a number of more than 64 bits"
+    return _short(json.dumps(data, default=str))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -42,8 +42,10 @@ class TomlDocument:
             raise error(f"{path}: no such file.") from None
         except (OSError, UnicodeDecodeError) as reason:
             raise error(f"{path}: can't be read as text: {reason}") from None
-        except tomllib.TOMLDecodeError as reason:
+        except (tomllib.TOMLDecodeError, ValueError) as reason:  # a number of thousands of digits is a ValueError
             raise error(f"{path}: not valid TOML: {reason}") from None
+        except RecursionError:
+            raise error(f"{path}: not valid TOML: too deeply nested") from None
 
     def line(self, table: str, key: str) -> int:
         """Line number of `key` in `[table]` ("" is the top level), or of the table if it has no such key."""

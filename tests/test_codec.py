@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Lt
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up import speed
 
-from edgeoe.codec import from_json, read_json_object, to_json
+from edgeoe.codec import from_json, json_from, read_json_object, to_json
 from edgeoe.records.result import SpeedSamples
 from edgeoe.targets.load import find_targets, load_target
 from edgeoe.targets.profile import Target
@@ -56,7 +59,15 @@ def test_a_record_is_decoded_with_its_parts() -> None:
         ({"many": [{"n": 0}]}, "Outer.many[0].n: expected at least 1. Got 0"),
         ({"many": [{"m": 0}]}, "Outer.many[0]: unknown key 'm'"),
         ({"many": [[]]}, "Outer.many[0]: expected an object. Got []"),
-        ({"rates": {"x": 1.0}}, "Outer.rates: invalid literal for int() with base 10: 'x'"),
+        ({"rates": {"x": 1.0}}, 'Outer.rates: expected a whole number as key. Got "x"'),
+        ({"rates": {"1_0": 1.0}}, 'Outer.rates: expected a whole number as key. Got "1_0"'),
+        ({"rates": {"01": 1.0}}, 'Outer.rates: expected a whole number as key. Got "01"'),
+        ({"rates": {"\u0661": 1.0}}, 'Outer.rates: expected a whole number as key. Got "\\u0661"'),
+        ({"number": 10**400}, "Outer.number: expected a number. Got a number of more than 64 bits"),
+        ({"number": -1e101}, "Outer.number: expected 0, or a number from 1e-100 to 1e+100. Got -1e+101"),
+        ({"number": 1e-320}, "Outer.number: expected 0, or a number from 1e-100 to 1e+100. Got 1e-320"),
+        ({"number": float("inf")}, "Outer.number: expected a finite number. Got Infinity"),
+        ({"pair": [1, 2**63]}, "Outer.pair[1]: expected a whole number of 64 bits. Got a number of more than 64 bits"),
         ({"rates": []}, "Outer.rates: expected an object. Got []"),
         ({"word": "c"}, "Outer.word: expected 'a' or 'b'. Got \"c\""),
         ({"word": []}, "Outer.word: expected 'a' or 'b'. Got []"),
@@ -84,6 +95,49 @@ def test_profiles_travel(name: str) -> None:
 
 def test_what_was_measured_travels() -> None:
     assert from_json(SpeedSamples, json.loads(json.dumps(to_json(speed())))) == speed()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": NaN}', "NaN is no number in JSON"),
+        ('{"a": -Infinity}', "-Infinity is no number in JSON"),
+        ('{"a": 1e999}', "the number 1e999 is too large"),
+        ('{"a": 9223372036854775808}', "the number 9223372036854775808 has more than 64 bits"),
+        (f'{{"a": {"9" * 5000}}}', f"the number {'9' * 37}... has more than 64 bits"),
+        ('{"a": {"b": 1, "c": 2, "b": 3}}', 'the key "b" stands there twice'),
+        (f'{{"a": {"[" * 64}{"]" * 64}}}', "too deeply nested"),
+        (f'{{"a": {"[" * 100_000}', "too deeply nested"),
+        (r'{"a": "\ud800"}', "surrogates not allowed"),
+        (r'{"\ud800": 1}', "surrogates not allowed"),
+    ],
+)
+def test_json_is_that_of_the_standard(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_json_object(tmp_path / "a.json")
+
+
+@given(
+    data=st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**63 - 1)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda parts: st.lists(parts, max_size=3) | st.dictionaries(st.text(), parts, max_size=3),
+        max_leaves=10,
+    )
+)
+def test_ordinary_json_is_parsed_as_ever(data: Any) -> None:
+    assert json_from(json.dumps(data)) == data
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.json").open("wb") as stream:
+        stream.truncate(2**26 + 1)
+    with pytest.raises(ValueError, match="64 MiB; at most 64 MiB are read"):
+        read_json_object(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"3", b"\xff\xfe{", b"[" * 100_000, b'{"a": 1}x'])

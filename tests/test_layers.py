@@ -31,7 +31,7 @@ LAYERS = """
     toml_document       class_names         method    conversions
     registry  machine
     errors    progress  files     versions  import_path
-    arguments interruption        shares    codec     bounds    lock    system_errors
+    arguments interruption        shares    codec     bounds    lock    system_errors         text
 """
 ROWS = [row.split() for row in reversed(LAYERS.strip().splitlines())]
 HEIGHT = {part: height for height, row in enumerate(ROWS) for part in row}

@@ -22,6 +22,7 @@ from edgeoe.backends.cuda import Cuda, CudaDevice, open_device
 from edgeoe.backends.tensorrt_bindings import bindings
 from edgeoe.backends.tensorrt_engine import Engine, plan_from_onnx
 from edgeoe.backends.tensorrt_limits import issues
+from edgeoe.codec import read_json_object
 from edgeoe.errors import BackendError, quoted
 from edgeoe.files import cache_folder, write_atomic
 from edgeoe.progress import Progress, silent
@@ -152,7 +153,7 @@ def _difference(sidecar: Mapping[str, Any], *, here: Mapping[str, str], settings
 def _read_sidecar(artifact: Path, again: str) -> dict[str, Any]:
     path = sidecar_path(artifact)
     try:
-        sidecar: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        sidecar: dict[str, Any] = read_json_object(path)
         if sidecar["format"] != _FORMAT or not {"plan_sha256", "engine", "tied_to"} <= sidecar.keys():
             raise ValueError
     except FileNotFoundError:

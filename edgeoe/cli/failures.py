@@ -24,6 +24,7 @@ from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
 from edgeoe.registry import nearest
 from edgeoe.system_errors import system_error, system_error_text
 from edgeoe.targets.backends import known_backends
+from edgeoe.text import visible_lines
 from edgeoe.versions import versions
 
 __all__ = ["BUG", "USER_ERROR", "report_failure", "report_interruption"]
@@ -137,7 +138,7 @@ def _report_bug(reason: BaseException, arguments: list[str]) -> int:
     report = f"edgeoe {__version__} on {platform.platform()}: {facts}\nedgeoe {shlex.join(arguments)}\n\n{trace}"
     where = log_file() or _write_report(report)
     if is_verbose() or where is None:
-        sys.stderr.write(trace)
+        sys.stderr.write(visible_lines(trace))
     place = f"Its traceback is in {where}" if where else "Its traceback is above"
     _say_error(
         "bug in edgeoe: ",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from textwrap import indent
+from typing import Any
 
 import typer
 
 from edgeoe import __version__
 from edgeoe.errors import ConfigError, first_line, quoted
+from edgeoe.text import visible, visible_lines
 
 __all__ = ["be_quiet", "be_verbose", "begin_logging", "end_logging", "is_verbose", "log_file", "write_log_file"]
 
@@ -61,6 +64,21 @@ class _FileHandler(logging.FileHandler):
         )
 
 
+class _Formatter(logging.Formatter):
+    """The lines of the log file: a message is one of them, whatever it contains, and a traceback is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # another handler may have kept the traceback as it is
+        return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        return indent(visible_lines(super().formatException(ei)), "    ")
+
+
 def be_verbose(context: typer.Context, value: bool) -> None:
     """The callback of --verbose."""
     if value and not context.resilient_parsing:
@@ -86,7 +104,7 @@ def write_log_file(context: typer.Context, path: Path | None) -> None:
     except OSError as reason:
         raise ConfigError(f"--log-file {path}: can't be written: {reason.strerror}.") from None
     handler.addFilter(lambda record: record.name.startswith("edgeoe") or record.levelno >= logging.WARNING)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     _package.setLevel(logging.DEBUG)
     _log.debug("edgeoe %s, Python %s: %s", __version__, sys.version.split()[0], " ".join(map(quoted, sys.argv)))

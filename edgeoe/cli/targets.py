@@ -11,6 +11,7 @@ from edgeoe.cli.completion import complete_target
 from edgeoe.cli.options import JsonOption, everywhere, next_step
 from edgeoe.errors import TargetError
 from edgeoe.report.text_file import write_json
+from edgeoe.text import visible_lines
 
 __all__ = ["app"]
 
@@ -65,7 +66,7 @@ def show_command(name: _Name) -> int:
     from edgeoe.targets.load import find_target, load_target
 
     load_target(name)
-    out.out(find_target(name).read_text(encoding="utf-8"), end="")
+    out.out(visible_lines(find_target(name).read_text(encoding="utf-8")), end="")
     return 0
 
 

@@ -15,6 +15,7 @@ from edgeoe.errors import EdgeoeError, RunError, first_line, is_out_of_memory, o
 from edgeoe.files import file_sha256, way_out
 from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
 from edgeoe.system_errors import system_error, system_error_text
+from edgeoe.text import visible, visible_lines
 
 __all__ = ["FACTS", "LIBRARY", "lines", "read_facts", "run_program"]
 
@@ -103,7 +104,7 @@ def run_program(
         with handling_signals(until_exit=False):
             work_begins()
             text = work(bundle, path)
-            print(text, flush=True)
+            print(visible_lines(text), flush=True)
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return EXIT_CODE
@@ -113,7 +114,7 @@ def run_program(
         if message is None:
             traceback.print_exc()
             return BUG
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {visible(' '.join(message.split()))}", file=sys.stderr)
         return 2
     return 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgeoe.bounds import Count, Fraction, NotNegative, Positive
+
 __all__ = ["BudgetSearch", "Limit", "SearchRound"]
 
 
@@ -20,7 +22,7 @@ class Limit:
 
     target: str
     quantity: str
-    limit: float
+    limit: Positive
     sense: Literal["at most", "at least"] = "at most"
     precision: str = "fp32"
     origin: str = ""
@@ -49,11 +51,11 @@ class SearchRound:
     dropped: number of blocks.
     """
 
-    predicted: tuple[float, ...]
-    measured: tuple[float | None, ...]
-    loss: float
-    macs_kept: float
-    dropped: int
+    predicted: tuple[Positive, ...]
+    measured: tuple[Positive | None, ...]
+    loss: NotNegative
+    macs_kept: Fraction
+    dropped: Count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,14 +75,22 @@ class BudgetSearch:
     """
 
     limits: tuple[Limit, ...]
-    teacher: tuple[float, ...]
+    teacher: tuple[Positive, ...]
     rounds: tuple[SearchRound, ...]
-    student: tuple[float, ...]
-    loss: float
-    table_seconds: float = 0.0
-    loss_seconds: float = 0.0
-    search_seconds: float = 0.0
+    student: tuple[Positive, ...]
+    loss: NotNegative
+    table_seconds: NotNegative = 0.0
+    loss_seconds: NotNegative = 0.0
+    search_seconds: NotNegative = 0.0
     kept_fp32: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        lists: dict[str, tuple[float | None, ...]] = {"teacher": self.teacher, "student": self.student}
+        for number, one in enumerate(self.rounds):
+            lists |= {f"rounds[{number}].predicted": one.predicted, f"rounds[{number}].measured": one.measured}
+        for name, values in lists.items():
+            if len(values) != len(self.limits):
+                raise ValueError(f"{name}: {len(values)} values for {len(self.limits)} limits")
 
     def round_of(self, macs_kept: float) -> SearchRound | None:
         """The round that chose the student, of which `macs_kept` is the share of the teacher's MACs."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from edgeoe.bounds import Fraction
+from annotated_types import Ge
+
+from edgeoe.bounds import Count, Fraction, NotNegative, Positive
 from edgeoe.records.budget import BudgetSearch
 from edgeoe.records.measurement import Estimate
 
@@ -24,10 +26,10 @@ class TeacherAgreement:
     note: what seems wrong; empty if nothing does.
     """
 
-    right: int
-    of: int
-    right_per_class: tuple[int, ...]
-    of_per_class: tuple[int, ...]
+    right: Count
+    of: Count
+    right_per_class: tuple[Count, ...]
+    of_per_class: tuple[Count, ...]
     note: str = ""
 
     def __str__(self) -> str:
@@ -48,10 +50,10 @@ class SpeedUp:
 
     target: str
     precision: str = "fp32"
-    teacher_ms: float | None = None
-    student_ms: float | None = None
+    teacher_ms: Positive | None = None
+    student_ms: Positive | None = None
     ratio: Estimate | None = None
-    n: int = 0
+    n: Count = 0
     outcome: Pace | None = None
     advice: str = ""
     reason: str = ""
@@ -96,16 +98,16 @@ class CompressRecord:
     oe: bool
     macs_kept: Fraction
     params_kept: Fraction
-    macs: int
-    params: int
-    steps: int
-    best_step: int
-    seconds: float
-    images_per_second: float
-    seed: int
+    macs: Count
+    params: Count
+    steps: Count
+    best_step: Count
+    seconds: NotNegative
+    images_per_second: NotNegative
+    seed: Count
     accelerator: str
     precision: str
-    channel_multiple: int
+    channel_multiple: Annotated[int, Ge(1)]
     speed: tuple[SpeedUp, ...] = ()
     notes: tuple[str, ...] = ()
     teacher_agreement: TeacherAgreement | None = None

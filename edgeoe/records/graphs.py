@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from edgeoe.bounds import Count, Fraction, NotNegative
 
 __all__ = ["CalibrationMethod", "ExportRecord", "GraphRecord", "LayerSensitivity", "RefusedGraph"]
 
@@ -19,8 +23,8 @@ class LayerSensitivity:
     """
 
     layer: str
-    error: float
-    drop: float
+    error: NotNegative
+    drop: Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +41,12 @@ class GraphRecord:
     path: str
     sha256: str
     precision: str
-    size_bytes: int
-    max_rel_error: float
-    agreement: float
-    images: int
+    size_bytes: Annotated[int, Ge(1)]
+    max_rel_error: NotNegative
+    agreement: Fraction
+    images: Count
     calibration: CalibrationMethod | None = None
-    calibration_images: int = 0
+    calibration_images: Count = 0
     bias_corrected: bool = False
     kept_fp32: tuple[str, ...] = ()
     layers: tuple[LayerSensitivity, ...] = ()
@@ -56,8 +60,8 @@ class RefusedGraph:
     """
 
     precision: str
-    agreement: float
-    images: int
+    agreement: Fraction
+    images: Count
     reason: str
 
 
@@ -72,10 +76,10 @@ class ExportRecord:
     path: str
     sha256: str
     precision: str
-    opset: int
+    opset: Annotated[int, Ge(1)]
     exporter: str
-    max_rel_error: float
-    agreement: float
-    images: int
+    max_rel_error: NotNegative
+    agreement: Fraction
+    images: Count
     graphs: tuple[GraphRecord, ...] = ()
     refused: tuple[RefusedGraph, ...] = ()

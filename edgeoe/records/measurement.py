@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from edgeoe.bounds import Fraction
+from edgeoe.bounds import Count, Fraction
 from edgeoe.codec import UNBOUNDED
 from edgeoe.registry import PAGES
 from edgeoe.targets.profile import Target
@@ -37,6 +37,11 @@ class Estimate:
     value: float
     low: float
     high: Annotated[float, UNBOUNDED]
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether value and interval can be those of a time, a size or a rate."""
+        return self.value > 0 and self.low >= 0 and self.high > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +82,19 @@ class Latency:
     p50: Estimate
     p90: Estimate
     p99: Estimate
-    n: int
-    batch: int
-    processes: int
+    n: Annotated[int, Ge(1)]
+    batch: Annotated[int, Ge(1)]
+    processes: Annotated[int, Ge(1)]
+
+    def __post_init__(self) -> None:
+        _require_positive({"p50": self.p50, "p90": self.p90, "p99": self.p99})
+
+
+def _require_positive(estimates: Mapping[str, Estimate]) -> None:
+    """Raise ValueError, naming the first of `estimates` that is not positive."""
+    for name, estimate in estimates.items():
+        if not estimate.is_positive:
+            raise ValueError(f"{name}: expected a positive value and interval. Got {estimate.value:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +119,11 @@ class Speed:
     probed: dict[str, Estimate] = field(default_factory=dict)
     not_probed: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rates = {f"throughput_ips.{batch}": rate for batch, rate in self.throughput_ips.items()}
+        single = {"load_ms": self.load_ms, "first_ms": self.first_ms, "peak_memory_mb": self.peak_memory_mb}
+        _require_positive({**single, **rates, **{f"probed.{name}": one for name, one in self.probed.items()}})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
@@ -119,8 +139,15 @@ class Accuracy:
     mean_recall: Estimate
     rare_recall: Estimate | None
     worst_recall: Estimate
-    rare_classes: tuple[int, ...]
-    images_per_class: tuple[int, ...]
+    rare_classes: tuple[Count, ...]
+    images_per_class: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        classes = len(self.recall_per_class)
+        if len(self.images_per_class) != classes:
+            raise ValueError(f"images_per_class: {len(self.images_per_class)} values for {classes} classes")
+        if any(k >= classes for k in self.rare_classes):
+            raise ValueError(f"rare_classes: expected indices below {classes}, the number of classes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +225,14 @@ class Validation:
     classes: tuple[str, ...]
     measurement: Measurement
     verdict: Verdict
+
+    def __post_init__(self) -> None:
+        accuracy = self.measurement.accuracy
+        if accuracy and len(accuracy.recall_per_class) != len(self.classes):
+            raise ValueError(
+                f"measurement.accuracy.recall_per_class: {len(accuracy.recall_per_class)} values for "
+                f"{len(self.classes)} classes"
+            )
 
     @property
     def outcome(self) -> Outcome:

@@ -69,6 +69,8 @@ class SpeedSamples:
 
     def __post_init__(self) -> None:
         processes = len(self.calls_ms)
+        if any(batch < 1 for batch in self.throughput_ips):
+            raise ValueError("throughput_ips: expected batch sizes of at least 1")
         lists = {"load_ms": self.load_ms, "first_ms": self.first_ms, "peak_memory_mb": self.peak_memory_mb}
         lists |= {f"throughput_ips.{batch}": rates for batch, rates in self.throughput_ips.items()}
         lists |= {f"probed.{name}": figures for name, figures in self.probed.items()}

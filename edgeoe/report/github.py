@@ -14,6 +14,7 @@ from edgeoe.records.comparison import Change, Comparison
 from edgeoe.records.measurement import Outcome, Validation, worst
 from edgeoe.report.markdown import markdown_of_comparisons, markdown_of_validation
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+from edgeoe.text import visible
 
 __all__ = ["GitHub"]
 
@@ -57,7 +58,7 @@ def _annotate(kind: str, title: str, text: str) -> None:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return visible(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeoe.errors import RunError
 from edgeoe.measure.judge import UNLIMITED
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.records.compression import CompressRecord
@@ -22,6 +23,7 @@ from edgeoe.report.wording import check_text, from_text, speed_text
 from edgeoe.run import layout
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.facts import RunFacts
+from edgeoe.text import visible_lines
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -50,13 +52,21 @@ class RunReport:
 
 
 def read_report(run: Run) -> RunReport:
-    """Read what the page of `run` shows. Raises RunError if a file was changed."""
+    """Read what the page of `run` shows. Raises RunError if a file was changed, or is not of this run."""
+    facts = run.read(layout.FACTS)
+    validated = tuple((run.read(files.validation), run.read(files.result)) for files in run.validated())
+    for validation, _ in validated:
+        if validation.classes != facts.classes:
+            raise RunError(
+                f"{run.path}: the validation on {validation.target.name} is of other classes than facts.json. "
+                "Validate again."
+            )
     return RunReport(
         name=run.path.resolve().name,
-        facts=run.read(layout.FACTS),
+        facts=facts,
         compressed=run.read(layout.COMPRESS),
         exported=run.read(layout.EXPORT) if run.has(layout.EXPORT) else None,
-        validated=tuple((run.read(files.validation), run.read(files.result)) for files in run.validated()),
+        validated=validated,
         config=run.file(layout.CONFIG).read_text(encoding="utf-8"),
         versions=run.versions,
     )
@@ -113,6 +123,7 @@ def _template(name: str) -> Template:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: visible_lines(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

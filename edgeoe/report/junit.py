@@ -15,6 +15,7 @@ from edgeoe.records.comparison import AccuracyChange, Change, Comparison, Latenc
 from edgeoe.records.measurement import Outcome, Validation
 from edgeoe.report.text_file import write_text
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+from edgeoe.text import visible_lines
 
 __all__ = ["JUnit", "junit_of_comparisons", "junit_of_validation"]
 
@@ -126,4 +127,4 @@ def _flat(environment: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _clean(text: str) -> str:
-    return _FORBIDDEN.sub("?", text)
+    return _FORBIDDEN.sub("?", visible_lines(text))

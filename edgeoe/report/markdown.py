@@ -10,6 +10,7 @@ from edgeoe.records.comparison import Change, Comparison
 from edgeoe.records.measurement import Outcome, Validation, worst
 from edgeoe.report.text_file import write_text
 from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+from edgeoe.text import markdown_code, markdown_text
 
 __all__ = ["MARKER", "Markdown", "markdown_of_comparisons", "markdown_of_validation"]
 
@@ -41,14 +42,16 @@ class Markdown:
 def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
     """A comparison of all targets in one table."""
     outcome = worst(one.outcome for one in comparisons)
-    lines = [MARKER, f"**edgeoe: {_SIGNS[outcome]}** on {', '.join(_safe(one.target) for one in comparisons)}", ""]
+    targets = ", ".join(markdown_text(one.target) for one in comparisons)
+    lines = [MARKER, f"**edgeoe: {_SIGNS[outcome]}** on {targets}", ""]
     lines += _table(_HEADER, [row for one in comparisons for row in _rows(one)])
     for one in comparisons:
-        lines += [f"- {_safe(one.target)}: {_safe(text)}" for text in (one.reason, *one.notes) if text]
+        lines += [f"- {markdown_text(one.target)}: {markdown_text(text)}" for text in (one.reason, *one.notes) if text]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     for one in comparisons:
         how = "interleaved, in pairs of fresh processes" if one.how == "interleaved" else "from results stored earlier"
-        lines.append(f"{_safe(one.target)}: `{_code(one.base)}` and `{_code(one.new)}` {how}, {one.seconds:.0f} s.")
+        target, sides = markdown_text(one.target), f"{markdown_code(one.base)} and {markdown_code(one.new)}"
+        lines.append(f"{target}: {sides} {how}, {one.seconds:.0f} s.")
         lines += _environment(one.environment)
     return "\n".join([*lines, "", "</details>", ""])
 
@@ -57,17 +60,17 @@ def markdown_of_validation(validation: Validation) -> str:
     """A validation, with a row for each check."""
     measurement, verdict = validation.measurement, validation.verdict
     speed = measurement.speed
-    lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {_safe(validation.target.name)}", ""]
+    lines = [MARKER, f"**edgeoe: {_SIGNS[verdict.outcome]}** on {markdown_text(validation.target.name)}", ""]
     rows = [(_SIGNS[check.outcome], check_text(check)) for check in verdict.checks]
     lines += _table(("result", "check"), rows)
-    lines += [f"- noise: {_safe(reason)}" for reason in (speed.noise if speed else ())]
-    lines += [f"- note: {_safe(note)}" for note in measurement.notes]
+    lines += [f"- noise: {markdown_text(reason)}" for reason in (speed.noise if speed else ())]
+    lines += [f"- note: {markdown_text(note)}" for note in measurement.notes]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     if speed:
         latency = speed.latency
         lines.append(f"{latency.n} calls in {latency.processes} processes, batch {latency.batch}.")
     else:
-        lines.append(f"Latency was {_safe(measurement.not_measured)}.")
+        lines.append(f"Latency was {markdown_text(measurement.not_measured)}.")
     return "\n".join([*lines, *_environment(measurement.environment), "", "</details>", ""])
 
 
@@ -93,22 +96,10 @@ def _rows(one: Comparison) -> Iterable[tuple[str, ...]]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [header, ["---"] * len(header), *([_safe(cell) for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([markdown_text(cell) for cell in row] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines] + [""]
 
 
 def _environment(environment: Mapping[str, Any]) -> list[str]:
-    facts = [f"{_safe(str(key))} {_safe(str(value))}" for key, value in environment.items() if key != "cpu_flags"]
+    facts = [markdown_text(f"{key} {value}") for key, value in environment.items() if key != "cpu_flags"]
     return ["", "; ".join(facts) + "."] if facts else []
-
-
-def _safe(text: str) -> str:
-    """`text` on one line, with the signs of cells and markup escaped."""
-    line = " ".join(text.split())
-    for sign in "\\|`*_<[":
-        line = line.replace(sign, f"\\{sign}")
-    return line
-
-
-def _code(text: str) -> str:
-    return " ".join(text.split()).replace("`", "'").replace("|", "/")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from math import isfinite
 from time import perf_counter
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,7 @@ from edgeoe.records.graphs import GraphRecord
 from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Validation, Verdict
 from edgeoe.report.budget import cut_text, fp32_text, limit_texts, time_text
 from edgeoe.report.wording import check_text, speed_text
+from edgeoe.text import visible, visible_lines
 
 __all__ = [
     "COLOUR",
@@ -52,7 +54,14 @@ __all__ = [
 
 
 class _Console(Console):
-    """A console that tolerates a closed pipe (`| head`): the command still completes and exits with its own code."""
+    """A console on which text of any origin is shown and does not act.
+
+    It tolerates a closed pipe (`| head`): the command still completes and exits with its own code.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible_lines(segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -60,7 +69,7 @@ class _Console(Console):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-# Names and messages may contain [red] or :car:, so markup and emoji are off and styles are passed separately.
+# Names and messages may contain [red] or :car:, so Rich's markup and emoji are off and styles are passed separately.
 out = _Console(highlight=False, markup=False, emoji=False)
 err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 COLOUR: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
@@ -87,7 +96,7 @@ def say(*parts: str | tuple[str, str], to: Console | None = None) -> None:
     parts: each a text or (text, style).
     to: console; default: stdout.
     """
-    text = Text.assemble(*parts)
+    text = Text.assemble(*(visible(part) if isinstance(part, str) else (visible(part[0]), part[1]) for part in parts))
     _log.debug("%s", text.plain)
     (to or out).print(text, soft_wrap=True)
 
@@ -114,7 +123,7 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     work_begins()
     started = perf_counter()
     with Progress(*columns, console=err, refresh_per_second=4, disable=_quiet) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(visible(title), total=total)
         yield lambda: progress.advance(task)
         progress.update(task, total=progress.tasks[0].completed)
     _log.debug("%s: %d in %.1f s", title, progress.tasks[0].completed, perf_counter() - started)
@@ -122,11 +131,11 @@ def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A table with text in the first column and figures in the others."""
-    result = Table(title=title, title_justify="left", title_style="bold")
+    result = Table(title=visible(title), title_justify="left", title_style="bold")
     for position, name in enumerate(header):
-        result.add_column(name, justify="left" if position == 0 else "right", overflow="fold")
+        result.add_column(visible(name), justify="left" if position == 0 else "right", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(visible(cell) if isinstance(cell, str) else cell for cell in row))
     return result
 
 

@@ -38,7 +38,7 @@ def test_a_comparison_that_was_not_made_is_a_warning(capsys: pytest.CaptureFixtu
 
 def test_properties_and_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     GitHub().write_comparisons([comparison(target="a:b,c\n%", latency=(P50,), accuracy=())], None)
-    assert capsys.readouterr().out == "::error title=p50 regressed on a%3Ab%2Cc%0A%25::+5.1 %25 [+4.2, +6.0].\n"
+    assert capsys.readouterr().out == "::error title=p50 regressed on a%3Ab%2Cc\\n%25::+5.1 %25 [+4.2, +6.0].\n"
 
 
 def test_page_and_outputs_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,11 +126,19 @@ def test_an_interval_without_an_end_says_so(exported: Path) -> None:
 
 def test_names_are_text(exported: Path) -> None:
     hostile = "<script>alert(1)</script>&\"'"
-    run = judged(exported, environment={"cpu": hostile, "flags": ["a", "<b>"], "versions": {}})
-    run.save(layout.FACTS, replace(run.read(layout.FACTS), classes=(hostile, "cross", "square")))
+    classes = (hostile, "cross", "square")
+    run = judged(exported, classes=classes, environment={"cpu": hostile, "flags": ["a", "<b>"], "versions": {}})
+    run.save(layout.FACTS, replace(run.read(layout.FACTS), classes=classes))
     page = page_of(run)
     assert "script" not in page.tags
     assert hostile in page.text()
+
+
+def test_a_validation_of_other_classes_is_refused(exported: Path) -> None:
+    run = judged(exported)
+    run.save(layout.FACTS, replace(run.read(layout.FACTS), classes=("one", "two"), counts=(1, 1)))
+    with pytest.raises(RunError, match=r"the validation on host-cpu is of other classes than facts\.json"):
+        page_of(run)
 
 
 def test_random_weights_are_said(exported: Path) -> None:

@@ -67,12 +67,13 @@ def test_classes_and_targets_keep_their_names(name: str, capsys: pytest.CaptureF
         speed=speed_from_samples(samples, load_target("host-cpu").measure), environment={}, settings={},
         notes=(f"a note on {name}",),
     )  # fmt: skip
-    target = replace(load_target("host-cpu"), name=name)
+    of_target = name.replace("/", "-")  # as its folder can be called
+    target = replace(load_target("host-cpu"), name=of_target)
     verdict = judge(measurement, Budget())
     show_validation(Validation(target=target, classes=(name, "other"), measurement=measurement, verdict=verdict))
     shown = capsys.readouterr().out
     assert f"rare recall ({name})" in shown
     assert f"note: a note on {name}\n" in shown
-    assert f"{name}, 30 test images" in shown
+    assert f"{of_target}, 30 test images" in shown
     assert "50.0 %  [40.0, 60.0]" in shown
-    assert shown.endswith(f"{name}: passed\n")
+    assert shown.endswith(f"{of_target}: passed\n")
