@@ -120,7 +120,13 @@ def renaming(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
 
 def test_whoever_renames_any_exception_passes_on_that_memory_ran_out() -> None:
     package = Path(errors.__file__).parent
-    apart = {"cli", "files.py", "compress.py", "conversions.py", "unpacked.py"}  # which rename none, or know it by themselves
+    apart = {
+        "cli",
+        "files.py",
+        "compress.py",
+        "conversions.py",
+        "unpacked.py",
+    }  # which rename none, or know it by themselves
     files = [path for path in package.rglob("*.py") if not apart & {*path.parts[-2:]}]
     handlers = [(path.name, one) for path in files for one in renaming(ast.parse(path.read_text(encoding="utf-8")))]
     assert len(handlers) > 10

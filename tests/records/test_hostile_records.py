@@ -19,7 +19,23 @@ from edgeoe.records.result import FORMAT, Result
 from edgeoe.run.result_file import read_result
 from edgeoe.stages.validate import conclude
 
-HOSTILE: tuple[Any, ...] = (math.nan, math.inf, -math.inf, -1, -0.5, 10**9, 10**400, 1e-320, None, True, "x", "", [], {}, [[[]]])
+HOSTILE: tuple[Any, ...] = (
+    math.nan,
+    math.inf,
+    -math.inf,
+    -1,
+    -0.5,
+    10**9,
+    10**400,
+    1e-320,
+    None,
+    True,
+    "x",
+    "",
+    [],
+    {},
+    [[[]]],
+)
 FREE = ("environment", "settings", "watched", "options")  # facts of any kind, which are only shown
 
 RECORDS: dict[str, tuple[type[Any], Callable[[], Any]]] = {
