@@ -13,7 +13,16 @@ TYPE_CHECKING = False  # typing.TYPE_CHECKING, without typing
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["EXIT_CODE", "INTERRUPTED", "handling_signals", "shielded", "was_interrupted", "work_begins"]
+__all__ = [
+    "EXIT_CODE",
+    "INTERRUPTED",
+    "handling_signals",
+    "interruption_line",
+    "say_when_interrupted",
+    "shielded",
+    "was_interrupted",
+    "work_begins",
+]
 
 EXIT_CODE = 130
 INTERRUPTED = "interrupted: nothing half-written was left."
@@ -27,10 +36,12 @@ class _State:
     begun: work has begun, so there may be something to clean up.
     waiting: a stop signal arrived within a shielded block.
     shields: number of shielded blocks that are active.
+    advice: what to do after an interruption.
     """
 
     received = begun = waiting = False
     shields = 0
+    advice = ""
 
 
 class handling_signals:  # noqa: N801 - a block, as contextlib's own are called
@@ -47,6 +58,7 @@ class handling_signals:  # noqa: N801 - a block, as contextlib's own are called
 
     def __enter__(self) -> None:
         _State.received = _State.begun = _State.waiting = False
+        _State.advice = ""
         self._hooks = sys.unraisablehook, sys.excepthook
         for name in _SIGNALS:
             number = getattr(signal, name, None)
@@ -67,6 +79,16 @@ class handling_signals:  # noqa: N801 - a block, as contextlib's own are called
 def was_interrupted() -> bool:
     """Whether a stop signal has arrived."""
     return _State.received
+
+
+def say_when_interrupted(advice: str) -> None:
+    """Add `advice` to the line that an interrupted command ends with."""
+    _State.advice = advice
+
+
+def interruption_line() -> str:
+    """The line that an interrupted command ends with."""
+    return f"{INTERRUPTED} {_State.advice}".rstrip()
 
 
 def work_begins() -> None:

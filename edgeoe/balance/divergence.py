@@ -18,20 +18,21 @@ _USUAL_LR = 0.05  # what methods begin with at most: a tenth of a wild rate woul
 class Divergence:
     """Watches one stage of training, called `name`, over all processes, which raise together.
 
+    total: of the losses so far.
     lr: its highest learning rate.
     max_steps: training steps at most.
     """
 
     def __init__(self, fabric: Fabric, *, name: str, lr: float, max_steps: int) -> None:
         self._fabric, self._name, self._lr, self._max_steps = fabric, name, lr, max_steps
-        self._total = torch.zeros((), device=fabric.device)
+        self.total = torch.zeros((), device=fabric.device)
 
     def note(self, loss: Tensor, steps: int) -> None:
         """Note the loss of the step that makes `steps` of them. Raises TrainingError if one was not finite."""
-        self._total = self._total + loss.detach()
+        self.total = self.total + loss.detach()
         if steps % _EVERY and steps != self._max_steps:
             return
-        if not self._everywhere(self._total.isfinite()):
+        if not self._everywhere(self.total.isfinite()):
             self._raise(f"the loss is not finite after {steps} of {self._max_steps} steps")
 
     def judge(self, logits: Tensor, teacher_logits: Tensor) -> None:

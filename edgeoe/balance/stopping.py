@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -53,3 +56,14 @@ class BestWeights:
         """Load the kept weights into `model`, if any were noted."""
         if self._state is not None:
             model.load_state_dict(self._state)
+
+    def saved(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Plain facts and the kept weights, for `resume`."""
+        facts = {"step": self.step, "score": self.score, "highest": self._highest, "worse": self._worse}
+        return facts | {"noted": self._state is not None}, self._state or {}
+
+    def resume(self, facts: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Go on from what `saved` returned."""
+        self.step, self.score = facts["step"], facts["score"]
+        self._highest, self._worse = facts["highest"], facts["worse"]
+        self._state = dict(weights) if facts["noted"] else None

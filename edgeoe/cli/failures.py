@@ -20,7 +20,7 @@ import typer
 from edgeoe import __version__
 from edgeoe.cli.logs import is_verbose, log_file
 from edgeoe.errors import EdgeoeError, OutOfReachError, first_line, is_out_of_memory
-from edgeoe.interruption import EXIT_CODE, INTERRUPTED, was_interrupted
+from edgeoe.interruption import EXIT_CODE, interruption_line, was_interrupted
 from edgeoe.registry import nearest
 from edgeoe.system_errors import system_error, system_error_text
 from edgeoe.targets.backends import known_backends
@@ -86,7 +86,7 @@ def report_interruption() -> int:
     from edgeoe.report.terminal import err, say
 
     try:
-        say(("interrupted", "yellow"), INTERRUPTED.removeprefix("interrupted"), to=err)
+        say(("interrupted", "yellow"), interruption_line().removeprefix("interrupted"), to=err)
     except OSError:  # the terminal is closed
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return EXIT_CODE

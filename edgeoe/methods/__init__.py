@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeoe.progress import Progress
     from edgeoe.pruning.prune import Pruned
     from edgeoe.records.budget import BudgetSearch
+    from edgeoe.run.saved_work import SavedWork
     from edgeoe.settings import CompressSettings
 
 __all__ = [
@@ -117,10 +118,13 @@ class Bench(Protocol):
     """What a method sees of the workbench.
 
     channel_multiple: layers are fast on the targets if their widths are multiples of this.
+    work: what an interrupted compression has computed. Where a computation takes minutes, a part of it that is a value
+        passes through `work.kept`, and a state of it is saved whenever `work.is_due`.
     """
 
     progress: Progress
     channel_multiple: int
+    work: SavedWork
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from types import CodeType
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeoe.models.teacher import IN_MEMORY
 
-__all__ = ["fingerprint"]
+__all__ = ["fingerprint", "tensors_sha256"]
 
 _PLAIN = (int, float, bool, str, type(None))
 
@@ -25,6 +25,15 @@ def fingerprint(model: nn.Module) -> str:
     for part in _parts(model):
         digest.update(len(part).to_bytes(8, "big") + part)
     return f"{IN_MEMORY}{type(model).__name__}:{digest.hexdigest()[:16]}"
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Hexadecimal SHA-256 of the names, types, shapes and values of `tensors`, in whatever order and layout."""
+    digest = sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
 
 
 def _parts(model: nn.Module) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ from edgeoe.models.reconstruction import Rows, can_regress, columns, matrix, obs
 from edgeoe.models.structure import Structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
+from edgeoe.run.saved_work import SavedWork
 
 __all__ = ["in_passes", "measure_sensitivity", "refittable_consumers", "regressions"]
 
@@ -26,6 +27,7 @@ def measure_sensitivity(
     structure: Structure,
     rows: Rows,
     *,
+    work: SavedWork | None = None,
     progress: Progress = silent,
 ) -> Iterator[Group]:
     """`groups` with their sensitivity: the error in the consumers' outputs that each further pruned unit adds.
@@ -38,9 +40,10 @@ def measure_sensitivity(
 
     teacher: on the device of `rows`, in eval mode.
     rows: images with weights.
+    work: what an interrupted compression has measured.
     """
     for part in in_passes(teacher, groups):
-        yield from _measure(teacher, part, structure, rows, progress=progress)
+        yield from _measure(teacher, part, structure, rows, work=work or SavedWork(), progress=progress)
 
 
 def in_passes(teacher: nn.Module, groups: Sequence[Group]) -> Iterator[list[Group]]:
@@ -80,16 +83,28 @@ def regressions(
 
 
 def _measure(
-    teacher: nn.Module, groups: Sequence[Group], structure: Structure, rows: Rows, *, progress: Progress
+    teacher: nn.Module,
+    groups: Sequence[Group],
+    structure: Structure,
+    rows: Rows,
+    *,
+    work: SavedWork,
+    progress: Progress,
 ) -> Iterator[Group]:
-    consumers = refittable_consumers(teacher, groups)
-    statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+    known = {group.name for group in groups if f"sensitivity of {group.name}" in work.values}
+    consumers = refittable_consumers(teacher, [group for group in groups if group.name not in known])
+    statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress) if consumers else {}
     with progress("Measuring sensitivity", len(groups)) as advance:
         for group in groups:
             advance()
-            problems = regressions(teacher, group, statistics)
-            if group.refused or not problems:
+
+            def added(group: Group = group) -> list[float] | None:
+                problems = [] if group.refused else regressions(teacher, group, statistics)
+                return [*obs_order(problems)[1]] if problems else None
+
+            sensitivity = work.kept(f"sensitivity of {group.name}", added)
+            if sensitivity is None:
                 reason = group.refused or "no consumer of its channels can be refitted"
                 yield replace(group, refused=reason)
                 continue
-            yield replace(group, sensitivity=obs_order(problems)[1])
+            yield replace(group, sensitivity=tuple(sensitivity))

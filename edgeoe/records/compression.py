@@ -9,6 +9,7 @@ from annotated_types import Ge
 
 from edgeoe.bounds import Count, Fraction, NotNegative, Positive
 from edgeoe.records.budget import BudgetSearch
+from edgeoe.records.contents import Contents
 from edgeoe.records.measurement import Estimate
 
 __all__ = ["CompressRecord", "GoldenImages", "GoldenSource", "Pace", "SpeedUp", "TeacherAgreement"]
@@ -92,6 +93,7 @@ class CompressRecord:
     max_drop: share of images whose class int8 may change, unless `export` is asked for another; None is any.
     golden: images on which artifacts are compared with the student; None in runs of earlier versions.
     teacher_agreement: None for random weights, or without labelled samples.
+    contents: hashes of what the student is made of.
     """
 
     method: str
@@ -114,3 +116,4 @@ class CompressRecord:
     budget: BudgetSearch | None = None
     max_drop: Fraction | None = None
     golden: GoldenImages | None = None
+    contents: Contents | None = None

@@ -15,6 +15,7 @@ import onnx
 from torch import nn
 
 from edgeoe.backends import backend_of
+from edgeoe.codec import from_json, to_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TargetError, quoted
 from edgeoe.machine.environment import environment
@@ -27,6 +28,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.budget import BudgetSearch, Limit
 from edgeoe.records.latency_table import FP32_TEACHER
 from edgeoe.records.measurement import Measurement, Speed
+from edgeoe.run.saved_work import SavedWork
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.fp32_layers import CalibrationImages, fp32_layers, images_for
 from edgeoe.stages.latency_probe import time_interleaved
@@ -139,6 +141,7 @@ class BudgetMeter:
     """Measures networks on the runtimes of `targets` that are this machine; a device elsewhere has a latency table.
 
     images: a function that reads calibration images, to find the layers that stay fp32 for `settings.max_drop`.
+    work: what an interrupted compression has measured.
     Raises TargetError if a target is another machine of which no table was collected.
     """
 
@@ -150,10 +153,12 @@ class BudgetMeter:
         preprocess: Preprocess,
         *,
         images: Callable[[], CalibrationImages] | None = None,
+        work: SavedWork | None = None,
         progress: Progress = silent,
     ) -> None:
         self._images = images
         self._teacher, self._preprocess, self._progress = teacher, preprocess, progress
+        self._work = work or SavedWork()
         self._targets = {target.name: target for target in targets}
         self._has_multiple = settings.channel_multiple is not None
         machine = environment()
@@ -272,7 +277,9 @@ class BudgetMeter:
     def _teacher_on(self, target: Target) -> Measurement:
         """The teacher's measurement, which is made once."""
         if target.name not in self._teachers:
-            self._teachers[target.name] = self._measured(self._teacher, target)
+            key, teacher = f"teacher on {target.name}", self._teacher
+            measured = self._work.kept(key, lambda: to_json(self._measured(teacher, target)))
+            self._teachers[target.name] = from_json(Measurement, measured)
         return self._teachers[target.name]
 
     def _measured(self, model: nn.Module, target: Target) -> Measurement:

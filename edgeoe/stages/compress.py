@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,11 +27,14 @@ from edgeoe.errors import (
     ConfigError,
     EdgeoeError,
     OutOfMemoryError,
+    PruningError,
+    TrainingError,
     first_line,
     is_out_of_memory,
     on_command_line,
     speaks_of_options,
 )
+from edgeoe.interruption import say_when_interrupted, shielded
 from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.teacher import TeacherSource
@@ -41,14 +45,17 @@ from edgeoe.run import layout
 from edgeoe.run.creation import new_run
 from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
+from edgeoe.run.saved_work import SavedWork, saved_work_folder
 from edgeoe.run.settings import write_settings
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import check_agreement
 from edgeoe.stages.budget import BudgetMeter, has_budget
+from edgeoe.stages.contents import contents_of, inputs_of
 from edgeoe.stages.fp32_layers import calibration_images
 from edgeoe.stages.golden import golden_images, spread_of_pool
 from edgeoe.stages.latency_probe import probe_on_first
 from edgeoe.stages.overlap import report_samples_in_pool, write_content
+from edgeoe.stages.resumable_meter import ResumableMeter
 from edgeoe.stages.speedup import compare_speed
 from edgeoe.stages.subject import load_subject
 from edgeoe.targets.load import load_target
@@ -87,21 +94,38 @@ def compress(
             "torchrun starts. Name a factory instead: --teacher FILE.py:FACTORY."
         )
     first = os.environ.get("RANK", "0") == "0"
+    saved = saved_work_folder(out)
     with new_run(out, overwrite=overwrite) if first else nullcontext() as run, children_end_here():
-        reason = fabric.launch(
-            partial(
-                _compress,
-                settings=settings,
-                module=teacher,
-                targets=devices,
-                run=run,
-                progress=progress,
-                speaks_of_options=speaks_of_options(),
+        with _advice_when_interrupted(saved):
+            reason = fabric.launch(
+                partial(
+                    _compress,
+                    settings=settings,
+                    module=teacher,
+                    targets=devices,
+                    run=run,
+                    saved=saved,
+                    progress=progress,
+                    speaks_of_options=speaks_of_options(),
+                )
             )
-        )
         if isinstance(reason, EdgeoeError):
             raise reason
-    return Run(out) if first else None
+    if not first:
+        return None
+    SavedWork(saved).remove()
+    return Run(out)
+
+
+@contextmanager
+def _advice_when_interrupted(saved: Path) -> Iterator[None]:
+    """A block after whose interruption the user reads that the same command goes on, if it does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if SavedWork(saved).is_on_disk:
+            say_when_interrupted("The same command goes on where it stopped.")
+        raise
 
 
 def _compress(
@@ -110,6 +134,7 @@ def _compress(
     module: nn.Module | None,
     targets: Sequence[Target],
     run: Run | None,
+    saved: Path,
     progress: Progress,
     *,
     speaks_of_options: bool,
@@ -118,7 +143,8 @@ def _compress(
     hear_interrupts()
     try:
         with on_command_line(speaks_of_options):  # as in the process that started this one
-            _compress_into(fabric, settings, module, targets, run, progress if fabric.is_global_zero else silent)
+            progress = progress if fabric.is_global_zero else silent
+            _compress_into(fabric, settings, module, targets, run, saved, progress)
     except EdgeoeError as reason:
         return reason
     except Exception as reason:
@@ -134,6 +160,7 @@ def _compress_into(
     module: nn.Module | None,
     targets: Sequence[Target],
     run: Run | None,
+    saved: Path,
     progress: Progress,
 ) -> None:
     started = perf_counter()
@@ -144,9 +171,13 @@ def _compress_into(
         _log.warning("%s", skipped)
     source = _save_code(fabric, run, source, teacher, shape=preprocess.shape, classes=len(files.classes))
     agreement: TeacherAgreement | None = None
+    contents = cache(lambda: contents_of(settings, teacher, source, files, listing, progress=progress))
+    work = _open_work(fabric, saved, lambda: inputs_of(settings, contents(), targets, fabric))
 
     def load_images() -> tuple[Samples, Pool | None]:
         nonlocal agreement
+        if fabric.is_global_zero:
+            contents()
         samples = load_samples(files, preprocess, progress=progress)
         if settings.weights != "random":
             agreement = check_agreement(
@@ -174,19 +205,23 @@ def _compress_into(
         seed=settings.seed,
         latency_ms=probe_on_first(targets, preprocess),
         channel_multiple=math.lcm(*(target.channel_multiple for target in targets)),
+        work=work,
         progress=progress,
     )
     meter = None
     if has_budget(settings, targets):
-        meter = BudgetMeter(
+        measuring = BudgetMeter(
             teacher,
             settings,
             targets,
             preprocess,
             images=lambda: calibration_images(bench, preprocess),
+            work=work,
             progress=progress,
         )
-    compressed = compress_with(settings, teacher, bench, meter=meter)
+        meter = ResumableMeter(measuring, work)
+    with _saving(work):
+        compressed = compress_with(settings, teacher, bench, meter=meter)
     if run is not None and fabric.is_global_zero:
         samples, pool = bench.batches.samples, bench.batches.pool
         facts = RunFacts(
@@ -216,7 +251,33 @@ def _compress_into(
         seconds = perf_counter() - started
         record = _record(settings, compressed, fabric, agreement, multiple, speed, golden, seconds=seconds)
         _describe(run, settings)
-        run.save(layout.COMPRESS, record)
+        run.save(layout.COMPRESS, replace(record, contents=contents()))
+
+
+def _open_work(fabric: Fabric, saved: Path, inputs: Callable[[], Mapping[str, str]]) -> SavedWork:
+    """The work in the folder `saved`, known in all processes and written by the first."""
+    work = SavedWork()
+    if fabric.is_global_zero:
+        work = SavedWork.open(saved, inputs)
+        if not work.is_empty:
+            _log.warning("an interrupted compression with the same settings and contents goes on.")
+    if fabric.world_size > 1:
+        work.values, work.states = fabric.broadcast((work.values, work.states))
+    return work
+
+
+@contextmanager
+def _saving(work: SavedWork) -> Iterator[None]:
+    """A block whose work survives an interruption, but no failure that would come again."""
+    try:
+        yield
+    except (PruningError, TrainingError):
+        work.remove()
+        raise
+    except BaseException:
+        with shielded():
+            work.flush()
+        raise
 
 
 def _save_code(

@@ -102,14 +102,14 @@ class Batches:
         _, height, width = self.samples.images.preprocess.shape
         return max(8, _PIXELS // (height * width))
 
-    def draw(self, steps: int) -> Iterator[Batch]:
-        """The batches of every step; the images of the next one are read while this one is computed.
+    def draw(self, steps: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of every step from `start` on; the images of the next one are read while this one is computed.
 
         The reading thread stays clear of torch's own thread pool, which would fight the computation for cores.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as reader:
-            coming = reader.submit(self._read, 0)
-            for step in range(steps):
+            coming = reader.submit(self._read, start)
+            for step in range(start, steps):
                 draw, pixels = coming.result()
                 if step + 1 < steps:
                     coming = reader.submit(self._read, step + 1)

@@ -32,11 +32,13 @@ from edgeoe.methods import Fit, TrainingTask, View
 from edgeoe.models.observation import Recorder
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress, silent
+from edgeoe.run.saved_work import SavedWork
 from edgeoe.settings import OESettings
 from edgeoe.training.batches import Batch, Batches
 from edgeoe.training.batchnorm import train_batchnorms
 from edgeoe.training.fabric import synchronised_batchnorm, with_native_sync
 from edgeoe.training.memory_format import UnitStride, to_faster_format
+from edgeoe.training.snapshot import Snapshots, task_key
 
 __all__ = ["LoadImages", "Workbench"]
 
@@ -60,6 +62,7 @@ class Workbench:
     latency_ms: the median latency of each of several networks for one image on the target; None is an error where a
         method asks for it.
     channel_multiple: layers are fast on the targets if their widths are multiples of this.
+    work: what an interrupted compression has computed, and where this one saves its own; None saves nothing.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class Workbench:
         seed: int = 0,
         latency_ms: Callable[[Sequence[nn.Module]], list[float]] | None = None,
         channel_multiple: int = 1,
+        work: SavedWork | None = None,
         progress: Progress = silent,
     ) -> None:
         self.fabric = fabric
         self.shape = shape
         self.plan = plan
         self.channel_multiple = channel_multiple
+        self.work = work or SavedWork()
         self.progress = progress if fabric.is_global_zero else silent
         self._original = teacher
         self._load = load
@@ -89,6 +94,7 @@ class Workbench:
             Batches, plan=plan, fabric=fabric, batch=batch, padding=padding, flip=flip, seed=seed
         )
         self._latency_ms = latency_ms
+        self._measured = 0  # calls of latency_ms
 
     @cached_property
     def batches(self) -> Batches:
@@ -110,7 +116,9 @@ class Workbench:
         if self._latency_ms is None:
             raise ConfigError("this method ranks by measured latency, and the workbench has no target to measure on.")
         measure = self._latency_ms
-        return self.once(lambda: measure(models))
+        key = f"latencies {self._measured}, of {len(models)} networks"
+        self._measured += 1
+        return self.once(lambda: self.work.kept(key, lambda: measure(models)))
 
     def once(self, compute: Callable[[], Result]) -> Result:
         """What `compute` returns, computed by the first process alone; an error of the user's is raised in all."""
@@ -166,6 +174,7 @@ class Workbench:
     def fit(self, student: nn.Module, task: TrainingTask) -> Fit:
         """Train `student`, in place, as `task` says; it ends in eval mode on the CPU.
 
+        A training that was interrupted goes on where its state was saved last, and ends with the same weights.
         All of it computes as in eval mode, without dropout, dropped paths and auxiliary outputs, but for batch norms
         where the task asks for batch statistics. Raises TrainingError if training diverges; `student` stays as it was.
         """
@@ -174,10 +183,13 @@ class Workbench:
         inner = cast(nn.Module, module.module)
         weights = self._row_weights(task)
         best = BestWeights(patience=self.plan.patience if self.plan else 1)
-        steps, check_every = 0, self.plan.check_every if self.plan else task.max_steps
+        check_every = self.plan.check_every if self.plan else task.max_steps
         held_out = self._held_out() if task.early_stop else None
         started = perf_counter()
         divergence = Divergence(self.fabric, name=task.name, lr=task.lr, max_steps=task.max_steps)
+        key = task_key(student, task)
+        snapshots = Snapshots(self.work, key, module, optimizer, best, divergence, self.fabric)
+        steps = start = snapshots.restore(task)
         with (
             UnitStride() if self.fabric.device.type == "cpu" else nullcontext(),
             synchronised_batchnorm(self.fabric),
@@ -185,7 +197,9 @@ class Workbench:
             Recorder(teacher, task.watch) as teacher_recorder,
             self.progress(task.name, task.max_steps) as advance,
         ):
-            for batch in batches.draw(task.max_steps):
+            for _ in range(start):
+                advance()
+            for batch in batches.draw(task.max_steps, start=start):
                 _set_lr(optimizer, task, steps)
                 loss = self._loss(task, module, batch, weights, student_recorder, teacher_recorder)
                 self.fabric.backward(loss)
@@ -198,6 +212,8 @@ class Workbench:
                     stop = best.update(steps, *self._agreement(module, *held_out), module)
                     if self.fabric.broadcast(stop):
                         break
+                if steps < task.max_steps:
+                    snapshots.save_if_due(steps)
         seconds = perf_counter() - started
         best.restore(module)
         self._refuse_diverged(divergence, module, batch.x)
@@ -207,7 +223,7 @@ class Workbench:
             steps=steps,
             best_step=best.step if held_out is not None else steps,
             agreement=best.score if held_out is not None else None,
-            images_per_second=steps * batches.rows_per_step / seconds,
+            images_per_second=(steps - start) * batches.rows_per_step / seconds,
         )
 
     def _loss(

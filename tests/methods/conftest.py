@@ -14,6 +14,7 @@ from edgeoe.methods import Fit, TrainingTask
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import silent
 from edgeoe.pruning.prune import count_macs
+from edgeoe.run.saved_work import SavedWork
 
 Shape = tuple[int, int, int]
 Result = TypeVar("Result")
@@ -33,6 +34,7 @@ class Still:
     fitted: list[TrainingTask] = field(default_factory=list)
     channel_multiple: int = 1
     progress = staticmethod(silent)
+    work: SavedWork = field(default_factory=SavedWork)
 
     @property
     def shape(self) -> Shape:

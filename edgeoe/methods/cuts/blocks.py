@@ -95,26 +95,36 @@ class Blocks:
         errors = {}
         with bench.progress("Trying without each block", len(structure.blocks)) as advance:
             for block in structure.blocks:
-                student = drop_blocks(teacher, [block.name], shape=bench.shape).model
-                adapted = add_adaptors(student, block)
-                task = TrainingTask(
-                    name=f"Recovering {block.name}",
-                    distance=feature_distance,
-                    watch=(structure.features,),
-                    lr=RECOVERY_LR,
-                    max_steps=self.recovery_steps,
-                    trains=lambda name: name.endswith((".before", ".after")),
-                    batch_statistics=False,
-                    early_stop=False,
-                )
-                try:
-                    if adapted and self.recovery_steps:
-                        bench.fit(student, task)
-                    errors[block.name] = _error(student.to(bench.device), expected, rows, structure)
-                except TrainingError:
-                    errors[block.name] = math.inf  # a block whose loss is not recovered is dropped last
+
+                def error(block: Block = block) -> float | None:
+                    student = self._recovered(teacher, block, structure, bench)
+                    return None if student is None else _error(student.to(bench.device), expected, rows, structure)
+
+                known = bench.work.kept(f"error without {block.name}", error)
+                errors[block.name] = math.inf if known is None else known
                 advance()
         return errors
+
+    def _recovered(self, teacher: nn.Module, block: Block, structure: Structure, bench: Bench) -> nn.Module | None:
+        """The teacher without `block`, adaptors trained; None if training diverges: such a block is dropped last."""
+        student = drop_blocks(teacher, [block.name], shape=bench.shape).model
+        adapted = add_adaptors(student, block)
+        task = TrainingTask(
+            name=f"Recovering {block.name}",
+            distance=feature_distance,
+            watch=(structure.features,),
+            lr=RECOVERY_LR,
+            max_steps=self.recovery_steps,
+            trains=lambda name: name.endswith((".before", ".after")),
+            batch_statistics=False,
+            early_stop=False,
+        )
+        try:
+            if adapted and self.recovery_steps:
+                bench.fit(student, task)
+        except TrainingError:
+            return None
+        return student
 
     def _drop(self, teacher: nn.Module, ranked: Sequence[Block], shape: tuple[int, int, int]) -> Pruned:
         goal = self.settings.goal

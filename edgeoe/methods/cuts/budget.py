@@ -9,6 +9,7 @@ from time import perf_counter
 
 from torch import Tensor, nn
 
+from edgeoe.codec import from_json, to_json
 from edgeoe.methods import Bench
 from edgeoe.methods.cuts.losses import Losses, Reference, measure_losses, thinned
 from edgeoe.methods.cuts.parts import Parts, Taken, parts_of
@@ -21,10 +22,12 @@ from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.programme import Programme
 from edgeoe.pruning.prune import Pruned
 from edgeoe.records.budget import BudgetSearch
+from edgeoe.run.saved_work import SavedWork, State
 from edgeoe.settings import CompressSettings
 
 __all__ = ["BudgetCut"]
 
+_STATE = "cut", "budget"  # name and key of the plan as saved work
 _REPAIRED = 500  # images that the student is repaired with before it is trained
 
 
@@ -66,10 +69,18 @@ class BudgetCut:
             channel_multiple=bench.channel_multiple,
             progress=bench.progress,
         )
-        plan = bench.once(lambda: self._plan(parts, structure, bench, meter))
+        plan = bench.once(lambda: self._saved_plan(bench.work) or self._plan(parts, structure, bench, meter))
         pruned = parts.student(plan.taken, orders=plan.orders)
         pruned.model.load_state_dict(plan.weights)
         return pruned, plan.search
+
+    def _saved_plan(self, work: SavedWork) -> _Plan | None:
+        state = work.take(*_STATE)
+        if state is None:
+            return None
+        facts, weights = state.facts, dict(state.tensors)
+        orders = {name: tuple(order) for name, order in facts["orders"].items()}
+        return _Plan(facts["taken"], orders, weights, from_json(BudgetSearch, facts["search"]))
 
     def _plan(self, parts: Parts, structure: Structure, bench: Bench, meter: Meter) -> _Plan:
         seconds = Stopwatch()
@@ -82,7 +93,7 @@ class BudgetCut:
         teacher = copy.deepcopy(parts.teacher).to(bench.device)
         rows = bench.rows()
         if not search.is_met:
-            losses = measure_losses(teacher, parts, rows, progress=bench.progress)
+            losses = measure_losses(teacher, parts, rows, work=bench.work, progress=bench.progress)
             search = self._search(parts, stock, meter, losses)
         loss_seconds = seconds.lap()
         with explained(parts, stock, meter, self.settings):
@@ -103,7 +114,11 @@ class BudgetCut:
             search_seconds=seconds.lap(),
             kept_fp32={variant: _outside(pruned.dropped, layers) for variant, layers in meter.kept_fp32.items()},
         )
-        return _Plan(taken, losses.orders, pruned.model.to("cpu").state_dict(), record)
+        weights = pruned.model.to("cpu").state_dict()
+        name, key = _STATE
+        facts = {"taken": dict(taken), "orders": losses.orders, "search": to_json(record)}
+        bench.work.save(name, State(key, facts, weights))
+        return _Plan(taken, losses.orders, weights, record)
 
     def _search(self, parts: Parts, stock: Stock, meter: Meter, losses: Losses) -> Search:
         return Search(

@@ -134,7 +134,7 @@ def find_groups(
         return groups
     probe = copy.deepcopy(teacher).to(bench.device)
     structure = read_structure(probe, bench.shape)
-    return tuple(measure_sensitivity(probe, groups, structure, bench.rows(), progress=bench.progress))
+    return tuple(measure_sensitivity(probe, groups, structure, bench.rows(), work=bench.work, progress=bench.progress))
 
 
 def narrowed_groups(

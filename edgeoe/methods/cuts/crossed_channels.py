@@ -18,6 +18,7 @@ from edgeoe.models.repair import refit_without
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.prune import Pruned, drop_channels
+from edgeoe.run.saved_work import State
 from edgeoe.settings import CompressSettings
 
 __all__ = ["MU", "CrossedChannels", "choose_channels", "cross_moments"]
@@ -25,6 +26,7 @@ __all__ = ["MU", "CrossedChannels", "choose_channels", "cross_moments"]
 MU = 0.9  # of the paper's ResNet-56; 0.6 for its VGG-16
 ITERATIONS = 1000  # of proximal gradient: the third of the paper's 3,000 in which channels go
 LEARNING_RATE = 1e-3  # of Adam, as the paper's ResNet-56
+_KEY = "crossed channels"
 
 
 def cross_moments(teacher: Tensor, student: Tensor, *, mu: float) -> Tensor:
@@ -114,14 +116,21 @@ class CrossedChannels:
         )
         layers = {name: reference.get_submodule(name) for group in narrowed for name in readers[group.name]}
         expected = input_moments(reference, layers, rows, progress=bench.progress)
-        removed = dict(planned.removed)
+        removed, chosen = dict(planned.removed), dict[str, tuple[int, ...]]()
+        if (state := bench.work.take("cut", _KEY)) is not None:
+            chosen = {name: tuple(pruned) for name, pruned in state.facts["chosen"].items()}
+            student.load_state_dict(state.tensors)
         with bench.progress("Choosing channels", len(narrowed)) as advance:
             for group in narrowed:
-                layers = {name: student.get_submodule(name) for name in readers[group.name]}
-                moments = input_moments(student, layers, rows)
-                crossed = {name: cross_moments(expected[name], moments[name], mu=MU) for name in layers}
-                removed[group.name] = _narrow(group, layers, crossed, len(planned.removed[group.name]))
+                if group.name not in chosen:
+                    layers = {name: student.get_submodule(name) for name in readers[group.name]}
+                    moments = input_moments(student, layers, rows)
+                    crossed = {name: cross_moments(expected[name], moments[name], mu=MU) for name in layers}
+                    chosen[group.name] = _narrow(group, layers, crossed, len(planned.removed[group.name]))
+                    if bench.work.is_due or group is narrowed[-1]:
+                        bench.work.save("cut", State(_KEY, {"chosen": chosen}, student.state_dict()))
                 advance()
+        removed |= chosen
         pruned = drop_channels(teacher, groups, removed, shape=bench.shape, start=student.to("cpu"))
         return replace(pruned, note=planned.note)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from edgeoe.models.structure import Structure, read_structure
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_blocks, without_channels
+from edgeoe.run.saved_work import SavedWork
 
 __all__ = ["Losses", "Reference", "measure_losses", "thinned"]
 
@@ -102,7 +104,9 @@ class Losses:
 
 
 @torch.no_grad()
-def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Progress = silent) -> Losses:
+def measure_losses(
+    teacher: nn.Module, parts: Parts, rows: Rows, *, work: SavedWork | None = None, progress: Progress = silent
+) -> Losses:
     """What each part of `parts` loses, one at a time, after a closed-form repair.
 
     Narrowing: the units go in the order of the optimal brain surgeon, and the layers that read them are refitted. The
@@ -111,47 +115,69 @@ def measure_losses(teacher: nn.Module, parts: Parts, rows: Rows, *, progress: Pr
 
     teacher: on the device of `rows`, in eval mode.
     rows: images and what each weighs.
+    work: what an interrupted compression has measured.
     """
+    work = work or SavedWork()
     structure = read_structure(teacher, parts.shape)
     reference = Reference(teacher, structure, thinned(rows, _JUDGED))
-    repairs = repairs_of_blocks(teacher, structure, thinned(rows, _SOLVED), progress=progress) if parts.blocks else {}
     losses = Losses()
     for groups in in_passes(teacher, parts.narrowed):
-        consumers = refittable_consumers(teacher, groups)
-        statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress)
+        consumers = refittable_consumers(teacher, [one for one in groups if _loss_key(one.name) not in work.values])
+        statistics = layer_statistics(teacher, consumers, structure, rows, progress=progress) if consumers else {}
         with progress("Measuring losses", len(groups)) as advance:
             for group in groups:
-                _measure_group(group, losses, teacher, parts, statistics, reference)
+                measured = partial(_group_losses, group, teacher, parts, statistics, reference)
+                order, options = work.kept(_loss_key(group.name), measured)
+                losses.orders[group.name], losses.options[group.name] = tuple(order), tuple(options)
                 advance()
-    with progress("Measuring losses of blocks", len(parts.blocks)) as advance:
-        for block in parts.blocks:
-            student = without_blocks(teacher, [block.name])
-            change = reference.change(student)
-            if block.name in repairs:
-                repairs[block.name].apply(student)
-                change = min(change, reference.change(student))
-            losses.options[block_choice(block.name)] = (0.0, change)
-            advance()
+    for block, change in zip(parts.blocks, _block_losses(teacher, parts, rows, reference, work, progress), strict=True):
+        losses.options[block_choice(block.name)] = (0.0, change)
     return losses
 
 
-def _measure_group(
+def _loss_key(name: str) -> str:
+    return f"loss of {name}"
+
+
+def _block_losses(
+    teacher: nn.Module, parts: Parts, rows: Rows, reference: Reference, work: SavedWork, progress: Progress
+) -> Iterator[float]:
+    """What dropping each block loses."""
+    keys = {block.name: _loss_key(block_choice(block.name)) for block in parts.blocks}
+    repairs = {}
+    if keys.values() - work.values.keys():
+        structure = read_structure(teacher, parts.shape)
+        repairs = repairs_of_blocks(teacher, structure, thinned(rows, _SOLVED), progress=progress)
+
+    def change_without(name: str) -> float:
+        student = without_blocks(teacher, [name])
+        change = reference.change(student)
+        if name in repairs:
+            repairs[name].apply(student)
+            change = min(change, reference.change(student))
+        return change
+
+    with progress("Measuring losses of blocks", len(keys)) as advance:
+        for name, key in keys.items():
+            yield work.kept(key, partial(change_without, name))
+            advance()
+
+
+def _group_losses(
     group: Group,
-    losses: Losses,
     teacher: nn.Module,
     parts: Parts,
     statistics: Mapping[str, LayerStatistics],
     reference: Reference,
-) -> None:
-    """Add what `group` loses at each of its widths to `losses`."""
+) -> tuple[tuple[int, ...], list[float]]:
+    """The units of `group` in the order in which they are pruned, and what it loses at each of its widths."""
     order, errors = _ranked(group, teacher, statistics)
     levels = parts.levels[group.name]
     judged = {
         pruned: reference.change(_narrowed(teacher, parts, group, order[:pruned], statistics))
         for pruned in {levels[(len(levels) - 1) // 2], levels[-1]}
     }
-    losses.orders[group.name] = order
-    losses.options[group.name] = (0.0, *_between(levels, errors, judged))
+    return order, [0.0, *_between(levels, errors, judged)]
 
 
 def _ranked(

@@ -14,9 +14,12 @@ from edgeoe.models.reconstruction import Rows, draw_places, norm_gain, positions
 from edgeoe.models.repair import kept_outputs
 from edgeoe.models.structure import Structure, read_structure
 from edgeoe.pruning.prune import Pruned
+from edgeoe.run.saved_work import State
 from edgeoe.settings import CompressSettings
 
 __all__ = ["LeastSquares", "solve_layer"]
+
+_KEY = "solved layers"
 
 
 class LeastSquares:
@@ -44,10 +47,17 @@ class LeastSquares:
         narrowed = {name for group in pruned.groups if group.name in pruned.removed for name in group.consumers}
         layers = [n for n in structure.layers if n in narrowed and sees_all(student.get_submodule(n))]
         rows = bench.rows()
+        solved = 0
+        if (state := bench.work.take("training", _KEY)) is not None:
+            solved = state.facts["solved"]
+            student.load_state_dict(state.tensors)
         with bench.progress("Solving layers", len(layers)) as advance:
-            for name in layers:
-                kept = kept_outputs(teacher, pruned, name).to(bench.device)
-                solve_layer(student, reference, name, kept, structure, rows, sums=sums)
+            for number, name in enumerate(layers):
+                if number >= solved:
+                    kept = kept_outputs(teacher, pruned, name).to(bench.device)
+                    solve_layer(student, reference, name, kept, structure, rows, sums=sums)
+                    if bench.work.is_due:
+                        bench.work.save("training", State(_KEY, {"solved": number + 1}, student.state_dict()))
                 advance()
         student.to("cpu").eval()
         return Fit()
