@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import lcm
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from edgeoe.stages.build import build, require_runtime
 from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
 from edgeoe.stages.compress import compress
+from edgeoe.stages.contents import changed_contents, contents_now
 from edgeoe.stages.deployed import Bundled, Judged
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
@@ -81,7 +83,7 @@ def deploy(
     each: Callable[[Judged | Bundled], object] = lambda _: None,
     progress: Progress = silent,
 ) -> tuple[Judged | Bundled, ...]:
-    """The whole line for several targets; finished students with the same settings and limits are kept.
+    """The whole line for several targets; finished students with the same settings, limits and contents are kept.
 
     Without a budget one student at `out` serves all targets: its widths suit all at once, unless the settings name a
     multiple. With a budget each of several targets gets its own, a run at `out`/TARGET. What can't work is refused
@@ -109,9 +111,19 @@ def deploy(
     )
     find_test(test, few.classes, follow_links=follow_links)
     students = [*_students(settings, out, targets, one_student=one_student)]
-    missing = [student for student in students if not _is_made(student)]
-    for student in missing:
-        require_free(student.out, overwrite=overwrite)
+    now = cache(lambda: contents_now(settings, few, progress=progress))
+    missing = []
+    for student in students:
+        if not _is_made(student):
+            require_free(student.out, overwrite=overwrite)
+            missing.append(student)
+        elif changed := changed_contents(Run(student.out), student.settings, now()):
+            if not overwrite:
+                raise RunError(
+                    f"{student.out}: already holds a run, and the {' and the '.join(changed)} have changed since. "
+                    "Choose another --out, or pass --overwrite."
+                )
+            missing.append(student)
     if len(missing) > 1:  # a single student is refused before it is trained
         alone = [target for student in missing for target in student.targets]
         require_tables(settings, alone, teacher=teacher, progress=progress)
@@ -202,7 +214,7 @@ def _deliver(
 
 
 def _is_made(student: _Student) -> bool:
-    """Whether the student is there that compressing for its targets would make again.
+    """Whether the student is there that compressing the same contents for its targets would make again.
 
     Other targets make another student only by their widths, by their limits, or where latencies are measured on them.
     """

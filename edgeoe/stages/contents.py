@@ -64,7 +64,7 @@ def contents_of(
 
 def contents_now(settings: CompressSettings, files: SampleFiles, *, progress: Progress = silent) -> Contents:
     """Hashes of the files that a student would be made of now; the teacher and its code are left out."""
-    listing = list_images(settings.ood) if settings.oe and settings.ood else None
+    listing = list_images(settings.ood, follow_links=settings.follow_links) if settings.oe and settings.ood else None
     return Contents(
         teacher="",
         weights=_weights_sha256(settings),
