@@ -57,9 +57,13 @@ def report_command(run: RunArgument) -> int:
 
     Example: [bold]edgeoe report runs/a[/]
     """
+    from edgeoe.run.chain import require_verdict
     from edgeoe.run.directory import Run
 
-    write_page(Run.open(run))
+    one = Run.open(run)
+    for files in one.validated():
+        require_verdict(one, files.name)
+    write_page(one)
     return 0
 
 

@@ -94,6 +94,7 @@ class CompressRecord:
     golden: images on which artifacts are compared with the student; None in runs of earlier versions.
     teacher_agreement: None for random weights, or without labelled samples.
     contents: hashes of what the student is made of.
+    student_sha256: of its files.
     """
 
     method: str
@@ -117,3 +118,4 @@ class CompressRecord:
     max_drop: Fraction | None = None
     golden: GoldenImages | None = None
     contents: Contents | None = None
+    student_sha256: str = ""

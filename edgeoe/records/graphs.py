@@ -71,6 +71,8 @@ class ExportRecord:
 
     graphs: further graphs, derived from the fp32 graph.
     refused: int8 graphs that were rejected and not written.
+    student_sha256: of the files of the student.
+    golden_sha256: of the golden outputs.
     """
 
     path: str
@@ -83,3 +85,5 @@ class ExportRecord:
     images: Count
     graphs: tuple[GraphRecord, ...] = ()
     refused: tuple[RefusedGraph, ...] = ()
+    student_sha256: str = ""
+    golden_sha256: str = ""

@@ -219,12 +219,14 @@ class Validation:
 
     target: the profile, with the budget.
     classes: names of all classes.
+    result_sha256: of the file with the result that is judged.
     """
 
     target: Target
     classes: tuple[str, ...]
     measurement: Measurement
     verdict: Verdict
+    result_sha256: str = ""
 
     def __post_init__(self) -> None:
         accuracy = self.measurement.accuracy

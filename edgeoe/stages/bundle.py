@@ -20,6 +20,7 @@ from edgeoe.measure.quantity import needs_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.bundle import BundleFacts, BundleRecord, Normalisation, TestFacts
 from edgeoe.run import layout
+from edgeoe.run.chain import require_golden
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.stages.archive import packer_of, program_files, write_archive
 from edgeoe.stages.precisions import graph_file, graph_for
@@ -91,6 +92,7 @@ def bundle(
 
 def _files(run: Run, target: Target) -> Iterator[tuple[str, bytes]]:
     yield "model.onnx", graph_for(run, target, here=False).read_bytes()
+    require_golden(run)
     for name, array in run.read_tensors(layout.GOLDEN).items():
         yield f"golden-{name}.npy", _npy(array)
     yield from program_files(

@@ -17,6 +17,7 @@ from edgeoe.records.bundle import BundleFacts, TestFacts
 from edgeoe.records.measurement import Validation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
 from edgeoe.run import layout
+from edgeoe.run.chain import require_bundle
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.result_file import read_result
@@ -41,7 +42,7 @@ def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Vali
     if target is not None and target.name != name:
         raise RunError(f"{path}: a result for {name}, not for {target.name}.")
     files = TargetFiles(name)
-    facts = run.read(files.bundle)
+    facts = require_bundle(run, name)
     if file_sha256(run.file(files.bundle)) != result.bundle_sha256:
         raise RunError(f"{path}: not from the latest bundle of {run.path} for {name}. Run that bundle on the device.")
     for field, actual, expected in _contradictions(result, facts):
@@ -55,8 +56,7 @@ def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Vali
     target = target or facts.target
     asked = limits_asked_for(run, target)
     validation = conclude(result, target, teacher=teacher, random_weights=random_weights, asked=asked)
-    record_validation(run, result, validation)
-    return validation
+    return record_validation(run, result, validation)
 
 
 def _value_text(value: object) -> object:

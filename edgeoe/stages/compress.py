@@ -42,6 +42,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.pruning.prune import count_params
 from edgeoe.records.compression import CompressRecord, GoldenImages, SpeedUp, TeacherAgreement
 from edgeoe.run import layout
+from edgeoe.run.chain import student_sha256
 from edgeoe.run.creation import new_run
 from edgeoe.run.directory import Run
 from edgeoe.run.facts import RunFacts
@@ -251,7 +252,7 @@ def _compress_into(
         seconds = perf_counter() - started
         record = _record(settings, compressed, fabric, agreement, multiple, speed, golden, seconds=seconds)
         _describe(run, settings)
-        run.save(layout.COMPRESS, replace(record, contents=contents()))
+        run.save(layout.COMPRESS, replace(record, contents=contents(), student_sha256=student_sha256(run)))
 
 
 def _open_work(fabric: Fabric, saved: Path, inputs: Callable[[], Mapping[str, str]]) -> SavedWork:

@@ -22,6 +22,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
 from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
+from edgeoe.run.chain import require_student
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.stages.precisions import reduced_files, retry, source_of, write_graphs
 
@@ -56,6 +57,7 @@ def export(
     Raises ExportError, with every reason, if no fp32 graph passes, or a required graph is refused.
     """
     facts = run.read(layout.FACTS)
+    student_sha256 = require_student(run)
     student = load_student(run)
     golden = _golden_images(run)
     images = facts.preprocess.normalise(np.concatenate([golden, _real_images(run)]))
@@ -77,7 +79,7 @@ def export(
         raise ExportError(f"{reasons[0]} Try: edgeoe export {quoted(run.path)} --exporter {other}")
     if reasons:
         _log.warning("the legacy exporter was used: %s", reasons[0])
-    run.save_tensors(layout.GOLDEN, images=images[: len(golden)], logits=logits[: len(golden)])
+    golden_file = run.save_tensors(layout.GOLDEN, images=images[: len(golden)], logits=logits[: len(golden)])
     path = run.path / _FP32.name
     record = ExportRecord(
         path=path.name,
@@ -88,6 +90,8 @@ def export(
         max_rel_error=parity.max_rel_error,
         agreement=parity.agreement,
         images=len(images),
+        student_sha256=student_sha256,
+        golden_sha256=file_sha256(golden_file),
     )
     run.save(layout.EXPORT, record)
     record, failures = _export_reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)

@@ -17,6 +17,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import GraphRecord, RefusedGraph
 from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
+from edgeoe.run.chain import require_graph
 from edgeoe.run.directory import Run
 from edgeoe.targets.profile import Target
 
@@ -54,14 +55,14 @@ def graph_for(run: Run, target: Target, *, here: bool = True) -> Path:
     """The graph of `run` for `target`.
 
     here: as for `variant_for`.
-    Raises RunError if it was not exported, with the reason if `export` refused it.
+    Raises RunError if it was not exported of the run's student, with the reason if `export` refused it.
     """
     file, variant = graph_file(target, here=here), variant_for(target, here=here)
     for refused in run.read(replace(layout.EXPORT, made_by=file.made_by)).refused:
         if refused.precision == variant:
             reason = f"{refused.reason} {retry(run, refused)}".rstrip()
             raise RunError(f"target {target.name} needs {run.path / file.name}, which export refused: {reason}")
-    return run.file(file)
+    return require_graph(run, file)
 
 
 def retry(run: Run, refused: RefusedGraph) -> str:

@@ -11,9 +11,11 @@ from edgeoe.data.samples import Samples
 from edgeoe.errors import RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import load_kept_teacher, read_architecture
+from edgeoe.models.in_memory import tensors_sha256
 from edgeoe.models.teacher import load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.result import Predictions
+from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.settings import run_settings
 
@@ -42,7 +44,7 @@ def _from_source(run: Run) -> nn.Module:
     settings, architecture = run_settings(run), read_architecture(run)
     torch.manual_seed(settings.seed)  # random weights are the same as in compress
     try:
-        return load_teacher(
+        teacher = load_teacher(
             architecture.source,
             settings.weights,
             classes=architecture.classes,
@@ -55,3 +57,10 @@ def _from_source(run: Run) -> nn.Module:
             f"{run.path}: max_drop compares with the teacher, and it can't be loaded: {reason} "
             "Put it back, or leave max_drop out of [budget]."
         ) from None
+    contents = run.read(layout.COMPRESS).contents
+    if contents is not None and contents.teacher != tensors_sha256(teacher.state_dict()):
+        raise RunError(
+            f"{run.path}: max_drop compares with the teacher, and its weights ({settings.weights or 'published'}) have "
+            "changed since. Put them back, or leave max_drop out of [budget]."
+        )
+    return teacher

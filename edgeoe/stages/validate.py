@@ -26,6 +26,7 @@ from edgeoe.records.budget import Limit
 from edgeoe.records.measurement import Artifact, Estimate, Measurement, Validation
 from edgeoe.records.result import Predictions, Result
 from edgeoe.run import layout
+from edgeoe.run.chain import require_artifact, require_golden
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.stages.build import require_runtime
@@ -56,6 +57,7 @@ def validate(
     files, facts = TargetFiles(target.name), run.read(layout.FACTS)
     artifact = built_artifact(run, target)
     path = run.file(files.artifact(artifact.file))
+    require_golden(run)
     golden = run.read_tensors(layout.GOLDEN)
     samples = read_test(run, test, follow_links=follow_links, progress=progress)
     backend = backend_of(target)
@@ -82,14 +84,13 @@ def validate(
     teacher = teacher_predictions(run, samples, progress=progress) if needs_teacher(target.budget) else None
     asked = limits_asked_for(run, target)
     validation = conclude(result, target, teacher=teacher, random_weights=facts.random_weights, asked=asked)
-    record_validation(run, result, validation)
-    return validation
+    return record_validation(run, result, validation)
 
 
 def built_artifact(run: Run, target: Target) -> Artifact:
     """The record of the artifact for `target`. Raises RunError if the graph has changed since it was built."""
     engine = TargetFiles(target.name).engine
-    artifact = run.read(engine)
+    artifact = require_artifact(run, target.name)
     if artifact.graph_sha256 != file_sha256(graph_for(run, target)):
         raise RunError(f"{run.path / artifact.artifact}: built from another graph. Build again: {run.command(engine)}")
     return artifact
@@ -160,12 +161,13 @@ def conclude(
     return Validation(target=target, classes=result.classes, measurement=measurement, verdict=verdict)
 
 
-def record_validation(run: Run, result: Result, validation: Validation) -> None:
-    """Write `result` and its validation into the run."""
+def record_validation(run: Run, result: Result, validation: Validation) -> Validation:
+    """Write `result` and its validation into the run. Returns the latter, with the hash of the former."""
     files = TargetFiles(validation.target.name)
     run.forget(files.validation)
-    run.save(files.result, result)
+    validation = replace(validation, result_sha256=file_sha256(run.save(files.result, result)))
     run.save(files.validation, validation)
+    return validation
 
 
 def _notes(result: Result) -> tuple[str, ...]:
