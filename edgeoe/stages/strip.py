@@ -132,9 +132,13 @@ def _rewrite(run: Run, *, class_names: bool) -> Iterator[str]:
             record = replace(record, golden=None)
         else:
             images = preprocess.normalise(pixels)
-            run.save_tensors(layout.GOLDEN, images=images, logits=run_graph(graph, images))
+            path = run.save_tensors(layout.GOLDEN, images=images, logits=run_graph(graph, images))
             record = replace(record, golden=golden)
             yield layout.GOLDEN.name
+            if run.has(layout.EXPORT):
+                run.save(layout.EXPORT, replace(run.read(layout.EXPORT), golden_sha256=file_sha256(path)))
+                yield layout.EXPORT.name
+    record = replace(record, contents=None)  # hashes by which files that somebody has could be recognised
     run.save(layout.COMPRESS, record)
     yield layout.COMPRESS.name
 
