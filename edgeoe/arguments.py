@@ -14,13 +14,13 @@ __all__ = ["OPTIONS", "as_arguments"]
 OPTIONS = frozenset(  # those of edgeoe that messages speak of
     """
     accelerator accuracy-tolerance batch bias-correction calibration channel-multiple class-tolerance classes
-    crop-padding device devices exclude exporter flip include keep-blocks keep-macs keep-params latency-ms list
-    lr max-drop max-minutes method name nodes no-bias-correction no-flip no-oe oe one-student ood out overwrite
-    p99-tolerance precision processes recovery-steps samples seed sensitivity speedup steps store stored target
-    teacher temperature test tolerance weights weights-key widths
+    crop-padding device devices exclude exporter flip follow-links include keep-blocks keep-macs keep-params
+    latency-ms list lr max-drop max-minutes method name nodes no-bias-correction no-flip no-follow-links no-oe oe
+    one-student ood out overwrite p99-tolerance precision processes recovery-steps samples seed sensitivity speedup
+    steps store stored target teacher temperature test tolerance weights weights-key widths
     """.split()  # noqa: SIM905 - a list of words
 )
-_FLAGS = frozenset({"one-student", "overwrite", "sensitivity", "stored"})
+_FLAGS = frozenset({"follow-links", "one-student", "overwrite", "sensitivity", "stored"})
 _PROSE = frozenset(  # what follows an option that stands alone
     """
     a alone also and as asked builds can computes does fits for gives has holds in is keeps lets may must names needs
@@ -64,7 +64,7 @@ def _argument(match: re.Match[str]) -> str:
 
 
 def _is_asked_for(match: re.Match[str]) -> bool:
-    return match.string[: match.start()].endswith(("pass ", "with ", "add "))
+    return match.string[: match.start()].lower().endswith(("pass ", "with ", "add "))
 
 
 def _call(match: re.Match[str]) -> str:

@@ -51,6 +51,7 @@ from edgeoe.errors import ConfigError, EdgeoeError, on_command_line
         ),
         ("--weights-key a: no 'a'; leave --weights-key out.", "weights_key='a': no 'a'; leave weights_key out."),
         ("set size under [preprocess] in edgeoe.toml, e.g.", "set size in preprocess, e.g."),
+        ("Pass --follow-links if they are yours", "Pass follow_links=True if they are yours"),
         ("or pass --one-student.", "or pass one_student=True."),
         ("--latency-ms and --speedup: give one of them.", "latency_ms and speedup: give one of them."),
         ("Try --latency-ms 0.4 or --speedup 4.", "Try latency_ms=0.4 or speedup=4."),

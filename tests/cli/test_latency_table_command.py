@@ -28,6 +28,8 @@ REPORT = TableReport(
     teacher_ms=2.0,
     parts=(
         PartSaving(names=("layer1.0.conv1", "layer1.1.conv1"), units=64, remaining=48, saved_ms=0.125, share=0.0625),
+        PartSaving(names=("layer2.0", "layer2.1"), units=None, remaining=None, saved_ms=0.25, share=0.125),
+        PartSaving(names=("layer3.0", "layer2.9"), units=None, remaining=None, saved_ms=0.75, share=0.375),
         PartSaving(names=("layer4.1",), units=None, remaining=None, saved_ms=0.5, share=0.25),
     ),
     environment={},
@@ -72,10 +74,12 @@ def test_the_table_of_this_machine_is_shown_part_by_part(
     assert out.startswith("host-cpu: the teacher takes 2.000 ms in int8, batch 4\n")
     lines = [" ".join(line.replace("│", " ").split()) for line in out.splitlines()]
     assert "layer1.*.conv1 (2) 64 -> 48 0.1250 6.2 %" in lines
+    assert "layer2.* (2) dropped 0.2500 12.5 %" in lines
+    assert "layer*.* (2) dropped 0.7500 37.5 %" in lines
     assert "layer4.1 dropped 0.5000 25.0 %" in lines
     assert out.endswith("next: edgeoe compress with the same options, --target host-cpu --latency-ms MS --out RUN\n")
     data = json.loads(Path("t.json").read_text())
-    assert data["parts"][1] == {
+    assert data["parts"][-1] == {
         "names": ["layer4.1"], "units": None, "remaining": None, "saved_ms": 0.5, "share": 0.25
     }  # fmt: skip
 
@@ -156,9 +160,9 @@ def test_a_table_that_cant_be_kept_says_so(edgeoe: Edgeoe, table: LatencyTable, 
 
 
 def test_a_call_of_the_function_speaks_of_the_command_whole() -> None:
-    """No function stands for it, so that its options stay as they are typed."""
+    """With each option as the argument that it is."""
     from edgeoe.errors import on_command_line
 
     with on_command_line(False):
         text = str(TargetError("make one: edgeoe latency-table --target pi -o pi.tar.gz"))
-    assert text == "make one: edgeoe latency-table --target pi -o pi.tar.gz"
+    assert text == "make one: edgeoe.latency_table(target='pi', out='pi.tar.gz')"
