@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["by_reason", "pattern", "shortened"]
+__all__ = ["by_reason", "labels", "pattern", "shortened"]
 
 _NUMBER = re.compile(r"\d+")
 
@@ -31,6 +31,20 @@ def shortened(names: Iterable[str], *, most: int = 6) -> str:
     ]
     more = sum(len(several) for several in [*alike.values()][most:])
     return ", ".join(patterns[:most]) + (f" and {more} more" if more else "")
+
+
+def labels(kinds: Iterable[Sequence[str]]) -> dict[tuple[str, ...], str]:
+    """{names: a label of them on one line}, each label another's: as in `shortened`, or else the first names."""
+    several = list(dict.fromkeys(map(tuple, kinds)))
+    texts = [shortened(names) for names in several]
+    return {
+        names: text if texts.count(text) == 1 else _first_of(names) for names, text in zip(several, texts, strict=True)
+    }
+
+
+def _first_of(names: Sequence[str], *, most: int = 3) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def by_reason(refused: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

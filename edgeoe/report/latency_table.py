@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from edgeoe.pruning.names import pattern
+from edgeoe.pruning.names import labels
 from edgeoe.records.latency_table import FP32_TEACHER, TEACHER, LatencyTable, PartSaving, TableReport
 from edgeoe.report.terminal import out, say, table
 
@@ -17,15 +15,12 @@ def show_table(report: TableReport) -> None:
     say((report.target, "bold"), f": the teacher takes {report.teacher_ms:.3f} ms in {report.precision}{batch}")
     if report.kept_fp32:
         say(f"kept in fp32, and measured so: {', '.join(report.kept_fp32)}")
-    rows = [(_label(part.names), *_figures(part)) for part in report.parts]
+    label_of = labels(part.names for part in report.parts)
+    rows = [(label_of[part.names], *_figures(part)) for part in report.parts]
     if rows:
         out.print(table("Savings of each part", ("part", "width", "ms", "latency"), rows))
     else:
         say(("nothing can be pruned", "yellow"))
-
-
-def _label(names: Sequence[str]) -> str:
-    return pattern(names) + (f" ({len(names)})" if len(names) > 1 else "")
 
 
 def _figures(part: PartSaving) -> tuple[str, str, str]:

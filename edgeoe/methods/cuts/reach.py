@@ -11,7 +11,7 @@ from edgeoe.methods.cuts.channels import freed_groups
 from edgeoe.methods.cuts.parts import Parts
 from edgeoe.methods.cuts.stock import Stock
 from edgeoe.methods.meter import Meter
-from edgeoe.pruning.names import shortened
+from edgeoe.pruning.names import labels
 from edgeoe.settings import CompressSettings
 
 __all__ = ["explained"]
@@ -34,10 +34,11 @@ def _savings(parts: Parts, stock: Stock, meter: Meter) -> tuple[tuple[str, ...],
         resource: f"saved each, ms on {limit.target}" if meter.follows_latency(limit) else "saved each, parameters"
         for limit, resource in zip(meter.limits, stock.drawn, strict=True)
     }
-    rows = []
-    for choices, names, narrowest in parts.kinds():
+    rows, kinds = [], list(parts.kinds())
+    label_of = labels(names for _, names, _ in kinds)
+    for choices, names, narrowest in kinds:
         saved = [stock.resources[resource].savings[choices[0]][-1] for resource in units]
-        rows.append((saved[0] * len(names), (shortened(names), str(len(names)), narrowest, *map(_figure, saved))))
+        rows.append((saved[0] * len(names), (label_of[names], str(len(names)), narrowest, *map(_figure, saved))))
     rows.sort(key=lambda row: row[0], reverse=True)
     return ("part", "number", "narrowest", *units.values()), *(row for _, row in rows)
 
