@@ -198,14 +198,15 @@ def compare(
     """
     from edgeoe.run.directory import Run
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import GateSettings, Side, find_side
+    from edgeoe.stages.compare import GateSettings, Side, find_side, unchanged_sides
     from edgeoe.stages.compare import compare as compare_sides
 
-    def side(given: Run | Side | Text, of: Target) -> Side:
-        if isinstance(given, Side):
-            return given
-        return find_side(os.fspath(given.path if isinstance(given, Run) else given), of, baselines)
+    def side(given: Side | str, of: Target) -> Side:
+        return given if isinstance(given, Side) else find_side(given, of, baselines)
 
+    paths = [one.path if isinstance(one, Run) else one for one in (base, new)]
+    named = [one if isinstance(one, Side) else os.fspath(one) for one in paths]
     baselines = Store(Path(store))
-    sides = [(one, side(base, one), side(new, one)) for one in targets_from(target)]
-    return compare_sides(sides, record_from(GateSettings, settings or {}), stored=stored, progress=shown(progress))
+    with unchanged_sides(*(one for one in named if isinstance(one, str))):
+        sides = [(one, side(named[0], one), side(named[1], one)) for one in targets_from(target)]
+        return compare_sides(sides, record_from(GateSettings, settings or {}), stored=stored, progress=shown(progress))

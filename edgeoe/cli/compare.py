@@ -73,7 +73,7 @@ def compare_command(
     from edgeoe.report.comparison import show_comparison
     from edgeoe.report.terminal import bar
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import GateSettings, compare, find_side
+    from edgeoe.stages.compare import GateSettings, compare, find_side, unchanged_sides
     from edgeoe.targets.load import load_target
 
     settings = GateSettings(
@@ -84,8 +84,9 @@ def compare_command(
         most_seconds=60 * max_minutes,
     )
     profiles, baselines = [load_target(name) for name in target], Store(store)
-    sides = [(profile, find_side(base, profile, baselines), find_side(new, profile, baselines)) for profile in profiles]
-    comparisons = compare(sides, settings, stored=stored, progress=bar)
+    with unchanged_sides(base, new):
+        sides = [(one, find_side(base, one, baselines), find_side(new, one, baselines)) for one in profiles]
+        comparisons = compare(sides, settings, stored=stored, progress=bar)
     reports.write_comparisons(comparisons)
     for comparison in comparisons:
         show_comparison(comparison)
@@ -113,17 +114,18 @@ def save_command(
     """
     from edgeoe.report.terminal import say
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import find_side
+    from edgeoe.stages.compare import find_side, unchanged_sides
     from edgeoe.targets.here import differences, not_measured
     from edgeoe.targets.load import load_target
 
     profile, baselines = load_target(target), Store(store)
-    side = find_side(run, profile, baselines)
-    if side.result is None:
-        raise ConfigError(
-            f"{run}: not measured yet. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
-        )
-    baseline = baselines.save(name, side.result, side.artifact)
+    with unchanged_sides(run):
+        side = find_side(run, profile, baselines)
+        if side.result is None:
+            raise ConfigError(
+                f"{run}: not measured yet. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
+            )
+        baseline = baselines.save(name, side.result, side.artifact)
     write_json(json, _record(baseline))
     what = "artifact and result" if baseline.artifact else "only the result: the artifact is not available"
     differs = differences(profile, side.result.environment)

@@ -6,6 +6,7 @@ Needs no torch: a CI job installs `edgeoe[gate]` in seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -34,7 +35,7 @@ from edgeoe.targets.backends import traits_of
 from edgeoe.targets.here import bundle_command, differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["GateSettings", "Side", "compare", "find_side"]
+__all__ = ["GateSettings", "Side", "compare", "find_side", "unchanged_sides"]
 
 _ALPHA = 0.002  # of the rank test, over all targets
 _Quantity = Literal["p50", "p99"]
@@ -139,6 +140,16 @@ def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settin
         seconds=latency.seconds,
         environment=latency.environment,
     )
+
+
+@contextmanager
+def unchanged_sides(*texts: str) -> Iterator[None]:
+    """A block in which no other command changes those runs that `texts` name, as `find_side` takes them."""
+    with ExitStack() as stack:
+        for path in map(Path, texts):
+            if (path / layout.MANIFEST).is_file():
+                stack.enter_context(Run(path).locked(shared=True))
+        yield
 
 
 def find_side(text: str, target: Target, store: Store) -> Side:

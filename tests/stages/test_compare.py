@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up import QUICK, result, speed
+from small_runs import make_run
 
 from edgeoe.errors import BackendError, ConfigError, RunError
 from edgeoe.files import file_sha256
@@ -20,7 +22,7 @@ from edgeoe.run.directory import Run
 from edgeoe.run.result_file import write_result
 from edgeoe.stages import compare as stage
 from edgeoe.stages.baseline import Store
-from edgeoe.stages.compare import GateSettings, Side, compare, find_side
+from edgeoe.stages.compare import GateSettings, Side, compare, find_side, unchanged_sides
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 
@@ -297,3 +299,14 @@ def test_without_a_latency_from_the_device_the_way_there_is_told(
             "target raspberry-pi-5: not measured here: this is x86_64 (A CPU), raspberry-pi-5 is aarch64"
         )
         assert "edgeoe bundle RUN --target raspberry-pi-5 -o raspberry-pi-5.tar.gz --test DIR" in told
+
+
+def test_a_run_does_not_change_while_it_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeoe.run.directory.PATIENCE_S", 0.1)
+    run = Run(make_run(tmp_path / "a"))
+    with unchanged_sides(str(run.path), str(tmp_path / "nowhere"), "main"), ThreadPoolExecutor(1) as other:
+        with pytest.raises(RunError, match="in use by"):
+            other.submit(run.forget).result()
+        with Run(run.path).locked(shared=True):
+            pass
+    run.forget()
