@@ -44,7 +44,7 @@ CONTENTS = (  # the first pattern that matches counts
     Content(layout.PROBE.name, ("pixels",), "removed"),
     Content(layout.CALIBRATION.name, ("pixels",), "removed"),
     Content(f"{layout.CODE}/*", ("source", "file names"), "removed"),
-    Content(layout.PLAN.name, ("file names",), "removed"),
+    Content(layout.PLAN.name, ("file names",), "rewritten"),
     Content(layout.WEIGHTS.name, ("weights",), "kept"),
     Content(layout.STUDENT_PROGRAM.name, (), "kept"),
     Content(layout.TEACHER_PROGRAM.name, (), "kept"),

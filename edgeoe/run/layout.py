@@ -199,20 +199,8 @@ def is_of_a_run(name: str) -> bool:
     """Whether a path relative to a run is one that edgeoe writes there, or Python beside the copied code."""
     target = TargetFiles("*")
     files: list[File] = [
-        *(
-            CONFIG,
-            PATHS,
-            STRIPPED,
-            FACTS,
-            COMPRESS,
-            CONTENT,
-            PROBE,
-            CALIBRATION,
-            PLAN,
-            WEIGHTS,
-            code_file("*"),
-            STUDENT_PROGRAM,
-        ),
+        *(CONFIG, PATHS, FACTS, COMPRESS, CONTENT, PROBE, CALIBRATION, PLAN, WEIGHTS, code_file("*"), STUDENT_PROGRAM),
+        STRIPPED,
         *(TEACHER_PROGRAM, TEACHER_WEIGHTS, EXPORT, GOLDEN, REPORT, graph_file("fp32", precision="fp32")),
         *(graph_file("*", precision="*"), target.engine, target.result, target.validation, target.bundle),
         *(target.teacher, target.archive, target.artifact("model*")),

@@ -233,7 +233,7 @@ def _compress_into(
         )
         run.save(layout.FACTS, facts)
         if pool is None:
-            pool = spread_of_pool(settings.ood, preprocess, progress=progress)
+            pool = spread_of_pool(settings.ood, preprocess, follow_links=settings.follow_links, progress=progress)
         pixels, golden = golden_images(compressed.pruned.model, samples, pool, preprocess)
         _save_images(run, bench, pixels, preprocess)
         x = torch.from_numpy(preprocess.normalise(pixels[:2]))

@@ -13,6 +13,7 @@ from edgeoe.errors import EdgeoeError
 from edgeoe.files import file_sha256
 from edgeoe.graph.evaluation import run_graph
 from edgeoe.records.strip import StripRecord
+from edgeoe.records.student import CodeFiles
 from edgeoe.run import layout
 from edgeoe.run.contents import content_of, is_leftover
 from edgeoe.run.directory import Run, writes_run
@@ -25,6 +26,7 @@ __all__ = ["strip"]
 
 _FP32 = layout.graph_file("fp32", precision="fp32")
 _CLASSES = "edgeoe.classes"  # metadata of a graph
+_SOURCE = "teacher.py"  # in place of the names of the user's files
 _NEEDS_ORIGINAL = "needs the run before it was stripped"
 
 
@@ -43,8 +45,6 @@ def strip(run: Run, *, class_names: bool = False) -> StripRecord:
     known = {name: content for name in names if (content := content_of(name)) is not None}
     removed = {name for name, content in known.items() if content.fate == "removed"}
     removed |= {name for name in names if is_leftover(name)}
-    if layout.PLAN.name in removed and run.read(layout.PLAN).code is None:
-        removed.remove(layout.PLAN.name)  # it names no file
     if class_names:
         removed |= {name for name in known if name.startswith(TargetFiles("").folder)}
     run.save(layout.STRIPPED, _record(run, before, removed, (), class_names=class_names))  # now later stages know
@@ -113,6 +113,10 @@ def _rewrite(run: Run, *, class_names: bool) -> Iterator[str]:
     """Rewrite the files that later stages need with less in them. Yields their names."""
     strip_settings(run, rename_classes=class_names)
     yield layout.CONFIG.name
+    plan = run.read(layout.PLAN)
+    if plan.code is not None:
+        run.save(layout.PLAN, replace(plan, teacher=f"{_SOURCE}:teacher", code=CodeFiles(_SOURCE, (".",), (_SOURCE,))))
+        yield layout.PLAN.name
     record = run.read(layout.COMPRESS)
     agreement = record.teacher_agreement
     if class_names and agreement is not None:  # its note names classes

@@ -150,7 +150,7 @@ def test_stripping_leaves_no_name_no_path_and_no_source(whole: Run, home: Path) 
     assert found == {}
     gone = before - {*files_of(whole)}
     assert set(record.removed) == {name for name in gone if "code" not in name} | {"student/code/*"}
-    assert {"student/plan.json", "calibration.safetensors", "probe.safetensors", "report.html"} < set(record.removed)
+    assert {"calibration.safetensors", "probe.safetensors", "report.html"} < set(record.removed)
     assert record.unknown == ()
 
 
@@ -196,7 +196,7 @@ def test_what_is_said_to_work_works(
 @pytest.mark.parametrize(
     ("use", "file"),
     [
-        (lambda run, _: export(run), "probe.safetensors|plan.json"),
+        (lambda run, _: export(run), "code/teacher.py"),
         (lambda run, _: run_settings(run), "paths.toml"),
         (lambda run, _: run.read_tensors(layout.CALIBRATION), "calibration.safetensors"),
     ],
