@@ -71,6 +71,22 @@ def _without_flushing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _vouches_in_a_folder_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests' machine vouches for is noted apart from what the user's does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture
+def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """From here on this is a machine that vouches for nothing. Returns the folder that its notes go to."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data of another"))
+    monkeypatch.setattr("edgeoe.vouching._by_this_process", set())
+    return tmp_path / "data of another" / "edgeoe" / "trusted"
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ and test/ with a folder per class, and ood/ with 60 mixed pictures. Read only."""

@@ -30,6 +30,7 @@ LAYERS = """
     settings  targets
     toml_document       class_names         method    conversions
     registry  machine
+    vouching
     errors    progress  files     versions  import_path
     arguments interruption        shares    codec     bounds    lock    system_errors         text
 """

@@ -29,6 +29,7 @@ from edgeoe.cli import (
     samples,
     stages,
     targets,
+    trust,
 )
 from edgeoe.cli.failures import report_failure, report_interruption
 from edgeoe.cli.logs import begin_logging, end_logging
@@ -58,6 +59,7 @@ app.command("latency-table", cls=SettingsCommand)(everywhere(latency_table.comma
 app.command("bundle")(everywhere(bundle.bundle_command))
 app.command("collect")(everywhere(bundle.collect_command))
 app.command("compare")(everywhere(compare.compare_command))
+app.command("trust")(everywhere(trust.command, config=False))
 app.command("report")(everywhere(reports.report_command))
 app.add_typer(compare.baseline_app, name="baseline")
 app.add_typer(run_group.app, name="run")

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,10 +180,15 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def check_parity(
-    graph: Path, student: nn.Module, images: NDArray[np.float32], *, precision: str
+    graph: Path,
+    student: Callable[[torch.Tensor], torch.Tensor],
+    images: NDArray[np.float32],
+    *,
+    precision: str,
 ) -> tuple[Parity, NDArray[np.float32]]:
     """Compare `graph` with `student` on real images, as a batch and on a single image.
 
+    student: images -> logits (N, K): the network, or what is known of its outputs.
     images: (N, C, H, W) as the network takes them.
     precision: key of TOLERANCE.
     Returns the difference, and the student's logits (N, K).

@@ -33,6 +33,7 @@ from edgeoe.records.student import LayerChange, StudentPlan
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import File, RecordFile
+from edgeoe.run.trust import copied_source, require_vouched, vouch_for
 
 __all__ = [
     "Architecture",
@@ -157,12 +158,16 @@ def _digest(copy: TeacherSource, teacher: nn.Module, *call: object) -> str:
 
 
 def _copied(run: Run, source: TeacherSource) -> TeacherSource:
-    """The copy of a user's files in `run`; `source` itself if it has no files, or is a copy."""
+    """The copy of a user's files in `run`; `source` itself if it has no files, or is a copy.
+
+    This machine vouches for the copy, since it has just run the same files.
+    """
     if source.code is None or source.code.only is not None:
         return source
     root, only = source.code.root_and_files()
     for name in only.files:
         run.write(layout.code_file(name), partial(shutil.copyfile, root / name))
+    vouch_for(run, copied_source(run, only, factory=source.name))
     return TeacherSource.copied(run.path / layout.CODE, only, source.name)
 
 
@@ -268,7 +273,8 @@ def _check_logits(logits: Tensor, x: Tensor) -> None:
 def read_architecture(run: Run) -> Architecture:
     """The architecture of the teacher of `run`, from the run's own files.
 
-    Raises RunError for missing or changed files, and for a plan of another format.
+    Raises RunError for missing or changed files, for a plan of another format, and for source that this machine does
+    not vouch for.
     """
     return _architecture(run, run.read(layout.PLAN))
 
@@ -277,8 +283,7 @@ def _architecture(run: Run, plan: StudentPlan) -> Architecture:
     if plan.code is None:
         source = TeacherSource.parse(plan.teacher)
     else:
-        for name in plan.code.files:
-            run.file(layout.code_file(name))
+        require_vouched(run)
         source = TeacherSource.copied(run.path / layout.CODE, plan.code, plan.teacher.rpartition(":")[2])
     return Architecture(source, plan.outputs, plan.channels)
 
@@ -286,7 +291,8 @@ def _architecture(run: Run, plan: StudentPlan) -> Architecture:
 def load_student(run: Run) -> nn.Module:
     """The student of `run`, on the CPU in eval mode.
 
-    Raises RunError for missing or changed files, TeacherError if its architecture can't be rebuilt.
+    Raises RunError for missing or changed files, and for source that this machine does not vouch for; TeacherError if
+    its architecture can't be rebuilt.
     """
     plan = run.read(layout.PLAN)
     if plan.teacher.startswith(IN_MEMORY):

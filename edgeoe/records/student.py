@@ -28,6 +28,8 @@ class CodeFiles:
         for name in (self.file, *self.folders, *self.files):
             if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
                 raise ValueError(f"files: expected paths within the run. Got {name!r}")
+        if self.file not in self.files:
+            raise ValueError(f"files: {self.file!r} is none of them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,6 +25,7 @@ from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
 from edgeoe.run.chain import require_student
 from edgeoe.run.directory import Run, writes_run
+from edgeoe.run.trust import source_in
 from edgeoe.stages.precisions import reduced_files, retry, source_of, write_graphs
 
 __all__ = ["ExporterChoice", "export"]
@@ -51,11 +53,26 @@ def export(
     graphs are written from student.onnx: student-fp16.onnx, and for int8 one graph per recipe. A graph that fails its
     check is refused: it is recorded with its reason, and does not prevent the others.
 
+    Where a run from elsewhere holds source that this machine does not vouch for, and a graph, the fp32 graph stays.
+
     exporter: "auto" uses the legacy exporter, and logs why, if dynamo fails or its graph does not pass.
     int8: settings of int8 graphs; without a drop that of `compress` counts. Layers that its budget paid for stay fp32.
     variants: the graphs that are required; None writes all of each precision, and requires one.
-    Raises ExportError, with every reason, if no fp32 graph passes, or a required graph is refused.
+    Raises ExportError, with every reason, if no fp32 graph passes, or a required graph is refused; RunError for source
+    that this machine does not vouch for.
     """
+    kept = exporter == "auto" and run.has(layout.EXPORT) and not _may_run(run)
+    record = _kept_graph(run) if kept else _exported(run, exporter)
+    run.save(layout.EXPORT, record)
+    record, failures = _export_reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)
+    run.save(layout.EXPORT, record)
+    if failures:
+        raise ExportError(" ".join(failures))
+    return record
+
+
+def _exported(run: Run, exporter: ExporterChoice) -> ExportRecord:
+    """Write student.onnx and its golden outputs. Returns their record. Raises ExportError if no exporter can."""
     facts = run.read(layout.FACTS)
     student_sha256 = require_student(run)
     student = load_student(run)
@@ -81,7 +98,7 @@ def export(
         _log.warning("the legacy exporter was used: %s", reasons[0])
     golden_file = run.save_tensors(layout.GOLDEN, images=images[: len(golden)], logits=logits[: len(golden)])
     path = run.path / _FP32.name
-    record = ExportRecord(
+    return ExportRecord(
         path=path.name,
         sha256=file_sha256(path),
         precision="fp32",
@@ -93,12 +110,38 @@ def export(
         student_sha256=student_sha256,
         golden_sha256=file_sha256(golden_file),
     )
-    run.save(layout.EXPORT, record)
-    record, failures = _export_reduced(run, record, precisions, variants, int8 or Int8Settings(), progress)
-    run.save(layout.EXPORT, record)
-    if failures:
-        raise ExportError(" ".join(failures))
-    return record
+
+
+def _may_run(run: Run) -> bool:
+    """Whether `run` holds no source, or source that this machine vouches for."""
+    source = source_in(run)
+    return source is None or source.vouched
+
+
+def _kept_graph(run: Run) -> ExportRecord:
+    """The record of the fp32 graph that `run` brought from elsewhere, without those of reduced precisions.
+
+    No source runs for it: the graph is compared with the golden outputs that came with it.
+    """
+    earlier, golden = run.read(layout.EXPORT), run.read_tensors(layout.GOLDEN)
+    graph = run.file(_FP32)
+    parity, _ = check_parity(graph, lambda _: torch.from_numpy(golden["logits"]), golden["images"], precision="fp32")
+    _log.warning(
+        "%s: this machine does not vouch for the source in it, so the fp32 graph that came with it is kept, and was "
+        "compared with the golden outputs that came with it. To export again: edgeoe trust %s",
+        run.path,
+        quoted(run.path),
+    )
+    run.forget(*reduced_files())
+    return replace(
+        earlier,
+        sha256=file_sha256(graph),
+        max_rel_error=parity.max_rel_error,
+        agreement=parity.agreement,
+        images=len(golden["images"]),
+        graphs=(),
+        refused=(),
+    )
 
 
 def _export_reduced(
