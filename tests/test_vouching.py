@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeoe import vouching
-from edgeoe.vouching import is_vouched, trusted_folder, vouch
+from edgeoe.vouching import is_sealed, is_vouched, seal, trusted_folder, vouch
 
 ONE, OTHER = "1" * 64, "2" * 64
 
@@ -76,7 +79,7 @@ def test_in_a_folder_that_others_can_write_no_note_counts(
     assert not is_vouched("source", ONE)
     with caplog.at_level(logging.WARNING):
         vouch("source", ONE, what="")
-    assert "others can write there; chmod 700 it" in caplog.text
+    assert f"others can write in {folder}; chmod 700 it" in caplog.text
     assert is_vouched("source", ONE)  # this process has said so
     forget_process(monkeypatch)
     assert not is_vouched("source", ONE)
@@ -94,3 +97,64 @@ def test_where_no_note_can_be_written_this_process_alone_vouches(
     assert is_vouched("source", ONE)
     forget_process(monkeypatch)
     assert not is_vouched("source", ONE)
+
+
+# Seals
+
+
+@given(content=st.binary(), other=st.binary())
+def test_a_seal_holds_for_its_content_alone(content: bytes, other: bytes) -> None:
+    given_seal = seal(content)
+    assert is_sealed(content, given_seal)
+    assert is_sealed(other, given_seal) == (other == content)
+    assert not is_sealed(content, "")
+    assert not is_sealed(content, given_seal[:-1])
+
+
+def test_the_secret_is_of_this_machine_and_its_user_alone(folder: Path) -> None:
+    first = seal(b"plan")
+    secret = folder.with_name("secret")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert len(secret.read_bytes()) == 32
+    assert seal(b"plan") == first
+    assert first == hmac.new(secret.read_bytes(), b"plan", "sha256").hexdigest()
+    secret.unlink()
+    assert not is_sealed(b"plan", first)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o777])
+def test_a_secret_that_others_may_know_seals_nothing(mode: int, folder: Path) -> None:
+    first, secret = seal(b"plan"), folder.with_name("secret")
+    secret.chmod(mode)
+    assert not is_sealed(b"plan", first)
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600  # it is another one
+
+
+@pytest.mark.parametrize("planted", [b"", b"short", b"0" * 33])
+def test_a_secret_of_another_length_is_replaced(planted: bytes, folder: Path) -> None:
+    seal(b"")
+    secret = folder.with_name("secret")
+    secret.write_bytes(planted)
+    seal(b"")
+    assert len(secret.read_bytes()) == 32
+    assert secret.read_bytes() != planted
+
+
+def test_a_secret_that_is_a_link_is_neither_read_nor_written_through(folder: Path, tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    planted.write_bytes(b"k" * 32)
+    planted.chmod(0o600)
+    folder.parent.mkdir(parents=True, mode=0o700)
+    folder.with_name("secret").symlink_to(planted)
+    assert not is_sealed(b"plan", hmac.new(b"k" * 32, b"plan", "sha256").hexdigest())
+    assert planted.read_bytes() == b"k" * 32
+
+
+def test_without_a_place_for_a_secret_seals_hold_in_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING):
+        assert is_sealed(b"plan", seal(b"plan"))
+    assert "XDG_DATA_HOME names another folder" in caplog.text

@@ -1,7 +1,8 @@
 """TensorRT, 10.3 to 11.x. The artifact is a plan, with a sidecar file that records what the plan depends on.
 
-A plan is executable code, and TensorRT can't check beforehand whether it fits. It is loaded only if its sha256 is in
-the sidecar, and only if everything that it depends on is unchanged.
+A plan is executable code, and TensorRT can't check beforehand whether it fits. It is loaded only if the sidecar has the
+seal of this machine, or `edgeoe trust` vouches for it, if the plan's sha256 is in it, and if everything that the plan
+depends on is unchanged.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from edgeoe.files import cache_folder, write_atomic
 from edgeoe.progress import Progress, silent
 from edgeoe.targets.backends import Traits
 from edgeoe.versions import versions
+from edgeoe.vouching import is_sealed, is_vouched, seal
 
 if TYPE_CHECKING:
     from edgeoe.targets.profile import EngineSettings, Target
 
-__all__ = ["TensorRT", "sidecar_path"]
+__all__ = ["TensorRT", "sidecar_path", "sidecar_sha256"]
 
 _FORMAT = 1
 _MUST_MATCH = {  # facts that must be the same where a plan is loaded, by hardware compatibility
@@ -90,7 +92,7 @@ class TensorRT:
             "profile": plan.shapes,
             "image_shape": image_shape,
         }
-        text = json.dumps(sidecar, indent=2) + "\n"
+        text = json.dumps({**sidecar, "seal": seal(_sealed_part(sidecar))}, indent=2) + "\n"
         write_atomic(artifact, lambda path: path.write_bytes(plan.data))
         write_atomic(sidecar_path(artifact), lambda path: path.write_text(text, encoding="utf-8"))
         return {key: sidecar[key] for key in ("tied_to", "engine", "flags", "profile")}
@@ -154,15 +156,31 @@ def _read_sidecar(artifact: Path, again: str) -> dict[str, Any]:
     path = sidecar_path(artifact)
     try:
         sidecar: dict[str, Any] = read_json_object(path)
+        digest, given = sidecar_sha256(sidecar), sidecar.pop("seal", "")
         if sidecar["format"] != _FORMAT or not {"plan_sha256", "engine", "tied_to"} <= sidecar.keys():
             raise ValueError
+        if not is_sealed(_sealed_part(sidecar), given) and not is_vouched("artifact", digest):
+            raise BackendError(
+                f"{artifact}: can't load it: a plan is code, and {path.name} was written by another machine or user, "
+                f"or changed. {again}, or if you know whom it is from: edgeoe trust {quoted(artifact)}"
+            )
     except FileNotFoundError:
         raise BackendError(
             f"{artifact}: can't load it: a plan is code, and no {path.name} beside it vouches for it. {again}"
         ) from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise BackendError(f"{path}: can't load {artifact.name}: not a sidecar of this edgeoe. {again}") from None
     return sidecar
+
+
+def sidecar_sha256(sidecar: Mapping[str, Any]) -> str:
+    """The hash of a sidecar by which `edgeoe trust` vouches for it: the same for equal content."""
+    return sha256(_sealed_part(sidecar)).hexdigest()
+
+
+def _sealed_part(sidecar: Mapping[str, Any]) -> bytes:
+    """What of a sidecar is sealed: all but the seal, the same for equal content."""
+    return json.dumps(sidecar, sort_keys=True).encode()
 
 
 def _timing_cache(device: CudaDevice) -> Path:

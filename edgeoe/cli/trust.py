@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,8 +56,6 @@ def _show(record: Trusted) -> None:
     say((f"{record.path}: {record.what} runs with your rights:", "bold"))
     for file in record.files:
         say(f"  sha256 {file.sha256}  {file.size_bytes:>9} bytes  {file.path}")
-    for remark in record.remarks:
-        say(f"  {remark}")
     readable = [file.path for file in record.files if file.path.endswith((".py", ".json", ".txt", ".toml"))]
     if readable:
         say(f"  read it: less {' '.join(map(quoted, readable))}")
@@ -72,8 +71,6 @@ def _say_vouched(record: Trusted) -> None:
 
 
 def _confirmed() -> bool:
-    import sys
-
     if not sys.stdin.isatty():
         raise RunError("trust asks a person, and this is no terminal: pass --yes to vouch for what is listed above.")
     return typer.confirm("Vouch for it?")

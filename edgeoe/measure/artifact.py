@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeoe.backends import Backend, Runner
+from edgeoe.backends.admission import require_admitted
 from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
 from edgeoe.measure.speed import measure_speed
@@ -44,8 +45,9 @@ def measure_artifact(
     rare: indices of the rare classes.
     settings: those that the artifact was built with.
     bundle_sha256: of the bundle that brought the artifact here; empty where it was built.
-    Raises BackendError if the artifact can't be loaded or run.
+    Raises BackendError if the artifact can't be loaded or run, or is a program that this machine does not vouch for.
     """
+    require_admitted(artifact)
     machine = environment()
     with backend.open(artifact, target) as runner:
         agreement = float((runner.infer(golden["images"]).argmax(1) == golden["logits"].argmax(1)).mean())

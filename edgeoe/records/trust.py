@@ -27,7 +27,6 @@ class Trusted:
     what: in words.
     sha256: of all of it together.
     files: empty if nothing runs.
-    remarks: further facts for the reader.
     vouched: whether this machine vouches for it.
     """
 
@@ -36,5 +35,4 @@ class Trusted:
     what: str
     sha256: str
     files: tuple[TrustedFile, ...]
-    remarks: tuple[str, ...] = ()
     vouched: bool

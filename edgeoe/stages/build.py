@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeoe.backends import backend_of
+from edgeoe.backends.admission import require_admitted
 from edgeoe.errors import BackendError
 from edgeoe.files import file_sha256
 from edgeoe.machine.environment import environment
@@ -24,11 +25,12 @@ def build(run: Run, target: Target, *, progress: Progress = silent) -> Artifact:
     """Build the artifact for `target` from the run's graph, and check that it loads and runs.
 
     Raises TargetError if the profile has unsupported settings, RunError if its graph was not exported, BackendError if
-    only the device can build.
+    only the device can build, or the graph is a program that this machine does not vouch for.
     """
     require_buildable(target)
     require_runtime(run, target)
     graph = graph_for(run, target)
+    require_admitted(graph)
     backend = backend_of(target)
     files = TargetFiles(target.name)
     run.forget(files.validation, files.result, files.engine)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeoe import __version__
+from edgeoe.backends.admission import require_admitted
 from edgeoe.errors import ExportError, RunError, quoted
 from edgeoe.files import file_sha256
 from edgeoe.graph.export import OPSET, Exporter, Parity, check_parity, onnx_from_student
@@ -125,6 +126,7 @@ def _kept_graph(run: Run) -> ExportRecord:
     """
     earlier, golden = run.read(layout.EXPORT), run.read_tensors(layout.GOLDEN)
     graph = run.file(_FP32)
+    require_admitted(graph)
     parity, _ = check_parity(graph, lambda _: torch.from_numpy(golden["logits"]), golden["images"], precision="fp32")
     _log.warning(
         "%s: this machine does not vouch for the source in it, so the fp32 graph that came with it is kept, and was "

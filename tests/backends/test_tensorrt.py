@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from onnx import TensorProto, helper
 from edgeoe.backends.tensorrt import TensorRT, sidecar_path
 from edgeoe.backends.tensorrt_bindings import BuildPhases
 from edgeoe.doctor import examine
-from edgeoe.errors import BackendError
+from edgeoe.errors import BackendError, RunError
 from edgeoe.pipeline import build, validate
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import TargetFiles
+from edgeoe.stages import trust as trusting
 from edgeoe.targets.profile import DeviceFacts, EngineSettings, Target
+from edgeoe.vouching import seal
 
 HERE = {"tensorrt": "10.3.0", "compute_capability": "8.7", "device": "Stub (nvgpu)", "cuda": "12.6"}
 IMAGES = np.random.default_rng(0).normal(size=(7, 3, 4, 4)).astype(np.float32)
@@ -153,7 +156,9 @@ def test_a_plan_from_elsewhere_is_refused_with_the_field_that_differs(
 ) -> None:
     TensorRT().build(graph, target_with(), plan)
     sidecar = json.loads(sidecar_path(plan).read_text(encoding="utf-8"))
+    sidecar.pop("seal")
     sidecar[table][key] = value
+    sidecar["seal"] = seal(json.dumps(sidecar, sort_keys=True).encode())  # as this machine wrote it there
     sidecar_path(plan).write_text(json.dumps(sidecar), encoding="utf-8")
     device.trt.state.calls.clear()
     with pytest.raises(BackendError) as raised, TensorRT().open(plan, target_with()):
@@ -161,6 +166,62 @@ def test_a_plan_from_elsewhere_is_refused_with_the_field_that_differs(
     assert str(raised.value).startswith(f"{plan}: can't load it: {told}")
     assert str(raised.value).endswith(". Build again: edgeoe build RUN --target orin")
     assert device.trt.state.calls == [], "nothing was deserialised"
+
+
+def refused(device: FakeDevice, plan: Path) -> str:
+    """The message with which `plan` is refused before anything of it is deserialised."""
+    device.trt.state.calls.clear()
+    with pytest.raises(BackendError) as raised, TensorRT().open(plan, target_with()):
+        pass
+    assert device.trt.state.calls == []
+    return str(raised.value)
+
+
+FOREIGN = (
+    "model.plan.json was written by another machine or user, or changed. Build again: edgeoe build RUN --target orin"
+)
+
+
+def test_a_plan_of_another_machine_is_refused_until_somebody_vouches(
+    device: FakeDevice, graph: Path, plan: Path, another_machine: Path
+) -> None:
+    TensorRT().build(graph, target_with(), plan)
+    another_machine.with_name("secret").unlink()  # whoever has the same device, has not the same secret
+    assert FOREIGN in refused(device, plan)
+    assert f"edgeoe trust {plan}" in refused(device, plan)
+    record = trusting.examine(plan)
+    assert [Path(file.path).name for file in record.files] == ["model.plan", "model.plan.json"]
+    assert not record.vouched
+    trusting.trust(record)
+    with TensorRT().open(plan, target_with()) as runner:
+        assert runner.infer(IMAGES).shape == (7, 48)
+    plan.write_bytes(plan.read_bytes() + b"more")
+    assert "its sha256 is not the one in" in refused(device, plan)
+    with pytest.raises(RunError, match=r"not the plan that model\.plan\.json was written for"):
+        trusting.examine(plan)
+
+
+@pytest.mark.parametrize("forged", ["", "0" * 64, "é", 1, None, []])
+def test_a_sidecar_that_somebody_wrote_for_another_plan_is_refused(
+    device: FakeDevice, graph: Path, plan: Path, forged: object
+) -> None:
+    TensorRT().build(graph, target_with(), plan)
+    evil = b"evil" + plan.read_bytes()
+    plan.write_bytes(evil)
+    sidecar = json.loads(sidecar_path(plan).read_text(encoding="utf-8"))
+    for seals in ({}, {"seal": forged}):  # the seal of the former plan, and others
+        changed = {**sidecar, "plan_sha256": sha256(evil).hexdigest(), **seals}
+        sidecar_path(plan).write_text(json.dumps(changed), encoding="utf-8")
+        message = refused(device, plan)
+        assert FOREIGN in message or "not a sidecar of this edgeoe" in message
+
+
+def test_the_order_of_keys_and_spaces_break_no_seal(device: FakeDevice, graph: Path, plan: Path) -> None:
+    TensorRT().build(graph, target_with(), plan)
+    sidecar = json.loads(sidecar_path(plan).read_text(encoding="utf-8"))
+    sidecar_path(plan).write_text(json.dumps(dict(reversed(sidecar.items()))), encoding="utf-8")
+    with TensorRT().open(plan, target_with()) as runner:
+        assert runner.infer(IMAGES).shape == (7, 48)
 
 
 def test_a_compatible_plan_may_be_loaded_on_another_device(device: FakeDevice, graph: Path, plan: Path) -> None:
