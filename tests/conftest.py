@@ -88,6 +88,26 @@ def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """`keys(name)`: a private key of its own for each name, and its public one."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path_factory.mktemp("keys")
+
+    def pair(name: str) -> tuple[Path, Path]:
+        private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+        if not private.is_file():
+            key = ec.generate_private_key(ec.SECP256R1())
+            pem = serialization.Encoding.PEM
+            private.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+            public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+        return private, public
+
+    return pair
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """train/ and test/ with a folder per class, and ood/ with 60 mixed pictures. Read only."""
     folder = tmp_path_factory.mktemp("pictures")

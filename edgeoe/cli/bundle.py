@@ -40,6 +40,14 @@ def bundle_command(
         typer.Option(help="Test images, a folder per class, for accuracy on the device.", show_default=False),
     ] = None,
     follow_links: FollowLinksOption = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Private key (PEM, elliptic curve) that signs the archive: ARCHIVE.sig beside it.",
+            metavar="KEY",
+            show_default=False,
+        ),
+    ] = None,
     json: JsonOption = None,
 ) -> int:
     """Pack a model with everything that builds, checks and measures it on a device without edgeoe.
@@ -55,8 +63,8 @@ def bundle_command(
     from edgeoe.targets.load import load_target
 
     profile = load_target(target)
-    record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, progress=bar)
-    write_json(json, replace(record, path=path_in_report(record.path)))
+    record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, key=sign, progress=bar)
+    write_json(json, replace(record, path=path_in_report(record.path), signature=path_in_report(record.signature)))
     show_bundle(record)
     *lines, last = lines_for_device(out, run, profile.name)
     for line in lines:
@@ -73,11 +81,18 @@ def show_bundle(record: BundleRecord) -> None:
         f"{record.path}: {record.size_bytes / 1e6:.3f} MB, {len(record.files)} files, {record.test_images} test "
         f"images, sha256 {record.sha256[:12]}"
     )
+    if record.signature:
+        say(f"{record.signature}: its signature; to verify it: ", (_verify_command(record), "bold"))
     if not record.test_images:
         say(("without --test the device measures no accuracy, only agreement on the golden images", "dim"))
     if record.path.endswith(".zst"):
         say(("the device's tar needs zstd to unpack it; .tar.gz needs nothing", "dim"))
     say("to measure on the device, DEVICE being what ssh calls it:")
+
+
+def _verify_command(record: BundleRecord) -> str:
+    path, signature = quoted(record.path), quoted(record.signature)
+    return f"model_signing verify key {path} --signature {signature} --public_key KEY"
 
 
 @takes_reports
@@ -103,6 +118,12 @@ def collect_command(
             autocompletion=complete_target,
         ),
     ] = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public key (PEM); RESULT.sig beside the result must hold for it.", metavar="KEY", show_default=False
+        ),
+    ] = None,
     reports: Reports,
 ) -> int:
     """Read the result of a bundle from its device into the run, and judge it; or keep a latency table for compress.
@@ -120,7 +141,7 @@ def collect_command(
     from edgeoe.targets.load import load_target
 
     run_directory = Run.open(run)
-    validation = collect(run_directory, result, target=load_target(target) if target else None)
+    validation = collect(run_directory, result, target=load_target(target) if target else None, key=verify)
     show_and_write(run_directory, validation, reports)
     name = validation.target.name
     if validation.outcome == "passed":

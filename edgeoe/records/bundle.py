@@ -23,6 +23,7 @@ class BundleRecord:
     sha256: of the archive.
     test_images: number of test images in it, for accuracy on the device.
     files: names of the files in it.
+    signature: path of its signature; empty if it is not signed.
     """
 
     path: str
@@ -32,6 +33,7 @@ class BundleRecord:
     precision: str
     test_images: int
     files: tuple[str, ...]
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

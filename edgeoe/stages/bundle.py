@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,14 @@ from edgeoe.run.chain import require_golden
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.stages.archive import packer_of, program_files, write_archive
 from edgeoe.stages.precisions import graph_file, graph_for
+from edgeoe.stages.sbom import SBOM, sbom_of
+from edgeoe.stages.signing import signer_with
 from edgeoe.stages.teacher import teacher_predictions
 from edgeoe.stages.validate import read_test
+from edgeoe.targets.backends import traits_of
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
+from edgeoe.versions import versions
 
 __all__ = ["bundle"]
 
@@ -40,6 +45,7 @@ def bundle(
     out: Path,
     test: Path | None = None,
     follow_links: bool = False,
+    key: Path | None = None,
     progress: Progress = silent,
 ) -> BundleRecord:
     """Write the archive `out`; the same run and target give the same bytes.
@@ -47,9 +53,10 @@ def bundle(
     out: its suffix is .tar.zst, .tar.gz or .tar.
     test: test images, a folder per class, for accuracy on the device.
     follow_links: follow links that lead out of `test`.
+    key: a private key, which signs the archive; the signature is written beside it.
     Raises ConfigError for another suffix, TargetError for a profile with unsupported settings.
     """
-    pack = packer_of(out)
+    pack, sign = packer_of(out), signer_with(key) if key else None
     require_buildable(target)
     samples = read_test(run, test, follow_links=follow_links, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
@@ -59,7 +66,8 @@ def bundle(
     files = dict(_files(run, target))
     if samples and pixels is not None:
         files |= {"test-images.npy": _npy(pixels), "test-labels.npy": _npy(samples.labels)}
-    hashes = {name: sha256(data).hexdigest() for name, data in sorted(files.items())}
+    files[SBOM] = _sbom(files, target).encode()
+    hashes = _hashes(files)
     run_facts = run.read(layout.FACTS)
     facts = BundleFacts(
         edgeoe=__version__,
@@ -75,6 +83,7 @@ def bundle(
     target_files = layout.TargetFiles(target.name)
     files[FACTS] = record_text(facts, format=target_files.bundle.format).encode()
     digest, size_bytes = write_archive(out, pack, files, root=layout.unpacked_folder(target.name))
+    signature = str(sign(out)) if sign else ""
     run.forget(target_files.bundle, target_files.teacher)
     if predictions:
         run.save(target_files.teacher, predictions)
@@ -87,7 +96,23 @@ def bundle(
         precision=target.precision,
         test_images=len(samples.labels) if samples else 0,
         files=tuple(sorted(files)),
+        signature=signature,
     )
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    """sha256 by name."""
+    return {name: sha256(data).hexdigest() for name, data in sorted(files.items())}
+
+
+def _sbom(files: Mapping[str, bytes], target: Target) -> str:
+    """What the bundle contains, and what the device must have beside it."""
+    packages = {name: version for name, version in versions("annotated-types").items() if name != "python"}
+    needs = {"python": ">=3.10", "numpy": ""}
+    runtime = re.match("[A-Za-z0-9_.-]*", traits_of(target.backend).requirement)
+    if runtime and runtime[0]:
+        needs[runtime[0]] = ""
+    return sbom_of(layout.unpacked_folder(target.name), _hashes(files), packages=packages, needs=needs)
 
 
 def _files(run: Run, target: Target) -> Iterator[tuple[str, bytes]]:

@@ -21,6 +21,7 @@ from edgeoe.run.chain import require_bundle
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import TargetFiles
 from edgeoe.run.result_file import read_result
+from edgeoe.stages.signing import require_signed
 from edgeoe.stages.validate import conclude, limits_asked_for, record_validation
 from edgeoe.targets.backends import traits_of
 from edgeoe.targets.profile import MeasureSettings, Target
@@ -29,14 +30,18 @@ __all__ = ["collect"]
 
 
 @writes_run
-def collect(run: Run, path: str | Path, *, target: Target | None = None) -> Validation:
+def collect(run: Run, path: str | Path, *, target: Target | None = None, key: Path | None = None) -> Validation:
     """Read the result at `path` into the run, and judge it.
 
     Target, budget, classes, artifact and labels come from the run's own `bundle.json`, not from the result.
 
     target: a profile whose budget judges instead of the bundled one.
-    Raises RunError if the result is not from this run's latest bundle for its target, or contradicts that bundle.
+    key: a public key; the result must be signed with its private one.
+    Raises RunError if the result is not from this run's latest bundle for its target, or contradicts that bundle, or if
+    its signature is missing or does not hold.
     """
+    if key:
+        require_signed(Path(path), key)
     result = read_result(Path(path))
     name = result.target.name
     if target is not None and target.name != name:

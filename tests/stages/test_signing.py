@@ -1,0 +1,73 @@
+"""A signature holds for one file and one key; without it, or with another, nothing is believed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeoe.errors import ConfigError, RunError
+from edgeoe.stages.signing import require_signed, signature_path, signer_with
+
+pytest.importorskip("model_signing", reason="model-signing is not installed: pip install 'edgeoe[sign]'")
+
+
+Keys = Callable[[str], tuple[Path, Path]]
+
+
+@pytest.fixture
+def signed(tmp_path: Path, keys: Keys) -> Path:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"p50": 1.0}))
+    assert signer_with(keys("ours")[0])(path) == signature_path(path) == tmp_path / "result.json.sig"
+    return path
+
+
+def test_a_signature_holds_for_its_key(signed: Path, keys: Keys) -> None:
+    require_signed(signed, keys("ours")[1])
+    with pytest.raises(RunError, match=r"its signature result\.json\.sig does not hold for .*theirs\.pub"):
+        require_signed(signed, keys("theirs")[1])
+
+
+def test_a_signature_holds_for_its_content_wherever_that_lies(signed: Path, keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(signed, tmp_path / "in/other.json")
+    shutil.copy(signature_path(signed), tmp_path / "in/other.json.sig")
+    require_signed(tmp_path / "in/other.json", keys("ours")[1])
+    signed.write_text(json.dumps({"p50": 0.5}))
+    with pytest.raises(RunError, match=r"does not hold for .*: Signature mismatch\."):
+        require_signed(signed, keys("ours")[1])
+
+
+@pytest.mark.parametrize("text", ["", "{}", "no JSON", "[]", '{"dsseEnvelope": {"payload": "e30=", "signatures": []}}'])
+def test_what_is_no_signature_is_refused(text: str, signed: Path, keys: Keys) -> None:
+    signature_path(signed).write_text(text)
+    with pytest.raises(RunError, match="does not hold"):
+        require_signed(signed, keys("ours")[1])
+
+
+def test_a_missing_signature_is_told_with_the_way_to_one(signed: Path, keys: Keys) -> None:
+    signature_path(signed).unlink()
+    with pytest.raises(RunError, match=r"not signed: no result\.json\.sig beside it\. .*model_signing sign"):
+        require_signed(signed, keys("ours")[1])
+
+
+def test_a_key_that_is_none_is_told(signed: Path, keys: Keys, tmp_path: Path) -> None:
+    private, public = keys("ours")
+    for use, key, message in (
+        (signer_with, public, "--sign .*: no private key of an elliptic curve in PEM"),
+        (signer_with, tmp_path / "none.pem", r"--sign .*none\.pem: can't be read: No such file"),
+        (lambda key: require_signed(signed, key), private, "--verify .*: no public key of an elliptic curve in PEM"),
+        (lambda key: require_signed(signed, key), tmp_path, "--verify .*: can't be read: Is a directory"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            use(key)
+
+
+def test_without_model_signing_the_extra_is_named(signed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "model_signing", None)
+    with pytest.raises(ConfigError, match=r"--sign needs model-signing .*: pip install 'edgeoe\[sign\]'"):
+        signer_with(keys("ours")[0])
