@@ -10,7 +10,6 @@ was final.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +23,8 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import Samples, find_samples, find_test, load_samples, rarest
 from edgeoe.demo.data import DemoFolders, load_digits, write_images
 from edgeoe.demo.draws import Draw
+from edgeoe.demo.folder import new_demo
 from edgeoe.demo.teacher import train_teacher
-from edgeoe.errors import RunError
 from edgeoe.measure.accuracy import accuracy_from_predictions
 from edgeoe.measure.predictions import predict
 from edgeoe.models.checkpoint import load_student
@@ -67,23 +66,16 @@ class Demo:
 def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False, progress: Progress = silent) -> Demo:
     """Train a teacher on digits, compress it without and with OE for five draws of samples, and deploy the first draw.
 
-    out: a folder that does not exist yet, or with `overwrite` an earlier demo; removed if the demo does not finish.
+    out: a folder that does not exist yet, or with `overwrite` an earlier demo, which comes back if this one does not
+        finish.
     seed: of the first draw; the others count up from it.
     Raises RunError if `out` can't be used.
     """
-    if out.exists():
-        if not any((out / "images").glob("few-*.txt")):
-            raise RunError(f"{out}: exists and is not a demo. Choose another --out.")
-        if not overwrite:
-            raise RunError(f"{out}: already holds a demo. Choose another --out, or pass --overwrite.")
-        shutil.rmtree(out)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # layers are too small to gain from a second thread, which stalls on busy cores
     try:
-        return _demo(out, seeds=range(seed, seed + _DRAWS), progress=progress)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        raise
+        with new_demo(out, overwrite=overwrite):
+            return _demo(out, seeds=range(seed, seed + _DRAWS), progress=progress)
     finally:
         torch.set_num_threads(threads)
 
