@@ -12,17 +12,21 @@ import argparse
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from time import monotonic
 
+from faults.commands import COMMANDS
 from faults.kinds import KINDS, Trial
 from faults.workspace import Workspace
 
 CATEGORIES = ("traceback", "exit", "lost", "silent", "leftover")
 
 
-def trials_of(kind: str, work: Workspace, *, seed: int, count: int, minutes: float) -> list[Trial]:
+def trials_of(
+    kind: str, work: Workspace, *, seed: int, count: int, minutes: float, commands: Sequence[str] = tuple(COMMANDS)
+) -> list[Trial]:
     """Run the trials of one kind that are not recorded yet, until `minutes` are over, and return all."""
     record = work.folder / f"{kind}-{seed}.jsonl"
     lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
@@ -30,7 +34,7 @@ def trials_of(kind: str, work: Workspace, *, seed: int, count: int, minutes: flo
     end = monotonic() + 60 * minutes
     while len(trials) < count and monotonic() < end:
         name = f"{kind}-{seed}-{len(trials)}"
-        trial = KINDS[kind].trial(work, Random(name), name)  # noqa: S311 - to be repeated
+        trial = KINDS[kind].trial(work, Random(name), name, commands)  # noqa: S311 - to be repeated
         trials.append(trial)
         with record.open("a", encoding="utf-8") as stream:
             facts = {"what": trial.what, "problems": trial.problems, "hit": trial.hit}
@@ -55,16 +59,21 @@ def table(trials: dict[str, list[Trial]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", action="append", choices=[*KINDS], help="repeatable; default: all")
+    parser.add_argument("--command", action="append", choices=[*COMMANDS], help="repeatable; default: all")
     parser.add_argument("--count", type=int, help="trials of each kind; default: those of a whole campaign")
     parser.add_argument("--minutes", type=float, default=600.0, help="limit for each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("runs/fault-campaign"))
     options = parser.parse_args(arguments)
     work = Workspace(options.folder)
-    work.prepare()
     trials = {
         kind: trials_of(
-            kind, work, seed=options.seed, count=options.count or KINDS[kind].count, minutes=options.minutes
+            kind,
+            work,
+            seed=options.seed,
+            count=options.count or KINDS[kind].count,
+            minutes=options.minutes,
+            commands=options.command or tuple(COMMANDS),
         )
         for kind in options.kind or KINDS
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -63,7 +64,8 @@ def test_only_hidden_temporary_names_are_left_over(tmp_path: Path) -> None:
 def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def trial(_: Workspace, rng: Random, name: str) -> Trial:
+    def trial(_: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
+        assert commands == tuple(COMMANDS)
         ran.append(name)
         return Trial(f"{rng.random()}", ("lost: x",) if name.endswith("-1") else (), True)
 
@@ -74,7 +76,6 @@ def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest
     assert ran == ["kill-0-0", "kill-0-1", "kill-0-2", "kill-0-3"]
     assert trials_of("kill", work, seed=0, count=9, minutes=0)[:2] == first
     assert table({"kill": first}).splitlines()[1].split() == ["kill", "2", "2", "0", "0", "1", "0", "0"]
-    monkeypatch.setattr(Workspace, "prepare", lambda _: None)
     assert main(["--kind", "kill", "--folder", str(tmp_path)]) == 1
     assert fault_campaign.CATEGORIES == ("traceback", "exit", "lost", "silent", "leftover")
 

@@ -6,7 +6,7 @@ A kind that is added here is one that the command line knows.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,6 +17,8 @@ from faults.environments import ENVIRONMENTS
 from faults.workspace import Workspace
 
 __all__ = ["KINDS", "Kind", "Trial"]
+
+_STUDENTS = ("build", *SETUP)  # whose files a pair may leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +40,26 @@ class Kind:
     """A kind of disturbance.
 
     count: trials of a whole campaign.
-    trial: (workspace, generator, name of the trial) -> what came of it.
+    trial: (workspace, generator, name of the trial, commands to choose from) -> what came of it.
     """
 
     count: int
-    trial: Callable[[Workspace, Random, str], Trial]
+    trial: Callable[[Workspace, Random, str, Sequence[str]], Trial]
 
 
-def kill(work: Workspace, rng: Random, name: str) -> Trial:
+def kill(work: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
     """SIGKILL at a random moment, then the same command again."""
-    return _stopped(work, rng, name, signal.SIGKILL)
+    return _stopped(work, rng, name, commands, signal.SIGKILL)
 
 
-def stop(work: Workspace, rng: Random, name: str) -> Trial:
+def stop(work: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
     """Ctrl-C, SIGTERM or a closed terminal at a random moment, then the same command again."""
-    return _stopped(work, rng, name, rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
+    return _stopped(work, rng, name, commands, rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
 
 
-def _stopped(work: Workspace, rng: Random, name: str, number: signal.Signals) -> Trial:
-    of = rng.choice([*COMMANDS])
+def _stopped(work: Workspace, rng: Random, name: str, commands: Sequence[str], number: signal.Signals) -> Trial:
+    of = rng.choice(commands)
+    work.prepare(of)
     command, folder = COMMANDS[of], work.trial(name, after=COMMANDS[of].after)
     moment = rng.uniform(0, 1.05 * work.seconds[of])
     process = work.start(command, folder)
@@ -79,9 +82,13 @@ def _again(work: Workspace, of: str, folder: Path) -> list[str]:
     return problems
 
 
-def pairs(work: Workspace, rng: Random, name: str) -> Trial:
+def pairs(work: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
     """Two commands at once on one run."""
-    first, second, after = rng.choice(PAIRS)
+    possible = [pair for pair in PAIRS if {*pair[:2]} <= {*commands}]
+    if not possible:
+        raise SystemExit(f"no pair is of {' and '.join(commands)} alone")
+    first, second, after = rng.choice(possible)
+    work.prepare(first, second, *_STUDENTS)
     folder = work.trial(name, after=after)
     moment = rng.uniform(0, work.seconds[first])
     processes = [work.start(COMMANDS[first], folder)]
@@ -102,15 +109,14 @@ def pairs(work: Workspace, rng: Random, name: str) -> Trial:
 def _mixed(work: Workspace, folder: Path) -> list[str]:
     """A complaint if the files of a run are not all of one student."""
     products = work.products_in(folder)
-    whole = [work.products[of] for of in (*COMMANDS, *SETUP)]
-    if any(products.items() <= known.items() for known in whole):
+    if any(products.items() <= known.items() for known in work.products.values()):
         return []
     return ["silent: graph or artifact of another student than the run's"]
 
 
-def disk(work: Workspace, rng: Random, name: str) -> Trial:
+def disk(work: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
     """A full or read-only disk, no folder for temporary files, names that are too long, too few open files."""
-    of, environment = rng.choice([*COMMANDS]), rng.choice([*ENVIRONMENTS])
+    of, environment = rng.choice(commands), rng.choice([*ENVIRONMENTS])
     command, folder = COMMANDS[of], work.trial(name, after=COMMANDS[of].after)
     before = work.products_in(folder)
     process, command = ENVIRONMENTS[environment](work, command, folder, rng)

@@ -65,28 +65,32 @@ _SAME = ("student/*", "student*.onnx", "golden.safetensors", "targets/*/model.on
 
 
 class Workspace:
-    """The inputs and states of a campaign, under `folder`; made once, and kept for the next start."""
+    """The inputs and states of a campaign, under `folder`; each is made once, and kept for the next start.
+
+    seconds: what each command took undisturbed, by its name.
+    products: what it made, as `products_in`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.inputs = self.folder / "inputs"
+        self._facts = self.folder / "states.json"
         self.seconds: dict[str, float] = {}
         self.products: dict[str, dict[str, str]] = {}
-
-    def prepare(self) -> None:
-        """Make the inputs, and run each command once, undisturbed."""
-        facts = self.folder / "states.json"
-        if not facts.exists():
-            shutil.rmtree(self.folder / "states", ignore_errors=True)
+        if self._facts.exists():
+            self.seconds, self.products = json.loads(self._facts.read_text(encoding="utf-8"))
+        else:
             self._write_inputs()
-            for name in ("compress", *SETUP, *COMMANDS):
-                if name not in self.seconds:
-                    self._run_once(name)
-            facts.write_text(json.dumps([self.seconds, self.products]), encoding="utf-8")
-        self.seconds, self.products = json.loads(facts.read_text(encoding="utf-8"))
+
+    def prepare(self, *names: str) -> None:
+        """Run each of those commands once, undisturbed, after those that it needs; an empty name is of none."""
+        for name in names:
+            if name and name not in self.seconds:
+                self._run_once(name)
 
     def trial(self, name: str, *, after: str) -> Path:
         """A fresh folder, in the state after that command; the fresh state if it is empty."""
+        self.prepare(after)
         folder = self.folder / "trials" / name
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.folder / "states" / after if after else self.inputs / "fresh", folder, symlinks=True)
@@ -120,8 +124,6 @@ class Workspace:
 
     def _run_once(self, name: str) -> None:
         command = {**COMMANDS, **SETUP}[name]
-        if command.after and command.after not in self.seconds:
-            self._run_once(command.after)
         folder = self.trial(f"of-{name}", after=command.after)
         process = self.run(command, folder)
         if process.code not in command.codes:
@@ -130,7 +132,9 @@ class Workspace:
             with tarfile.open(folder / "bundle.tar") as archive:
                 archive.extractall(folder, filter="data")
         self.seconds[name], self.products[name] = process.seconds, self.products_in(folder)
+        shutil.rmtree(self.folder / "states" / name, ignore_errors=True)
         folder.rename(self.folder / "states" / name)
+        self._facts.write_text(json.dumps([self.seconds, self.products]), encoding="utf-8")
 
     def _write_inputs(self) -> None:
         rng = np.random.default_rng(0)
