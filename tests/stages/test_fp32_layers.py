@@ -20,6 +20,7 @@ from edgeoe.backends import backend_of
 from edgeoe.codec import from_json, to_json
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.devices.table_runner import run_table
+from edgeoe.errors import TargetError
 from edgeoe.graph import int8
 from edgeoe.graph.precision import Int8Settings, Source
 from edgeoe.graph.quantize import quantisable_layers
@@ -32,8 +33,9 @@ from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.settings import CompressSettings
 from edgeoe.stages import budget, latency_probe, table_bundle
+from edgeoe.stages.budget import require_tables
 from edgeoe.stages.fp32_layers import fp32_layers_for
-from edgeoe.stages.latency_table import cached_table, keep_table
+from edgeoe.stages.latency_table import cached_table, collect_table, keep_table
 from edgeoe.stages.precisions import variant_for
 from edgeoe.stages.subject import load_subject
 from edgeoe.stages.table_bundle import bundle_table, measure_parts
@@ -246,6 +248,7 @@ def test_the_bundle_of_a_table_measures_with_the_layers_in_fp32(
     need: Callable[[int], None],
     timed: list[onnx.ModelProto],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     away = replace(INT8, name="away", device=DeviceFacts(machine=platform.machine()))
     need(1)
@@ -257,3 +260,10 @@ def test_the_bundle_of_a_table_measures_with_the_layers_in_fp32(
         opened.extractall(tmp_path / "u", filter="data")
     (folder,) = (tmp_path / "u").iterdir()
     assert run_table(folder, tmp_path / "t.json", progress=silent).kept_fp32 == kept
+    for stage in ("stages.budget", "stages.latency_table", "stages.table_bundle", "targets.here"):
+        monkeypatch.setattr(f"edgeoe.{stage}.environment", lambda **_: {**environment(), "machine": "riscv64"})
+    collect_table(tmp_path / "t.json")
+    require_tables(asked, [away])
+    assert measure_parts(asked, away).kept_fp32 == kept
+    with pytest.raises(TargetError, match=r"no latency table of this teacher with these options"):
+        require_tables(replace(asked, max_drop=None), [away])
