@@ -6,11 +6,8 @@ It needs Python, numpy and the target's runtime; the bundle contains the modules
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +24,13 @@ from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress
 from edgeoe.records.bundle import FORMAT, BundleFacts, Normalisation
 from edgeoe.records.result import Predictions, Result, SpeedSamples
+from edgeoe.run.placement import partial_folder, work_folder
 from edgeoe.run.result_file import artifact_folder, artifact_of, read_result, write_result
 from edgeoe.targets.here import differences, not_measured
 
 __all__ = ["main", "run_bundle"]
+
+_PATIENCE_S = 5.0  # how long the program waits for another that writes the same result
 
 
 def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
@@ -49,7 +49,8 @@ def run_bundle(bundle: Path, out: Path, *, progress: Progress) -> Result:
     if differs and not backend.traits.portable:
         raise BackendError(f"not built here: {'; '.join(differs)}. A plan is built on the device that runs it.")
     backend.check(target)
-    with _folder_beside(out) as folder:
+    with work_folder(out, timeout_s=_PATIENCE_S):
+        folder = partial_folder(out)
         artifact = folder / f"model{backend.traits.suffix}"
         settings = backend.build(bundle / "model.onnx", target, artifact, progress=progress)
         result = measure_artifact(
@@ -85,18 +86,6 @@ def _require_overwritable(out: Path) -> None:
         unchanged = former and artifact.is_file() and file_sha256(artifact) == former.artifact_sha256
         if folder.is_symlink() or not unchanged:
             raise RunError(f"{folder}: exists and was not written by an earlier run. Choose another --out.")
-
-
-@contextmanager
-def _folder_beside(out: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk, removed after the block."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(prefix=f".{out.stem}-", dir=out.parent)
-    except OSError as reason:
-        raise RunError(f"--out {out}: can't be written: {reason.strerror}.") from None
-    with folder as name:
-        yield Path(name)
 
 
 def _predictions(bundle: Path, runner: Runner, preprocess: Normalisation, progress: Progress) -> Predictions | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from edgeoe.errors import RunError
-from edgeoe.files import new_parents, sync_folder
+from edgeoe.files import sync_folder
 from edgeoe.interruption import shielded, work_begins
-from edgeoe.lock import BusyError, Lock, locked
+from edgeoe.lock import Lock, locked
 from edgeoe.run.directory import PATIENCE_S, Run
-from edgeoe.run.placement import LOCK, discard, partial_folder, replace_folder, restore, sweep_discarded
+from edgeoe.run.placement import LOCK, discard, partial_folder, replace_folder, restore, work_folder
 
 __all__ = ["new_run", "require_free"]
 
@@ -47,57 +47,10 @@ def new_run(path: Path, *, overwrite: bool) -> Iterator[Run]:
     """
     require_free(path, overwrite=overwrite)
     work_begins()
-    with _new_parents(path), _work_folder(path) as lock:
-        folder = partial_folder(path)
-        try:
-            require_free(path, overwrite=overwrite)  # another command may have finished one
-            yield Run(folder, private=True)
-            _put_in_place(lock, path, overwrite=overwrite)
-        finally:
-            if lock.path.parent.name == folder.name:  # it was not put in place
-                with shielded():
-                    discard(folder, beside=path)
-
-
-@contextmanager
-def _new_parents(path: Path) -> Iterator[None]:
-    """`new_parents`, whose errors name the option."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(new_parents(path))
-        except OSError as reason:
-            raise RunError(f"{path}: can't be created: {reason.strerror}. Choose another --out.") from None
-        yield
-
-
-@contextmanager
-def _work_folder(path: Path) -> Iterator[Lock]:
-    """The lock on the empty folder in which the run `path` is made."""
-    with ExitStack() as stack:
-        while (lock := _enter_work_folder(path, stack)) is None:
-            pass  # its owner has just moved it
-        sweep_discarded(path)
-        yield lock
-
-
-def _enter_work_folder(path: Path, stack: ExitStack) -> Lock | None:
-    """Create and lock the folder in which `path` is made; None if it was removed meanwhile, or had to be."""
-    folder = partial_folder(path)
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = stack.enter_context(locked(folder / LOCK, timeout_s=PATIENCE_S))
-    except FileNotFoundError:
-        return None
-    except BusyError as reason:
-        message = f"{path}: being made by {reason}. Wait until that has ended, or choose another --out."
-        raise RunError(message) from None
-    except OSError as reason:
-        raise RunError(f"{path}: can't be created: {reason.strerror}. Choose another --out.") from None
-    if any(file.name != LOCK for file in folder.iterdir()):  # of a command that was killed
-        discard(folder, beside=path)
-        stack.close()
-        return None
-    return lock
+    with work_folder(path, timeout_s=PATIENCE_S) as lock:
+        require_free(path, overwrite=overwrite)  # another command may have finished one
+        yield Run(partial_folder(path), private=True)
+        _put_in_place(lock, path, overwrite=overwrite)
 
 
 def _put_in_place(lock: Lock, path: Path, *, overwrite: bool) -> None:

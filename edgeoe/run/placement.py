@@ -2,7 +2,7 @@
 
 Beside the folder `a` there may be, hidden:
 
-    .a.partial             a run in the making, locked by the command that makes it
+    .a.partial             what is being made, locked by the command that makes it
     .a.<12 digits>.old     what nobody needs any more, about to be removed
     .a.previous            the earlier run, for a moment, where the system can't exchange two folders; it is put back if
                            the command ended in that moment
@@ -17,13 +17,16 @@ import re
 import secrets
 import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from edgeoe.files import hidden_name, sync_folder
-from edgeoe.lock import BusyError, locked
+from edgeoe.errors import RunError
+from edgeoe.files import hidden_name, new_parents, sync_folder
+from edgeoe.interruption import shielded
+from edgeoe.lock import BusyError, Lock, locked
 
-__all__ = ["LOCK", "discard", "partial_folder", "replace_folder", "restore", "sweep_discarded"]
+__all__ = ["LOCK", "discard", "partial_folder", "replace_folder", "restore", "sweep_discarded", "work_folder"]
 
 LOCK = ".lock"  # the lock file in a run's folder; no file of the run
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
@@ -31,8 +34,51 @@ _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}  # 
 
 
 def partial_folder(path: Path) -> Path:
-    """The folder in which the run `path` is made."""
+    """The folder in which `path` is made."""
     return path.with_name(hidden_name(path.name, "partial"))
+
+
+@contextmanager
+def work_folder(path: Path, *, timeout_s: float) -> Iterator[Lock]:
+    """A block that makes `path` in an empty `partial_folder`, which no other command uses, and which is removed after.
+
+    Missing parent folders are created, and removed again if the block fails. What a killed command left is removed.
+    Yields the lock on the folder; a block that moves the folder to `path` moves that along.
+
+    timeout_s: how long to wait for another command that makes `path`.
+    Raises RunError, which names --out, if that goes on, or the folder can't be created.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(new_parents(path))
+            while (lock := _enter_work_folder(path, stack, timeout_s)) is None:
+                pass  # its owner has just moved it
+        except BusyError as reason:
+            message = f"{path}: being made by {reason}. Wait until that has ended, or choose another --out."
+            raise RunError(message) from None
+        except OSError as reason:
+            raise RunError(f"{path}: can't be created: {reason.strerror}. Choose another --out.") from None
+        sweep_discarded(path)
+        place = lock.path
+        try:
+            yield lock
+        finally:
+            if lock.path == place:
+                with shielded():
+                    discard(partial_folder(path), beside=path)
+
+
+def _enter_work_folder(path: Path, stack: ExitStack, timeout_s: float) -> Lock | None:
+    """Create and lock the folder in which `path` is made; None if it was removed meanwhile, or had to be."""
+    folder = partial_folder(path)
+    with suppress(FileNotFoundError), ExitStack() as attempt:
+        folder.mkdir(exist_ok=True)
+        lock = attempt.enter_context(locked(folder / LOCK, timeout_s=timeout_s))
+        if all(file.name == LOCK for file in folder.iterdir()):
+            stack.push(attempt.pop_all())
+            return lock
+        discard(folder, beside=path)  # of a command that was killed
+    return None
 
 
 def replace_folder(new: Path, path: Path) -> bool:

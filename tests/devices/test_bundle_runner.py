@@ -175,7 +175,9 @@ def test_an_artifact_that_is_not_an_earlier_runs_is_not_replaced(what: str, bund
 
 def test_a_place_that_cant_be_written_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match=r"--out .*v\.json: can't be written: (File exists|Not a directory)\.$"):
+    with pytest.raises(
+        RunError, match=r"v\.json: can't be created: (File exists|Not a directory)\. Choose another --out\.$"
+    ):
         run_bundle(bundle(), tmp_path / "file" / "v.json", progress=silent)
 
 
@@ -238,3 +240,12 @@ def test_what_a_user_can_fix_on_the_device_is_one_line_and_code_2(
     err = capsys.readouterr().err
     assert err.startswith(line)
     assert code == 70 or err.count("\n") == 1
+
+
+def test_what_a_killed_program_left_goes_with_the_next(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / ".v.json.partial"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("half")
+    (folder / ".lock").touch()
+    run_bundle(bundle(), tmp_path / "v.json", progress=silent)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "v-artifact", "v.json"]

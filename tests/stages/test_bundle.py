@@ -206,7 +206,7 @@ def test_it_overwrites_nothing_but_what_it_wrote_itself(
         ("v.json/a", "v.json", "v.json: exists and is not the result of a bundle. Choose another --out."),
         ("v-artifact/a", "v.json", "v-artifact: exists and was not written by an earlier run. Choose another --out."),
         ("v-artifact", "v.json", "v-artifact: exists and was not written by an earlier run. Choose another --out."),
-        ("a", "a/v.json", "--out a/v.json: can't be written: File exists."),
+        ("a", "a/v.json", "a/v.json: can't be created: File exists. Choose another --out."),
     ],
 )
 def test_somebody_elses_files_are_refused_before_anything_is_built(
@@ -294,7 +294,11 @@ def test_an_interruption_leaves_nothing(
 @pytest.mark.parametrize(
     ("raised", "code", "told"),
     [
-        (OSError(28, "No space left on device", "r.json"), 2, "error: [Errno 28] No space left on device: 'r.json'\n"),
+        (
+            OSError(28, "No space left on device", "r.json"),
+            2,
+            "error: r.json: no space left on device. Free some space there (df -h, df -i), or write elsewhere.\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted: nothing half-written was left.\n"),
     ],
 )

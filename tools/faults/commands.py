@@ -36,6 +36,7 @@ COMMANDS = {
     "build": Command(_BUILD, after="export"),
     "validate": Command(("validate", RUN, *TARGET, *_TEST, "--json", "verdict.json"), after="build", codes=VERDICT),
     "deploy": Command(("deploy", "--out", RUN, *TARGET, *_TEST, "--exporter", "legacy"), codes=VERDICT),
+    "trust": Command(("trust", RUN), after="compress"),
     "report": Command(("report", RUN), after="validate"),
     "strip": Command(("run", "strip", RUN), after="validate"),
     "save": Command(("baseline", "save", RUN, *TARGET, "--store", "store"), after="validate"),
