@@ -28,7 +28,7 @@ from edgeoe.run.saved_work import saved_work_folder
 
 __all__ = ["Trial", "campaign"]
 
-METHODS = ("kd", "mir", "cd")  # whose students depend on no measured latency
+METHODS = ("kd", "mir", "fskd")  # whose students depend on no measured latency
 _SERVER = multiprocessing.get_context("forkserver")  # whose processes have imported everything
 
 

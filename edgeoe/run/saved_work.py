@@ -70,12 +70,12 @@ class _Index:
     """Content of index.json.
 
     inputs: what decides the student, by name; another compression has others.
-    values: by key.
+    values: by key, each as JSON of its own, which holds any number.
     states: by name.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
     states: dict[str, _StateFile] = field(default_factory=dict)
 
 
@@ -111,12 +111,14 @@ class SavedWork:
             return work
         try:
             index = read_record(_Index, folder / _INDEX, format=_FORMAT)
+            values = {key: json.loads(value) for key, value in index.values.items()}
         except (OSError, ValueError):
             reason = "what an interrupted compression left is incomplete, or of another version"
         else:
             reason = _difference(index.inputs, work.inputs)
             if not reason:
-                work._read(folder, index)
+                work.values = values
+                work._read_states(folder, index)
         if reason:
             _log.warning("%s", said(f"starts anew: {reason}."))
             shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +142,7 @@ class SavedWork:
     def kept(self, key: str, compute: Callable[[], Value]) -> Value:
         """The value of `key`, computed only if it is not known.
 
-        compute: returns plain data that JSON holds, finite numbers only.
+        compute: returns plain data: text, numbers, lists, dicts. Tuples are lists when they are read back.
         """
         if key not in self.values:
             self.values[key] = compute()
@@ -196,10 +198,9 @@ class SavedWork:
             with shielded():
                 shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _read(self, folder: Path, index: _Index) -> None:
+    def _read_states(self, folder: Path, index: _Index) -> None:
         from safetensors import safe_open
 
-        self.values = dict(index.values)
         for name, saved in index.states.items():
             path = folder / saved.file
             if not path.is_file() or file_sha256(path) != saved.sha256:
@@ -217,7 +218,8 @@ class SavedWork:
     def _write_index(self) -> None:
         if self.folder is None:
             return
-        text = record_text(_Index(inputs=self.inputs, values=self.values, states=self._files), format=_FORMAT)
+        values = {key: json.dumps(value) for key, value in self.values.items()}
+        text = record_text(_Index(inputs=self.inputs, values=values, states=self._files), format=_FORMAT)
         try:
             write_atomic(self.folder / _INDEX, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as reason:

@@ -46,7 +46,4 @@ class ResumableMeter:
         key = f"costs {self._calls}, {'final' if final else 'quick'}, of {tensors_sha256(model.state_dict())}"
         self._calls += 1
 
-        def measured() -> list[str | None]:  # as text: the end of an interval may be infinite
-            return [None if cost is None else repr(float(cost)) for cost in self._meter.costs(model, final=final)]
-
-        return tuple(None if cost is None else float(cost) for cost in self._work.kept(key, measured))
+        return tuple(self._work.kept(key, lambda: self._meter.costs(model, final=final)))

@@ -96,12 +96,11 @@ class Blocks:
         with bench.progress("Trying without each block", len(structure.blocks)) as advance:
             for block in structure.blocks:
 
-                def error(block: Block = block) -> float | None:
+                def error(block: Block = block) -> float:
                     student = self._recovered(teacher, block, structure, bench)
-                    return None if student is None else _error(student.to(bench.device), expected, rows, structure)
+                    return math.inf if student is None else _error(student.to(bench.device), expected, rows, structure)
 
-                known = bench.work.kept(f"error without {block.name}", error)
-                errors[block.name] = math.inf if known is None else known
+                errors[block.name] = bench.work.kept(f"error without {block.name}", error)
                 advance()
         return errors
 
