@@ -80,7 +80,9 @@ def campaign(
                 break
             process.kill()
             process.join()
-            lost.append(time() - max(started, last_save(run)))
+            lost.append(0.0 if run.exists() else time() - max(started, last_save(run)))
+            if run.exists():
+                break
         if not run.exists():
             compress(folder, method, run.name, every_s=every_s, steps=steps).join()
         done += len(lost)
