@@ -106,11 +106,8 @@ def require_verdict(run: Run, target: str) -> Validation:
 
 
 def _exported(run: Run) -> ExportRecord:
-    """The record of `export`. Raises RunError unless it is of the run's student; a stripped run has only its hash."""
-    record, student = run.read(layout.EXPORT), run.read(layout.COMPRESS).student_sha256
-    if run.has(layout.PLAN) and run.has(layout.WEIGHTS):
-        student = require_student(run)
-    if record.student_sha256 != student:
+    record = run.read(layout.EXPORT)
+    if record.student_sha256 != require_student(run):
         raise RunError(
             f"{run.path / layout.EXPORT.name}: of another student. Export again: {run.command(layout.EXPORT)}"
         )

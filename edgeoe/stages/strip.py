@@ -12,9 +12,11 @@ import onnx
 from edgeoe.errors import EdgeoeError
 from edgeoe.files import file_sha256
 from edgeoe.graph.evaluation import run_graph
+from edgeoe.records.compression import CompressRecord
 from edgeoe.records.strip import StripRecord
 from edgeoe.records.student import CodeFiles
 from edgeoe.run import layout
+from edgeoe.run.chain import student_sha256
 from edgeoe.run.contents import content_of, is_leftover
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import File, TargetFiles
@@ -136,15 +138,22 @@ def _rewrite(run: Run, *, class_names: bool) -> Iterator[str]:
             record = replace(record, golden=None)
         else:
             images = preprocess.normalise(pixels)
-            path = run.save_tensors(layout.GOLDEN, images=images, logits=run_graph(graph, images))
+            run.save_tensors(layout.GOLDEN, images=images, logits=run_graph(graph, images))
             record = replace(record, golden=golden)
             yield layout.GOLDEN.name
-            if run.has(layout.EXPORT):
-                run.save(layout.EXPORT, replace(run.read(layout.EXPORT), golden_sha256=file_sha256(path)))
-                yield layout.EXPORT.name
     record = replace(record, contents=None)  # hashes by which files that somebody has could be recognised
-    run.save(layout.COMPRESS, record)
+    yield from _link(run, record)
+
+
+def _link(run: Run, record: CompressRecord) -> Iterator[str]:
+    """Write `record`, and the hashes of what was rewritten into the chain of the run. Yields the files' names."""
+    student = student_sha256(run)
+    run.save(layout.COMPRESS, replace(record, student_sha256=student))
     yield layout.COMPRESS.name
+    if run.has(layout.EXPORT):
+        golden = file_sha256(run.file(layout.GOLDEN)) if run.has(layout.GOLDEN) else ""
+        run.save(layout.EXPORT, replace(run.read(layout.EXPORT), student_sha256=student, golden_sha256=golden))
+        yield layout.EXPORT.name
 
 
 def _rename_in_graphs(run: Run, names: tuple[str, ...]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from edgeoe.measure.artifact import measure_artifact
 from edgeoe.pipeline import build, bundle, compress, export, validate
 from edgeoe.report.html import write_report
 from edgeoe.run import layout
+from edgeoe.run.chain import require_bundle, require_golden, require_student, require_verdict
 from edgeoe.run.contents import CONTENTS, content_of
 from edgeoe.run.directory import Run
 from edgeoe.run.settings import run_settings
@@ -178,6 +179,19 @@ def test_every_file_is_still_as_the_manifest_says(whole: Run) -> None:
     manifest = json.loads((whole.path / layout.MANIFEST).read_text())["files"]
     files = {name: path for name, path in files_of(whole).items() if name != layout.MANIFEST}
     assert manifest == {name: file_sha256(path) for name, path in files.items()}
+
+
+@pytest.mark.parametrize("class_names", [False, True])
+def test_the_chain_of_hashes_holds(whole: Run, class_names: bool) -> None:
+    before = whole.read(layout.COMPRESS).student_sha256
+    require_verdict(whole, "host-cpu")
+    strip(whole, class_names=class_names)
+    assert require_student(whole) != before, "the plan no longer names the source"
+    require_golden(whole)
+    if not class_names:
+        require_verdict(whole, "host-cpu")
+        require_bundle(whole, "host-cpu")
+    assert whole.read(layout.COMPRESS).contents is None
 
 
 def test_what_is_said_to_work_works(
