@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_classes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -152,7 +151,9 @@ def test_synthetic_images_complete_ood_images_of_one_class(
     preprocess = Preprocess(size=(8, 8), mean=(0.5,), std=(0.5,))
     for number in range(300 if values else 0):
         Image.new("L", (8, 8), values[number % len(values)]).save(tmp_path / f"{number:03d}.png")
-    write_classes(tmp_path / "few", (1, 1, 1), seed=0)
+    for name, value in (("a", 40), ("b", 200)):
+        (tmp_path / "few" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), value).save(tmp_path / "few" / name / "0.png")
     samples = load_samples(find_samples(tmp_path / "few"), preprocess)
     shutil.rmtree(tmp_path / "few")
     pool = spread_of_pool(tmp_path, preprocess)
