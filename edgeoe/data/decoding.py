@@ -15,20 +15,23 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+from PIL import Image, _imaging
 
 from edgeoe.data.formats import AVIF, HEIC
 
 __all__ = ["MOST_ASPECT", "MOST_BYTES", "MOST_PIXELS", "ByteBudget", "decoded_image", "in_order", "open_image"]
 
+_imaging.set_block_size(2**26)  # malloc gives larger blocks back to the system, and keeps smaller ones per thread
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MOST_PIXELS = 89_478_485  # of one image; beyond it Pillow, too, suspects a decompression bomb
-MOST_BYTES = 2**29  # of one file: so many pixels of 16-bit RGB
-MOST_ASPECT = 256  # longer side over shorter
 _IN_FLIGHT_BYTES = 2**30  # of all images that are decoded at the same time
 _BYTES_PER_PIXEL = 8  # Pillow's RGB takes 4, and a conversion or rotation as many again
+_BYTES_OF_FORMATS = {"JPEG": 10, "MPO": 10, "TIFF": 12, "WEBP": 20}  # with what their libraries take for themselves
+MOST_PIXELS = _IN_FLIGHT_BYTES // 12  # of one image: 89 million, as where Pillow warns of a decompression bomb
+MOST_BYTES = 2**29  # of one file: so many pixels of 16-bit RGB
+MOST_ASPECT = 256  # longer side over shorter
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _REDUCIBLE = ("JPEG", "MPO")  # decoded at a half, a quarter or an eighth of the size
 
@@ -70,13 +73,18 @@ def _register_heic() -> None:
 
 def _require_within_limits(image: Image.Image) -> None:
     width, height = image.size
-    if width * height > MOST_PIXELS:
+    most = min(MOST_PIXELS, _IN_FLIGHT_BYTES // _bytes_per_pixel(image))
+    if width * height > most:
         raise ValueError(
             f"{width:,} x {height:,} are {width * height / 1e6:,.1f} million pixels; "
-            f"at most {MOST_PIXELS / 1e6:.1f} million are decoded"
+            f"at most {most / 1e6:.1f} million of a {image.format} are decoded"
         )
     if max(width, height) > MOST_ASPECT * min(width, height):
         raise ValueError(f"{width:,} x {height:,} pixels; sides may differ by a factor of {MOST_ASPECT} at most")
+
+
+def _bytes_per_pixel(image: Image.Image) -> int:
+    return _BYTES_OF_FORMATS.get(image.format or "", _BYTES_PER_PIXEL)
 
 
 class ByteBudget:
@@ -111,10 +119,13 @@ _in_flight = ByteBudget(_IN_FLIGHT_BYTES)
 def decoded_image(path: Path) -> Iterator[Image.Image]:
     """Open the image file `path` for a block that decodes it, when enough of the memory for decoding is free.
 
-    Raises what `open_image` and decoding raise.
+    What the block makes of the image must not be as large. Raises what `open_image` and decoding raise.
     """
-    with open_image(path) as image, _in_flight.taking(_BYTES_PER_PIXEL * image.width * image.height):
-        yield image
+    with open_image(path) as image, _in_flight.taking(_bytes_per_pixel(image) * image.width * image.height):
+        try:
+            yield image
+        finally:
+            image.close()  # and with it the pixels, before others take the memory
 
 
 def in_order(

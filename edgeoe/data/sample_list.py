@@ -33,6 +33,8 @@ def listed_images(list_file: Path, folder: Path, classes: Sequence[str], bounds:
         entry = line.strip()
         if entry and not entry.startswith("#"):
             try:
+                if "\0" in entry:
+                    raise DataError(f"{entry!r} is not a path: it holds a NUL.")
                 path = _resolved(entry, folder, list_file, classes)
                 _require_image(path, entry, folder, classes)
                 bounds.check(folder / path)

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from edgeoe.data.decoding import decoded_image, in_order
 from edgeoe.data.formats import UNREADABLE, eight_bits, in_mode, upright
 from edgeoe.data.listing import Skipped
@@ -72,10 +74,14 @@ def _pixel_digest(path: Path) -> str | None:
     """A digest of the image's RGB pixels; None if it can't be read."""
     try:
         with decoded_image(path) as image:
-            pixels = in_mode(eight_bits(upright(image)), "RGB")
-            digest = hashlib.sha256(f"{pixels.size}".encode())
-            for top in range(0, pixels.height, _BAND):
-                digest.update(pixels.crop((0, top, pixels.width, min(top + _BAND, pixels.height))).tobytes())
-            return digest.hexdigest()
+            return _digest_of(image)
     except UNREADABLE:
         return None
+
+
+def _digest_of(image: Image.Image) -> str:
+    pixels = in_mode(eight_bits(upright(image)), "RGB")
+    digest = hashlib.sha256(f"{pixels.size}".encode())
+    for top in range(0, pixels.height, _BAND):
+        digest.update(pixels.crop((0, top, pixels.width, min(top + _BAND, pixels.height))).tobytes())
+    return digest.hexdigest()

@@ -121,3 +121,5 @@ class Result:
             raise ValueError(f"artifact: expected a file name. Got {self.artifact!r}")
         if self.predictions and max(max(self.predictions.chosen), max(self.predictions.labels)) >= count:
             raise ValueError(f"predictions: expected indices below {count}, the number of classes")
+        if not isinstance(self.environment.get("versions", {}), dict):
+            raise ValueError("environment.versions: expected an object")

@@ -67,7 +67,7 @@ def read_report(run: Run) -> RunReport:
         compressed=run.read(layout.COMPRESS),
         exported=run.read(layout.EXPORT) if run.has(layout.EXPORT) else None,
         validated=validated,
-        config=run.file(layout.CONFIG).read_text(encoding="utf-8"),
+        config=run.file(layout.CONFIG).read_text(encoding="utf-8", errors="backslashreplace"),
         versions=run.versions,
     )
 

@@ -56,7 +56,10 @@ def refused(path: Path, message: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    refused(png(tmp_path / "a.png", 13_300, 13_300), r"13,300 x 13,300 are 176\.9 million pixels; at most 89\.5 .*")
+    refused(
+        png(tmp_path / "a.png", 13_300, 13_300),
+        r"13,300 x 13,300 are 176\.9 million pixels; at most 89\.5 million of a PNG are decoded",
+    )
 
 
 def test_a_strip_is_refused(tmp_path: Path) -> None:
@@ -81,7 +84,12 @@ def test_a_photograph_of_more_pixels_is_decoded_at_half_the_size(
     monkeypatch.setattr(decoding, "MOST_PIXELS", 64 * 48 - 1)
     with open_image(tmp_path / "a.jpg") as image:
         assert image.size == (32, 24)
-    assert MOST_PIXELS == (1024 * 1024 * 1024 // 4 // 3), "as Pillow's own"
+    assert MOST_PIXELS == Image.MAX_IMAGE_PIXELS, "as where Pillow warns"
+
+
+def test_a_webp_whose_decoder_takes_more_may_have_fewer_pixels(tmp_path: Path) -> None:
+    Image.new("RGB", (7_400, 7_400)).save(tmp_path / "a.webp", quality=1, method=0)
+    refused(tmp_path / "a.webp", r"7,400 x 7,400 are 54\.8 million pixels; at most 53\.7 million of a WEBP are decoded")
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.png", "photo.tif"])
@@ -256,3 +264,9 @@ def test_a_list_leads_no_further(linked: Path) -> None:
     with pytest.raises(DataError, match=r"list\.txt:1: .*dog/a\.png: a link that leads out"):
         listed_images(list_file, linked, ("cat", "dog"), Bounds(linked))
     assert len(listed_images(list_file, linked, ("cat", "dog"), Bounds(None))) == 2
+
+
+def test_a_list_with_a_nul_is_refused_by_line(linked: Path) -> None:
+    (linked.parent / "list.txt").write_text("cat/a.png\n\0cat/a.png\n")
+    with pytest.raises(DataError, match=r"list\.txt:2: .* is not a path"):
+        listed_images(linked.parent / "list.txt", linked, ("cat", "dog"), Bounds(linked))

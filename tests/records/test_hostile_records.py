@@ -101,6 +101,7 @@ def test_no_value_passes_that_is_not_of_its_kind(name: str) -> None:
         (("size_bytes",), 0, "size_bytes: expected at least 1"),
         (("golden_agreement",), 1.5, "golden_agreement: expected at most 1"),
         (("artifact",), "..", "artifact: expected a file name"),
+        (("environment", "versions"), [0], r"environment\.versions: expected an object"),
     ],
 )
 def test_a_result_is_refused_by_name(way: tuple[Any, ...], value: Any, message: str, tmp_path: Path) -> None:

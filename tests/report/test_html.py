@@ -141,6 +141,12 @@ def test_a_validation_of_other_classes_is_refused(exported: Path) -> None:
         page_of(run)
 
 
+def test_a_config_that_is_no_text_is_shown(exported: Path) -> None:
+    run = judged(exported)
+    run.write(layout.CONFIG, lambda path: path.write_bytes(b"a = \xff\n"))
+    assert r"a = \xff" in page_of(run).text()
+
+
 def test_random_weights_are_said(exported: Path) -> None:
     run = judged(exported)
     run.save(layout.FACTS, replace(run.read(layout.FACTS), random_weights=True))
