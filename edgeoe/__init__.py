@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     from edgeoe.records.result import Predictions, Result, SpeedSamples
     from edgeoe.run.directory import Run
     from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings
-    from edgeoe.stages.compare import GateSettings, Side
+    from edgeoe.stages.compare import GateSettings
     from edgeoe.stages.deployed import Bundled, Judged
+    from edgeoe.stages.sides import Side
     from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 
 __all__ = [
@@ -204,14 +205,12 @@ _HOMES = {
         "OESettings",
         "PreprocessSettings",
     ),
-    "edgeoe.stages.compare": (
-        "GateSettings",
-        "Side",
-    ),
+    "edgeoe.stages.compare": ("GateSettings",),
     "edgeoe.stages.deployed": (
         "Bundled",
         "Judged",
     ),
+    "edgeoe.stages.sides": ("Side",),
     "edgeoe.targets.profile": (
         "Budget",
         "DeviceFacts",

@@ -15,9 +15,9 @@ OPTIONS = frozenset(  # those of edgeoe that messages speak of
     """
     accelerator accuracy-tolerance batch bias-correction calibration channel-multiple class-tolerance classes
     crop-padding device devices exclude exporter flip follow-links include keep-blocks keep-macs keep-params
-    latency-ms list lr max-drop max-minutes method name nodes no-bias-correction no-flip no-follow-links no-oe oe
-    one-student ood out overwrite p99-tolerance precision processes recovery-steps samples seed sensitivity speedup
-    steps store stored target teacher temperature test tolerance weights weights-key widths
+    latency-ms list lr max-drop max-minutes method name no-bias-correction no-flip no-follow-links no-oe nodes oe
+    one-student ood out overwrite p99-tolerance precision processes recovery-steps samples seed sensitivity sign
+    speedup steps store stored target teacher temperature test tolerance verify weights weights-key widths
     """.split()  # noqa: SIM905 - a list of words
 )
 _FLAGS = frozenset({"follow-links", "one-student", "overwrite", "sensitivity", "stored"})

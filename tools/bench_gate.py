@@ -35,7 +35,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeoe.backends.onnxruntime import OnnxRuntime
 from edgeoe.measure.process import Process
 from edgeoe.measure.statistics import proportion
-from edgeoe.stages.compare import GateSettings, Side, compare
+from edgeoe.stages.compare import GateSettings, compare
+from edgeoe.stages.sides import Side
 from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 

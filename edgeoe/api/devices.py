@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edgeoe.records.latency_table import LatencyTable, TableReport
     from edgeoe.records.measurement import Artifact, Validation
     from edgeoe.run.directory import Run
-    from edgeoe.stages.compare import GateSettings, Side
+    from edgeoe.stages.compare import GateSettings
+    from edgeoe.stages.sides import Side
     from edgeoe.targets.profile import Target
 
 __all__ = ["build", "bundle", "collect", "collect_table", "compare", "latency_table", "validate"]
@@ -70,6 +71,7 @@ def bundle(
     out: Text,
     test: Text | None = None,
     follow_links: bool = False,
+    sign: Text | None = None,
     progress: Progress | None = None,
 ) -> BundleRecord:
     """Pack a run for a device that has no edgeoe: one archive that builds, checks and measures there.
@@ -78,6 +80,7 @@ def bundle(
     out: the archive, which ends with .tar.zst, .tar.gz or .tar.
     test: folder of test images, for accuracy on the device.
     follow_links: follow links that lead out of `test`.
+    sign: a private key (PEM, elliptic curve), which signs the archive: a file .sig beside it.
     progress: None shows bars in a terminal or a notebook.
     Raises ConfigError for another ending, TargetError for a profile that asks for what can't be.
     """
@@ -90,20 +93,25 @@ def bundle(
         out=Path(out),
         test=images,
         follow_links=follow_links,
+        sign=None if sign is None else Path(sign),
         progress=shown(progress),
     )
 
 
-def collect(run: Run | Text, path: Text, *, target: Target | Text | None = None) -> Validation:
+def collect(
+    run: Run | Text, path: Text, *, target: Target | Text | None = None, verify: Text | None = None
+) -> Validation:
     """Read the result that a bundle wrote on its device into the run, and judge it.
 
     path: of the result.json.
     target: a profile whose budget judges instead of the one that was bundled.
-    Raises RunError if the result did not come from this run's latest bundle for its target.
+    verify: a public key (PEM), for which the signature beside the result must hold.
+    Raises RunError if the result did not come from this run's latest bundle for its target, or is not signed.
     """
     from edgeoe.pipeline import collect as collect_result
 
-    return collect_result(run_from(run), Path(path), target=None if target is None else load_target(target))
+    profile, key = None if target is None else load_target(target), None if verify is None else Path(verify)
+    return collect_result(run_from(run), Path(path), target=profile, verify=key)
 
 
 @overload
@@ -183,30 +191,45 @@ def compare(
     target: Target | Text | Sequence[Target | Text] = "host-cpu",
     settings: GateSettings | Mapping[str, Any] | None = None,
     stored: bool = False,
+    test: Text | None = None,
+    follow_links: bool = False,
+    verify: Text | None = None,
     store: Text = "baselines",
     progress: Progress | None = None,
 ) -> list[Comparison]:
     """Whether the new artifact is slower than the base, or less often right, and how sure that is.
 
-    base, new: a run, a result (.json), an artifact's file, or the name of a baseline.
+    base, new: a run, a result (.json), an artifact's file, or the name of a baseline; "baseline:NAME", "run:PATH".
     target: on which devices; a comparison each.
     settings: what is too much.
-    stored: compare what was measured earlier instead of measuring here.
+    stored: compare latencies that were measured earlier instead of measuring here.
+    test: folder of test images that both artifacts predict here; else predictions are as their results report them.
+    follow_links: follow links that lead out of `test`.
+    verify: a public key (PEM); results that figures are taken from must be signed.
     store: folder of baselines.
     progress: None shows bars in a terminal or a notebook.
     Raises ConfigError or RunError where one of the two is missing, or nothing can be compared. Needs no torch.
     """
     from edgeoe.run.directory import Run
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import GateSettings, Side, find_side, unchanged_sides
+    from edgeoe.stages.compare import GateSettings
     from edgeoe.stages.compare import compare as compare_sides
+    from edgeoe.stages.sides import Side, find_side, unchanged_sides
 
     def side(given: Side | str, of: Target) -> Side:
         return given if isinstance(given, Side) else find_side(given, of, baselines)
 
-    paths = [one.path if isinstance(one, Run) else one for one in (base, new)]
+    paths = [f"run:{one.path}" if isinstance(one, Run) else one for one in (base, new)]
     named = [one if isinstance(one, Side) else os.fspath(one) for one in paths]
     baselines = Store(Path(store))
     with unchanged_sides(*(one for one in named if isinstance(one, str))):
         sides = [(one, side(named[0], one), side(named[1], one)) for one in targets_from(target)]
-        return compare_sides(sides, record_from(GateSettings, settings or {}), stored=stored, progress=shown(progress))
+        return compare_sides(
+            sides,
+            record_from(GateSettings, settings or {}),
+            stored=stored,
+            test=None if test is None else Path(test),
+            follow_links=follow_links,
+            verify=None if verify is None else Path(verify),
+            progress=shown(progress),
+        )

@@ -27,6 +27,7 @@ from edgeoe.cli import (
     reports,
     run_group,
     samples,
+    sbom,
     stages,
     targets,
     trust,
@@ -58,7 +59,8 @@ app.command("deploy", cls=SettingsCommand)(everywhere(deploy.command))
 app.command("latency-table", cls=SettingsCommand)(everywhere(latency_table.command))
 app.command("bundle")(everywhere(bundle.bundle_command))
 app.command("collect")(everywhere(bundle.collect_command))
-app.command("compare")(everywhere(compare.compare_command))
+app.command("compare")(everywhere(compare.compare_command, config="named"))
+app.command("sbom")(everywhere(sbom.command, config=False))
 app.command("trust")(everywhere(trust.command, config=False))
 app.command("report")(everywhere(reports.report_command))
 app.add_typer(compare.baseline_app, name="baseline")

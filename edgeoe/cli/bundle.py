@@ -63,7 +63,7 @@ def bundle_command(
     from edgeoe.targets.load import load_target
 
     profile = load_target(target)
-    record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, key=sign, progress=bar)
+    record = bundle(Run.open(run), profile, out=out, test=test, follow_links=follow_links, sign=sign, progress=bar)
     write_json(json, replace(record, path=path_in_report(record.path), signature=path_in_report(record.signature)))
     show_bundle(record)
     *lines, last = lines_for_device(out, run, profile.name)
@@ -141,7 +141,7 @@ def collect_command(
     from edgeoe.targets.load import load_target
 
     run_directory = Run.open(run)
-    validation = collect(run_directory, result, target=load_target(target) if target else None, key=verify)
+    validation = collect(run_directory, result, target=load_target(target) if target else None, verify=verify)
     show_and_write(run_directory, validation, reports)
     name = validation.target.name
     if validation.outcome == "passed":

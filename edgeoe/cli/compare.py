@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeoe.cli.completion import complete_run
-from edgeoe.cli.options import EXIT_CODES, JsonOption, everywhere, next_step, share
+from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, everywhere, next_step, share
 from edgeoe.cli.reports import takes_reports
 from edgeoe.cli.stages import TargetOption, TargetsOption
 from edgeoe.errors import ConfigError, quoted
@@ -57,7 +57,25 @@ def compare_command(
         float, _tolerance_option("Loss of a rare class's recall that is not a regression.", "10%")
     ] = 0.1,
     store: StoreOption = Path("baselines"),
-    stored: Annotated[bool, typer.Option("--stored", help="Compare earlier measurements; run nothing.")] = False,
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Compare latencies as the results report them; measure none.")
+    ] = False,
+    test: Annotated[
+        Path | None,
+        typer.Option(
+            help="Test images, a folder per class, that both predict here; else predictions are those of the results.",
+            show_default=False,
+        ),
+    ] = None,
+    follow_links: FollowLinksOption = False,
+    verify: Annotated[
+        Path | None,
+        typer.Option(
+            help="Public key (PEM): results that figures are taken from must be signed, RESULT.sig beside each.",
+            metavar="KEY",
+            show_default=False,
+        ),
+    ] = None,
     max_minutes: Annotated[
         float, typer.Option(help="Limit per target, after which it is inconclusive.", min=0.1)
     ] = 5.0,
@@ -66,14 +84,16 @@ def compare_command(
     """Test whether NEW is slower or less accurate than BASE.
 
     The two artifacts run here interleaved, in fresh processes, until the result is clear. Exit code 0 no worse, 1
-    regressed, 3 inconclusive. Needs no torch: pip install 'edgeoe\\[gate]'.
+    regressed, 3 inconclusive. baseline:NAME and run:PATH say which is meant. No edgeoe.toml is read unless --config
+    names it. Needs no torch: pip install 'edgeoe\\[gate]'.
 
-    Example: [bold]edgeoe compare main runs/b --target host-cpu --tolerance 3%[/]
+    Example: [bold]edgeoe compare baseline:main runs/b --target host-cpu --tolerance 3% --test test/[/]
     """
     from edgeoe.report.comparison import show_comparison
     from edgeoe.report.terminal import bar
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import GateSettings, compare, find_side, unchanged_sides
+    from edgeoe.stages.compare import GateSettings, compare
+    from edgeoe.stages.sides import find_side, unchanged_sides
     from edgeoe.targets.load import load_target
 
     settings = GateSettings(
@@ -86,7 +106,9 @@ def compare_command(
     profiles, baselines = [load_target(name) for name in target], Store(store)
     with unchanged_sides(base, new):
         sides = [(one, find_side(base, one, baselines), find_side(new, one, baselines)) for one in profiles]
-        comparisons = compare(sides, settings, stored=stored, progress=bar)
+        comparisons = compare(
+            sides, settings, stored=stored, test=test, follow_links=follow_links, verify=verify, progress=bar
+        )
     reports.write_comparisons(comparisons)
     for comparison in comparisons:
         show_comparison(comparison)
@@ -106,6 +128,10 @@ def save_command(
     target: TargetOption,
     name: Annotated[str, typer.Option(help="Name of the baseline: a branch, a release.")] = "main",
     store: StoreOption = Path("baselines"),
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="Private key (PEM, elliptic curve) that signs it.", metavar="KEY", show_default=False),
+    ] = None,
     json: JsonOption = None,
 ) -> int:
     """Save an artifact and its result for later comparisons.
@@ -114,11 +140,13 @@ def save_command(
     """
     from edgeoe.report.terminal import say
     from edgeoe.stages.baseline import Store
-    from edgeoe.stages.compare import find_side, unchanged_sides
+    from edgeoe.stages.sides import find_side, unchanged_sides
+    from edgeoe.stages.signing import signer_with
     from edgeoe.targets.here import differences, not_measured
     from edgeoe.targets.load import load_target
 
     profile, baselines = load_target(target), Store(store)
+    signer = signer_with(sign) if sign else None
     with unchanged_sides(run):
         side = find_side(run, profile, baselines)
         if side.result is None:
@@ -126,6 +154,8 @@ def save_command(
                 f"{run}: not measured yet. First: edgeoe validate {quoted(run)} --target {quoted(target)} --test DIR"
             )
         baseline = baselines.save(name, side.result, side.artifact)
+    if signer:
+        signer(baseline.file)
     write_json(json, _record(baseline))
     what = "artifact and result" if baseline.artifact else "only the result: the artifact is not available"
     differs = differences(profile, side.result.environment)

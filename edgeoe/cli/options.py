@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -26,16 +27,19 @@ __all__ = [
     "typed",
 ]
 
+_log = logging.getLogger(__name__)
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
 
 
-def everywhere(command: Callable[..., Any], *, config: bool = True) -> Callable[..., Any]:
+def everywhere(command: Callable[..., Any], *, config: bool | Literal["named"] = True) -> Callable[..., Any]:
     """Add the options that every command has to `command`.
 
-    config: also add --config, whose file sets defaults.
+    config: also add --config, whose file sets defaults; "named" reads no file unless --config names it.
     """
     signature = inspect.signature(command, eval_str=True)
     common = _COMMON if config else {name: option for name, option in _COMMON.items() if name != "config"}
+    if config == "named":
+        common = {**common, "config": _NAMED_CONFIG}
     defaults = {"verbose": False, "quiet": False}
     extra = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation)
@@ -50,6 +54,16 @@ def everywhere(command: Callable[..., Any], *, config: bool = True) -> Callable[
     with_common.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     with_common.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_common
+
+
+def _take_named(context: typer.Context, path: Path | None) -> None:
+    """`_take_defaults` of a file that --config names; says so if ./edgeoe.toml has settings that are not read."""
+    if path is not None:
+        _take_defaults(context, path)
+    elif not context.resilient_parsing and Path("edgeoe.toml").is_file():
+        _log.warning(
+            "edgeoe.toml: not read, as limits come from the command line alone; --config edgeoe.toml would read them."
+        )
 
 
 def _take_defaults(context: typer.Context, path: Path | None) -> None:
@@ -148,6 +162,15 @@ _COMMON: dict[str, Any] = {
 }
 FollowLinksOption = Annotated[
     bool, typer.Option("--follow-links", help="Follow links that lead out of the folder of images.")
+]
+_NAMED_CONFIG = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of options; without it none is read, so that nothing in the folder loosens a limit.",
+        callback=_take_named,
+        is_eager=True,
+        show_default=False,
+    ),
 ]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", help="Write the result to this JSON file.", show_default=False)

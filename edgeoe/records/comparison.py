@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from edgeoe.records.measurement import Estimate, Outcome
 
-__all__ = ["AccuracyChange", "Change", "Comparison", "LatencyChange"]
+__all__ = ["AccuracyChange", "Change", "Comparison", "LatencyChange", "Origin"]
 
+Origin = Literal["measured here", "signed", "as reported"]  # who says so: this machine, a key, or only the result
 Change = Literal["regressed", "improved", "no worse", "inconclusive"]
 
 
@@ -57,6 +58,7 @@ class Comparison:
     """Comparison of two artifacts on one target.
 
     how: interleaved, measured here in alternating processes; or stored, from earlier results.
+    latency_from, accuracy_from: whose word the figures are.
     outcome: verdict of a gate.
     notes: further remarks for the reader.
     """
@@ -65,6 +67,8 @@ class Comparison:
     base: str
     new: str
     how: Literal["interleaved", "stored"]
+    latency_from: Origin
+    accuracy_from: Origin
     latency: tuple[LatencyChange, ...]
     accuracy: tuple[AccuracyChange, ...]
     outcome: Outcome

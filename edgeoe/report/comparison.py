@@ -6,7 +6,7 @@ from rich.text import Text
 
 from edgeoe.records.comparison import Change, Comparison
 from edgeoe.report.terminal import COLOUR, out, say, table
-from edgeoe.report.wording import accuracy_text, change_in_percent
+from edgeoe.report.wording import accuracy_text, change_in_percent, origin_text
 
 __all__ = ["show_comparison"]
 
@@ -34,7 +34,7 @@ def show_comparison(comparison: Comparison) -> None:
         say("  ", (f"{row.change:<12}", _COLOUR[row.change]), f" {row.subject}: {accuracy_text(row)}")
     reasons = [f"{change.quantity}: {change.reason}" for change in comparison.latency if change.reason]
     reasons += [f"{row.subject}: {row.reason}" for row in comparison.accuracy if row.reason]
-    for text in (*reasons, *comparison.notes):
+    for text in filter(None, (*reasons, *comparison.notes, origin_text(comparison))):
         say((f"  {text}", "dim"))
     reason = f": {comparison.reason}" if comparison.reason and not (reasons and rows) else ""
     say(f"{comparison.target}: ", (comparison.outcome, f"bold {COLOUR[comparison.outcome]}"), reason)

@@ -41,9 +41,12 @@ class GitHub:
 def _annotate_comparisons(comparisons: Sequence[Comparison]) -> None:
     for one in comparisons:
         rows: list[tuple[str, Change, str, str]] = [
-            (row.quantity, row.change, change_in_percent(row.ratio), row.reason) for row in one.latency
+            (row.quantity, row.change, f"{change_in_percent(row.ratio)}, {one.latency_from}", row.reason)
+            for row in one.latency
         ]
-        rows += [(row.subject, row.change, accuracy_text(row), row.reason) for row in one.accuracy]
+        rows += [
+            (row.subject, row.change, f"{accuracy_text(row)}, {one.accuracy_from}", row.reason) for row in one.accuracy
+        ]
         for subject, change, text, reason in rows:
             _annotate(change, f"{subject} {change} on {one.target}", f"{text}. {reason}".strip())
         if not one.latency:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from edgeoe.records.comparison import AccuracyChange, Change, Comparison, LatencyChange
 from edgeoe.records.measurement import Outcome, Validation
 from edgeoe.report.text_file import write_text
-from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+from edgeoe.report.wording import accuracy_text, change_in_percent, check_text, origin_text
 from edgeoe.text import visible_lines
 
 __all__ = ["JUnit", "junit_of_comparisons", "junit_of_validation"]
@@ -56,12 +56,13 @@ def junit_of_comparisons(comparisons: Sequence[Comparison]) -> str:
 
 def _comparison(one: Comparison) -> ElementTree.Element:
     cases: list[tuple[str, Outcome, str]] = [
-        (change.quantity, _case_outcome(change.change, one), _latency(change)) for change in one.latency
+        (change.quantity, _case_outcome(change.change, one), _latency(change, one)) for change in one.latency
     ]
-    cases += [(change.subject, _case_outcome(change.change, one), _accuracy(change)) for change in one.accuracy]
+    cases += [(change.subject, _case_outcome(change.change, one), _accuracy(change, one)) for change in one.accuracy]
     if one.outcome == "inconclusive" and not any(outcome == "inconclusive" for _, outcome, _ in cases):
         cases.append(("comparison", "inconclusive", one.reason))
-    facts = {"target": one.target, "base": one.base, "new": one.new, "how": one.how, **_flat(one.environment)}
+    facts = {"target": one.target, "base": one.base, "new": one.new, "how": one.how, "figures": origin_text(one)}
+    facts |= _flat(one.environment)
     return _suite(f"edgeoe compare {one.target}", cases, facts, seconds=one.seconds)
 
 
@@ -71,12 +72,14 @@ def _case_outcome(change: Change, one: Comparison) -> Outcome:
     return "passed" if outcome == "inconclusive" and one.outcome == "passed" else outcome
 
 
-def _latency(change: LatencyChange) -> str:
-    return f"{change_in_percent(change.ratio)}, allowed +{100 * change.tolerance:g} %. {change.reason}".strip()
+def _latency(change: LatencyChange, one: Comparison) -> str:
+    limit = f"allowed +{100 * change.tolerance:g} %"
+    return f"{change_in_percent(change.ratio)}, {one.latency_from}, {limit}. {change.reason}".strip()
 
 
-def _accuracy(change: AccuracyChange) -> str:
-    return f"{accuracy_text(change)}, allowed -{100 * change.tolerance:g} points. {change.reason}".strip()
+def _accuracy(change: AccuracyChange, one: Comparison) -> str:
+    limit = f"allowed -{100 * change.tolerance:g} points"
+    return f"{accuracy_text(change)}, {one.accuracy_from}, {limit}. {change.reason}".strip()
 
 
 def _suite(

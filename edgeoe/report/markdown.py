@@ -9,7 +9,7 @@ from typing import Any
 from edgeoe.records.comparison import Change, Comparison
 from edgeoe.records.measurement import Outcome, Validation, worst
 from edgeoe.report.text_file import write_text
-from edgeoe.report.wording import accuracy_text, change_in_percent, check_text
+from edgeoe.report.wording import accuracy_text, change_in_percent, check_text, origin_text
 from edgeoe.text import markdown_code, markdown_text
 
 __all__ = ["MARKER", "Markdown", "markdown_of_comparisons", "markdown_of_validation"]
@@ -46,7 +46,8 @@ def markdown_of_comparisons(comparisons: Sequence[Comparison]) -> str:
     lines = [MARKER, f"**edgeoe: {_SIGNS[outcome]}** on {targets}", ""]
     lines += _table(_HEADER, [row for one in comparisons for row in _rows(one)])
     for one in comparisons:
-        lines += [f"- {markdown_text(one.target)}: {markdown_text(text)}" for text in (one.reason, *one.notes) if text]
+        texts = [text for text in (origin_text(one), one.reason, *one.notes) if text]
+        lines += [f"- {markdown_text(one.target)}: {markdown_text(text)}" for text in texts]
     lines += ["", "<details><summary>How it was measured</summary>", ""]
     for one in comparisons:
         how = "interleaved, in pairs of fresh processes" if one.how == "interleaved" else "from results stored earlier"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import isfinite
 
 from edgeoe.records.budget import Limit
-from edgeoe.records.comparison import AccuracyChange
+from edgeoe.records.comparison import AccuracyChange, Comparison
 from edgeoe.records.compression import SpeedUp
 from edgeoe.records.measurement import Check, Estimate
 
-__all__ = ["accuracy_text", "change_in_percent", "check_text", "from_text", "speed_text"]
+__all__ = ["accuracy_text", "change_in_percent", "check_text", "from_text", "origin_text", "speed_text"]
 
 
 def change_in_percent(ratio: Estimate) -> str:
@@ -43,6 +43,13 @@ def check_text(check: Check) -> str:
 def from_text(limit: Check | Limit) -> str:
     """Where a limit that is not the profile's is from; empty for the profile's."""
     return f"from {limit.origin}" if limit.origin else ""
+
+
+def origin_text(comparison: Comparison) -> str:
+    """Whose word the figures of a comparison are: this machine's, that of a key, or the results' alone."""
+    parts = [f"latency {comparison.latency_from}"] if comparison.latency else []
+    parts += [f"accuracy {comparison.accuracy_from}"] if comparison.accuracy else []
+    return "; ".join(parts)
 
 
 def speed_text(speed: SpeedUp) -> str:

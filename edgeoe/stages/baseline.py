@@ -32,12 +32,14 @@ class Baseline:
     """A result on one target, with its artifact, saved under a name.
 
     artifact: None if only the result was available, as from a device.
+    file: where the result lies.
     """
 
     name: str
     target: str
     result: Result
     artifact: Path | None
+    file: Path
 
 
 class Store:
@@ -54,7 +56,7 @@ class Store:
 
         Raises RunError if the artifact or a file beside it is a link, whose content may be anybody's.
         """
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == _OBJECTS:
+        if not _may_be_a_name(name):
             raise ConfigError(f"--name takes letters, digits and . _ -, and not {_OBJECTS!r}. Got {name!r}.")
         try:
             for source, place in self._copies(result, artifact):
@@ -62,10 +64,12 @@ class Store:
             write_result(self._place(self._record(name, result.target.name)), result)
         except OSError as reason:
             raise ConfigError(f"--store {self._folder}: can't be written: {reason.strerror}.") from None
-        return Baseline(name, result.target.name, result, artifact)
+        return Baseline(name, result.target.name, result, artifact, self._record(name, result.target.name))
 
     def find(self, name: str, target: str) -> Baseline:
         """The baseline `name` for `target`; its artifact is checked against its hash."""
+        if not _may_be_a_name(name):
+            raise ConfigError(f"{self._folder}: no baseline {name!r} for {target}: no name of a baseline.")
         path = self._place(self._record(name, target))
         if not path.is_file():
             names = sorted({entry.parent.name for entry in self._records()})
@@ -80,7 +84,11 @@ class Store:
         artifact = self._place(self._object(result))
         if artifact.is_file() and file_sha256(artifact) != result.artifact_sha256:
             raise RunError(f"{artifact}: not the file that was saved. Save the baseline again.")
-        return Baseline(name, target, result, artifact if artifact.is_file() else None)
+        return Baseline(name, target, result, artifact if artifact.is_file() else None, path)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a baseline called `name` for any target."""
+        return isinstance(name, str) and _may_be_a_name(name) and any((self._folder / name).glob("*.json"))
 
     def __iter__(self) -> Iterator[Baseline]:
         for path in self._records():
@@ -110,3 +118,7 @@ class Store:
             if source.is_symlink() or not source.is_file():
                 raise RunError(f"{source}: a link, or no plain file. A baseline keeps copies of plain files only.")
             yield source, place.with_name(place.name + source.name.removeprefix(artifact.name))
+
+
+def _may_be_a_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None and text != _OBJECTS

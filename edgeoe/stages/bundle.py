@@ -45,7 +45,7 @@ def bundle(
     out: Path,
     test: Path | None = None,
     follow_links: bool = False,
-    key: Path | None = None,
+    sign: Path | None = None,
     progress: Progress = silent,
 ) -> BundleRecord:
     """Write the archive `out`; the same run and target give the same bytes.
@@ -53,10 +53,10 @@ def bundle(
     out: its suffix is .tar.zst, .tar.gz or .tar.
     test: test images, a folder per class, for accuracy on the device.
     follow_links: follow links that lead out of `test`.
-    key: a private key, which signs the archive; the signature is written beside it.
+    sign: a private key, which signs the archive; the signature is written beside it.
     Raises ConfigError for another suffix, TargetError for a profile with unsupported settings.
     """
-    pack, sign = packer_of(out), signer_with(key) if key else None
+    pack, signer = packer_of(out), signer_with(sign) if sign else None
     require_buildable(target)
     samples = read_test(run, test, follow_links=follow_links, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
@@ -83,7 +83,7 @@ def bundle(
     target_files = layout.TargetFiles(target.name)
     files[FACTS] = record_text(facts, format=target_files.bundle.format).encode()
     digest, size_bytes = write_archive(out, pack, files, root=layout.unpacked_folder(target.name))
-    signature = str(sign(out)) if sign else ""
+    signature = str(signer(out)) if signer else ""
     run.forget(target_files.bundle, target_files.teacher)
     if predictions:
         run.save(target_files.teacher, predictions)

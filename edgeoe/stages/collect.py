@@ -30,18 +30,18 @@ __all__ = ["collect"]
 
 
 @writes_run
-def collect(run: Run, path: str | Path, *, target: Target | None = None, key: Path | None = None) -> Validation:
+def collect(run: Run, path: str | Path, *, target: Target | None = None, verify: Path | None = None) -> Validation:
     """Read the result at `path` into the run, and judge it.
 
     Target, budget, classes, artifact and labels come from the run's own `bundle.json`, not from the result.
 
     target: a profile whose budget judges instead of the bundled one.
-    key: a public key; the result must be signed with its private one.
+    verify: a public key; the result must be signed with its private one.
     Raises RunError if the result is not from this run's latest bundle for its target, or contradicts that bundle, or if
     its signature is missing or does not hold.
     """
-    if key:
-        require_signed(Path(path), key)
+    if verify:
+        require_signed(Path(path), verify)
     result = read_result(Path(path))
     name = result.target.name
     if target is not None and target.name != name:

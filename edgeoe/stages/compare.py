@@ -6,7 +6,6 @@ Needs no torch: a CI job installs `edgeoe[gate]` in seconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -15,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeoe.backends import backend_of
-from edgeoe.errors import ConfigError, RunError, quoted
-from edgeoe.files import file_sha256, path_in_report
+from edgeoe.backends.admission import require_admitted
+from edgeoe.errors import RunError, quoted
+from edgeoe.files import path_in_report
 from edgeoe.machine.environment import environment
 from edgeoe.machine.fingerprint import differing
 from edgeoe.measure.accuracy_change import accuracy_changes
@@ -25,17 +25,13 @@ from edgeoe.measure.gate import gate, with_holm
 from edgeoe.measure.interleaved import Round, measure_round
 from edgeoe.measure.statistics import nearest_rank
 from edgeoe.progress import Progress, silent
-from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange
+from edgeoe.records.comparison import AccuracyChange, Comparison, LatencyChange, Origin
 from edgeoe.records.result import Result, SpeedSamples
-from edgeoe.run import layout
-from edgeoe.run.directory import Run
-from edgeoe.run.result_file import artifact_of, read_result
-from edgeoe.stages.baseline import Store
-from edgeoe.targets.backends import traits_of
+from edgeoe.stages.sides import Side, Tested, classes_of, is_artifact_of, rare_of
 from edgeoe.targets.here import bundle_command, differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["GateSettings", "Side", "compare", "find_side", "unchanged_sides"]
+__all__ = ["GateSettings", "compare"]
 
 _ALPHA = 0.002  # of the rank test, over all targets
 _Quantity = Literal["p50", "p99"]
@@ -59,41 +55,40 @@ class GateSettings:
     most_seconds: float = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
-    """One of the two sides of a comparison.
-
-    name: as the user calls it.
-    artifact: None if only the result is available.
-    result: its earlier measurement; None if there is none.
-    """
-
-    name: str
-    artifact: Path | None
-    result: Result | None
-
-
 def compare(
     sides: Sequence[tuple[Target, Side, Side]],
     settings: GateSettings,
     *,
     stored: bool = False,
+    test: Path | None = None,
+    follow_links: bool = False,
+    verify: Path | None = None,
     progress: Progress = silent,
 ) -> list[Comparison]:
     """Compare base and new on each target.
 
     If both artifacts are available and this machine is the target's device, they are measured here, interleaved.
-    Otherwise their earlier measurements on equal devices are compared.
+    Otherwise their earlier measurements on equal devices are compared. With `test` both artifacts predict here; else
+    their earlier predictions are compared. What is not measured here is as reported by a result, or signed.
 
     sides: (target, base, new)
-    stored: always compare earlier measurements.
-    Raises RunError if neither is possible.
+    stored: always compare earlier latencies.
+    test: test images, a folder per class.
+    follow_links: follow links that lead out of `test`.
+    verify: a public key; results that figures are taken from must be signed with its private one.
+    Raises RunError if neither is possible, or a signature is missing or does not hold; BackendError for an artifact
+    that is a program and not vouched for.
     """
+    origin: Origin = "signed" if verify else "as reported"
+    predicted = [_predicted(*each, test, follow_links=follow_links, progress=progress) for each in sides]
     alpha, facts = _ALPHA / len(sides), environment()  # the level to stop at; with_holm then corrects less strictly
     latencies = []
     for target, base, new in sides:
         elsewhere = () if stored else differences(target, facts)
-        if base.artifact and new.artifact and not stored and not elsewhere:
+        here = bool(base.artifact and new.artifact) and not stored and not elsewhere
+        if verify and not (here and test):
+            _require_signed(base, new, verify)
+        if here:
             latencies.append(_interleaved(target, base, new, settings, alpha, progress))
         else:
             latencies.append(_from_stored(target, base, new, settings, alpha, elsewhere))
@@ -101,9 +96,31 @@ def compare(
     p99s = [change for latency in latencies for change in latency.changes if change.quantity == "p99"]
     adjusted = iter(zip(with_holm(p50s, _ALPHA), with_holm(p99s, _ALPHA), strict=True))
     return [
-        _comparison(*side, replace(latency, changes=next(adjusted)) if latency.changes else latency, settings)
-        for side, latency in zip(sides, latencies, strict=True)
+        _comparison(
+            *side, replace(latency, changes=next(adjusted)) if latency.changes else latency, settings, tested, origin
+        )
+        for side, latency, tested in zip(sides, latencies, predicted, strict=True)
     ]
+
+
+def _require_signed(base: Side, new: Side, key: Path) -> None:
+    """Raise RunError unless the results of both are signed."""
+    from edgeoe.stages.signing import require_signed
+
+    for file in (base.file, new.file):
+        if file is not None:
+            require_signed(file, key)
+
+
+def _predicted(
+    target: Target, base: Side, new: Side, test: Path | None, *, follow_links: bool, progress: Progress
+) -> Tested | None:
+    """Predictions of both artifacts on the images under `test`; None without them."""
+    if test is None:
+        return None
+    from edgeoe.stages.tested import predict_here  # it needs Pillow, and compare without --test does not
+
+    return predict_here(base, new, target, test=test, follow_links=follow_links, progress=progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +137,20 @@ class _Latency:
     seconds: float = 0.0
 
 
-def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settings: GateSettings) -> Comparison:
-    accuracy, notes = _accuracy(base, new, settings)
+def _comparison(
+    target: Target,
+    base: Side,
+    new: Side,
+    latency: _Latency,
+    settings: GateSettings,
+    tested: Tested | None,
+    origin: Origin,
+) -> Comparison:
+    if tested is None:
+        reported, notes = _reported(base, new)
+    else:
+        reported, notes = tested, ()
+    accuracy = _accuracy_changes(reported, settings) if reported else ()
     outcome, reason = gate(latency.changes, accuracy)
     if latency.reason and outcome == "failed":  # accuracy can be compared where latency can't
         reason = f"{reason}; {latency.reason}"
@@ -132,6 +161,8 @@ def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settin
         base=path_in_report(base.name),
         new=path_in_report(new.name),
         how=latency.how,
+        latency_from="measured here" if latency.how == "interleaved" else origin,
+        accuracy_from=origin if tested is None else "measured here",
         latency=latency.changes,
         accuracy=accuracy,
         outcome=outcome,
@@ -142,63 +173,13 @@ def _comparison(target: Target, base: Side, new: Side, latency: _Latency, settin
     )
 
 
-@contextmanager
-def unchanged_sides(*texts: str) -> Iterator[None]:
-    """A block in which no other command changes those runs that `texts` name, as `find_side` takes them."""
-    with ExitStack() as stack:
-        for path in map(Path, texts):
-            if (path / layout.MANIFEST).is_file():
-                stack.enter_context(Run(path).locked(shared=True))
-        yield
-
-
-def find_side(text: str, target: Target, store: Store) -> Side:
-    """The side that `text` names: a run, a result (.json), an artifact's file, or a baseline in `store`.
-
-    Raises ConfigError or RunError if it is none of these, or has nothing for `target`.
-    """
-    path = Path(text)
-    if (path / layout.MANIFEST).is_file():
-        return _side_of_run(Run.open(path), target)
-    if path.suffix == ".json" and path.is_file():
-        result = read_result(path)
-        if result.target.name != target.name:
-            raise RunError(f"{path}: a result for {result.target.name}, not for {target.name}.")
-        artifact = artifact_of(path, result)
-        return Side(name=text, artifact=artifact if _is_artifact_of(artifact, result) else None, result=result)
-    if path.is_file():
-        suffix = traits_of(target.backend).suffix
-        if path.suffix != suffix:
-            raise ConfigError(f"{path}: {target.backend} of target {target.name} runs {suffix} files.")
-        return Side(name=text, artifact=path, result=None)
-    if path.exists() or path.parent != Path():
-        raise ConfigError(f"{path}: not a run, a result (.json) or an artifact.")
-    baseline = Store.find(store, text, target.name)
-    return Side(name=text, artifact=baseline.artifact, result=baseline.result)
-
-
-def _side_of_run(run: Run, target: Target) -> Side:
-    files = layout.TargetFiles(target.name)
-    artifact = None
-    result = run.read(files.result) if run.has(files.result) else None
-    if run.has(files.engine):
-        artifact = run.file(files.artifact(run.read(files.engine).file))
-        if result and not _is_artifact_of(artifact, result):  # collected from a device
-            artifact = None
-    if not artifact and not result:
-        raise RunError(f"{run.path}: nothing built for {target.name}. Build: {run.command(files.engine)}")
-    return Side(name=str(run.path), artifact=artifact, result=result)
-
-
-def _is_artifact_of(artifact: Path, result: Result) -> bool:
-    return artifact.is_file() and file_sha256(artifact) == result.artifact_sha256
-
-
 def _interleaved(
     target: Target, base: Side, new: Side, settings: GateSettings, alpha: float, progress: Progress
 ) -> _Latency:
     assert base.artifact is not None  # noqa: S101 - checked by the caller
     assert new.artifact is not None  # noqa: S101
+    for artifact in (base.artifact, new.artifact):
+        require_admitted(artifact)
     start = monotonic()
     rounds: list[Round] = []
     changes: tuple[LatencyChange, ...] = ()
@@ -301,28 +282,32 @@ def _decide_stored(
     return decide_unpaired(base_ms, new_ms, quantity=quantity, tolerance=_tolerance(quantity, settings), alpha=alpha)
 
 
-def _accuracy(base: Side, new: Side, settings: GateSettings) -> tuple[tuple[AccuracyChange, ...], tuple[str, ...]]:
-    """Changes of accuracy, or the reason why there are none."""
-    sides = {"base": base, "new": new}
-    for which, side in sides.items():
+def _reported(base: Side, new: Side) -> tuple[Tested | None, tuple[str, ...]]:
+    """The predictions that the results of both sides report, or the reason why they can't be compared."""
+    for which, side in {"base": base, "new": new}.items():
         if side.result is None or side.result.predictions is None:
-            return (), (f"accuracy is not compared: no predictions of {which}, {side.name}: run edgeoe validate",)
-        if side.artifact and not _is_artifact_of(side.artifact, side.result):
-            return (), (f"accuracy is not compared: the predictions of {which} {side.name} are of another artifact",)
+            return None, (f"accuracy is not compared: no predictions of {which}, {side.name}: run edgeoe validate",)
+        if side.artifact and not is_artifact_of(side.artifact, side.result):
+            return None, (f"accuracy is not compared: the predictions of {which} {side.name} are of another artifact",)
     assert base.result is not None  # noqa: S101 - checked above
     assert new.result is not None  # noqa: S101
     base_predictions, new_predictions = base.result.predictions, new.result.predictions
     assert base_predictions is not None  # noqa: S101
     assert new_predictions is not None  # noqa: S101
-    if base_predictions.test_sha256 != new_predictions.test_sha256:
-        return (), ("accuracy is not compared: the two were tested on different images",)
-    changes = accuracy_changes(
-        base_predictions.chosen,
-        new_predictions.chosen,
-        new_predictions.labels,
-        classes=new.result.classes,
-        rare=new.result.rare,
+    if (base_predictions.test_sha256, base_predictions.labels) != (new_predictions.test_sha256, new_predictions.labels):
+        return None, ("accuracy is not compared: the two were tested on different images",)
+    if classes_of(base) != classes_of(new):
+        return None, ("accuracy is not compared: the two have different classes",)
+    return Tested(base_predictions, new_predictions, classes_of(base), rare_of(base)), ()
+
+
+def _accuracy_changes(tested: Tested, settings: GateSettings) -> tuple[AccuracyChange, ...]:
+    return accuracy_changes(
+        tested.base.chosen,
+        tested.new.chosen,
+        tested.base.labels,
+        classes=tested.classes,
+        rare=tested.rare,
         tolerance=settings.accuracy_tolerance,
         class_tolerance=settings.class_tolerance,
     )
-    return changes, ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import pytest
 from made_up import QUICK_PROFILE, result
 
 from edgeoe.files import file_sha256
+from edgeoe.measure.interleaved import Round
 from edgeoe.run.result_file import write_result
+from edgeoe.targets.profile import Target
 
 Edgeoe = Callable[..., tuple[int, str, str]]
 LOOSE = ("--tolerance", "99%", "--p99-tolerance", "99%", "--accuracy-tolerance", "0.5", "--class-tolerance", "0.9")
@@ -180,3 +183,134 @@ def test_a_result_beside_its_artifact_is_at_hand(edgeoe: Edgeoe, measured: Path)
     write_result(artifact.with_name("device.json"), own)
     code, _, err = edgeoe("compare", artifact, artifact, "--target", "quick", *LOOSE)
     assert code == 0, err
+
+
+def test_limits_in_a_file_that_nobody_names_are_not_read(edgeoe: Edgeoe, measured: Path) -> None:
+    own = json.loads((measured / "run/targets/quick/result.json").read_text())
+    labels = own["predictions"]["labels"]
+    half = [label if number % 2 else (label + 1) % 3 for number, label in enumerate(labels)]
+    for name, chosen in (("good", labels), ("half", half)):
+        Path(f"{name}.json").write_text(json.dumps(own | {"predictions": own["predictions"] | {"chosen": chosen}}))
+    Path("loose.toml").write_text("[compare]\naccuracy_tolerance = 0.95\nclass_tolerance = 0.95\n")
+    shutil.copy("loose.toml", "edgeoe.toml")
+    command = ("compare", "good.json", "half.json", "--target", "quick", "--stored")
+    code, out, err = edgeoe(*command)
+    assert (code, "regressed    top-1: -50.0 points" in out) == (1, True)
+    assert "edgeoe.toml: not read, as limits come from the command line alone" in err
+    code, out, err = edgeoe(*command, "--config", "loose.toml")
+    assert "no worse     top-1: -50.0 points" in out
+    assert "not read" not in err
+    assert code in (0, 3)  # latencies of so few calls are unclear
+
+
+@pytest.fixture
+def alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds in which both take the same time; no process is started for them."""
+
+    def measure_round(base: Path, new: Path, target: Target, number: int) -> Round:
+        calls = (tuple(1 + (call + number) / 1000 for call in range(50)),)
+        return Round(calls, calls)
+
+    monkeypatch.setattr("edgeoe.stages.compare.measure_round", measure_round)
+
+
+def test_both_predict_the_images_that_lie_here(edgeoe: Edgeoe, measured: Path, pictures: Path, alike: None) -> None:
+    command = ("compare", "run", "run:run", "--target", "quick", *LOOSE, "--markdown", "c.md", "--json", "c.json")
+    code, out, err = edgeoe(*command, "--junit", "c.xml", "--github", "--test", pictures / "test")
+    assert code == 0, err
+    for text in (out, Path("c.md").read_text(), Path("c.xml").read_text()):
+        assert "latency measured here; accuracy measured here" in text
+    (record,) = json.loads(Path("c.json").read_text())
+    assert (record["latency_from"], record["accuracy_from"]) == ("measured here", "measured here")
+    code, out, err = edgeoe(*command, "--junit", "c.xml", "--github")
+    assert code == 0, err
+    for text in (out, Path("c.md").read_text(), Path("c.xml").read_text()):
+        assert "latency measured here; accuracy as reported" in text
+
+
+def test_figures_of_results_alone_are_as_reported_in_every_output(
+    edgeoe: Edgeoe, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    own = json.loads((measured / "run/targets/quick/result.json").read_text())
+    own["speed"]["disturbed"] = []
+    Path("a.json").write_text(json.dumps(own))
+    own["predictions"]["chosen"] = [(label + 1) % 3 for label in own["predictions"]["labels"]]
+    Path("b.json").write_text(json.dumps(own))
+    code, out, _ = edgeoe(
+        *("compare", "a.json", "b.json", "--target", "quick", "--stored", "--github"),
+        *("--markdown", "c.md", "--json", "c.json", "--junit", "c.xml"),
+    )
+    assert code in (1, 3)
+    assert "latency as reported; accuracy as reported" in out
+    annotations = [line for line in out.splitlines() if line.startswith("::")]
+    assert annotations
+    assert all("as reported" in line for line in annotations)
+    assert "latency as reported; accuracy as reported" in Path("c.md").read_text()
+    assert "latency as reported; accuracy as reported" in Path("summary.md").read_text()
+    (record,) = json.loads(Path("c.json").read_text())
+    assert (record["latency_from"], record["accuracy_from"]) == ("as reported", "as reported")
+    for case in ElementTree.parse("c.xml").getroot().iter("testcase"):  # noqa: S314 - our own
+        assert "as reported" in str(ElementTree.tostring(case))
+
+
+def test_results_that_a_key_vouches_for_are_signed_and_others_refused(
+    edgeoe: Edgeoe, measured: Path, keys: Callable[[str], tuple[Path, Path]]
+) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed: pip install 'edgeoe[sign]'")
+    private, public = keys("ours")
+    own = json.loads((measured / "run/targets/quick/result.json").read_text())
+    own["speed"]["disturbed"] = []
+    Path("new.json").write_text(json.dumps(own))
+    assert edgeoe("baseline", "save", "new.json", "--target", "quick", "--sign", private)[0] == 0
+    assert Path("baselines/main/quick.json.sig").is_file()
+    command = ("compare", "main", "new.json", "--target", "quick", "--stored", "--verify", public)
+    code, _, err = edgeoe(*command)
+    assert (code, "error: new.json: not signed" in err) == (2, True)
+    from edgeoe.stages.signing import signer_with
+
+    signer_with(private)(Path("new.json"))
+    code, out, err = edgeoe(*command)
+    assert code in (0, 3), err
+    assert "latency signed; accuracy signed" in out
+    code, _, err = edgeoe(*command[:-1], keys("theirs")[1])
+    assert (code, "baselines/main/quick.json: its signature quick.json.sig does not hold" in err) == (2, True)
+
+
+def test_a_bundle_is_signed_and_its_result_verified(
+    edgeoe: Edgeoe, measured: Path, keys: Callable[[str], tuple[Path, Path]]
+) -> None:
+    pytest.importorskip("model_signing", reason="model-signing is not installed: pip install 'edgeoe[sign]'")
+    private, public = keys("ours")
+    command = ("bundle", "run", "--target", "quick", "-o", "b.tar.gz")
+    code, _, err = edgeoe(*command, "--sign", public)
+    assert (code, "no private key of an elliptic curve" in err, Path("b.tar.gz").exists()) == (2, True, False)
+    code, out, err = edgeoe(
+        "bundle", "run", "--target", "quick", "-o", "b.tar.gz", "--sign", private, "--json", "b.json"
+    )
+    assert code == 0, err
+    assert json.loads(Path("b.json").read_text())["signature"] == "b.tar.gz.sig"
+    verify = out.partition("to verify it: ")[2].splitlines()[0].replace("KEY", str(public)).split()
+    program = Path(sys.executable).with_name(verify[0])
+    subprocess.run([program, *verify[1:]], check=True, capture_output=True)
+    facts = json.loads(Path("run/targets/quick/bundle.json").read_text())
+    assert "sbom.cdx.json" in facts["files"]
+    subprocess.run(["tar", "-xf", "b.tar.gz"], check=True)
+    listed = json.loads(Path("edgeoe-quick/sbom.cdx.json").read_text())["components"]
+    hashes = {each["name"]: each["hashes"][0]["content"] for each in listed if "hashes" in each}
+    assert {**hashes, "sbom.cdx.json": facts["files"]["sbom.cdx.json"]} == facts["files"]
+    assert {each["name"] for each in listed if each.get("scope") == "excluded"} == {"python", "numpy", "onnxruntime"}
+    own = json.loads((measured / "run/targets/quick/result.json").read_text())
+    own["bundle_sha256"] = file_sha256(Path("run/targets/quick/bundle.json"))
+    own["predictions"] = None
+    Path("result.json").write_text(json.dumps(own))
+    code, _, err = edgeoe("collect", "run", "result.json", "--verify", public)
+    assert (code, "error: result.json: not signed" in err) == (2, True)
+    from edgeoe.stages.signing import signer_with
+
+    signer_with(private)(Path("result.json"))
+    assert edgeoe("collect", "run", "result.json", "--verify", public)[0] in (0, 1, 3)
+    own["speed"]["calls_ms"] = [[call / 2 for call in calls] for calls in own["speed"]["calls_ms"]]
+    Path("result.json").write_text(json.dumps(own))
+    code, _, err = edgeoe("collect", "run", "result.json", "--verify", public)
+    assert (code, "its signature result.json.sig does not hold" in err) == (2, True)

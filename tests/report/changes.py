@@ -38,6 +38,8 @@ def comparison(**changes: Any) -> Comparison:
         base="main",
         new="runs/b",
         how="interleaved",
+        latency_from="measured here",
+        accuracy_from="as reported",
         latency=(P50, P99),
         accuracy=(TOP1,),
         outcome="failed",

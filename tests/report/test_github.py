@@ -22,7 +22,7 @@ def outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_changed_is_annotated(capsys: pytest.CaptureFixture[str]) -> None:
     GitHub().write_comparisons([comparison()], None)
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "::error title=p50 regressed on host-cpu::+5.1 %25 [+4.2, +6.0]."
+    assert first == "::error title=p50 regressed on host-cpu::+5.1 %25 [+4.2, +6.0], measured here."
     assert second.startswith("::warning title=p99 inconclusive on host-cpu::")
 
 
@@ -38,7 +38,8 @@ def test_a_comparison_that_was_not_made_is_a_warning(capsys: pytest.CaptureFixtu
 
 def test_properties_and_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     GitHub().write_comparisons([comparison(target="a:b,c\n%", latency=(P50,), accuracy=())], None)
-    assert capsys.readouterr().out == "::error title=p50 regressed on a%3Ab%2Cc\\n%25::+5.1 %25 [+4.2, +6.0].\n"
+    line = "::error title=p50 regressed on a%3Ab%2Cc\\n%25::+5.1 %25 [+4.2, +6.0], measured here.\n"
+    assert capsys.readouterr().out == line
 
 
 def test_page_and_outputs_are_appended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,62 @@ def test_no_text_of_a_user_is_pasted_into_a_script() -> None:
             assert "${{" not in script, path.name
 
 
+def uses(tree: Any) -> Iterator[str]:
+    """Every action that a file uses."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "uses":
+                yield value
+            else:
+                yield from uses(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from uses(value)
+
+
+def test_actions_of_others_are_pinned_by_commit_and_one_version_each() -> None:
+    pinned: dict[str, set[str]] = {}
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        for action in uses(yaml.safe_load(text)):
+            if action == "./.github/actions/edgeoe":
+                continue
+            assert re.fullmatch(r"actions/[\w/-]+@[0-9a-f]{40}", action), f"{path.name}: {action}"
+            assert re.search(rf"{re.escape(action)}  # v\d+\.\d+\.\d+", text), f"{path.name}: {action}"
+            name, _, commit = action.partition("@")
+            pinned.setdefault("/".join(name.split("/")[:2]), set()).add(commit)
+    assert len(pinned) == 6
+    assert all(len(commits) == 1 for commits in pinned.values())
+
+
+def test_rights_are_the_least_and_the_job_that_writes_runs_nothing_of_the_change() -> None:
+    workflow = read("github-workflow.yml")
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"]
+    assert {name: job["permissions"] for name, job in jobs.items()} == {
+        "gate": {"contents": "read"},
+        "comment": {"pull-requests": "write"},
+        "baseline": {"contents": "read"},
+    }
+    assert [*scripts(jobs["comment"])] == []
+    assert [action.partition("@")[0] for action in uses(jobs["comment"])] == [
+        "actions/download-artifact",
+        "actions/github-script",
+    ]
+    assert read("github-tests.yml")["permissions"] == {"contents": "read"}
+
+
+def test_the_gate_sees_only_the_base_branch_and_the_run() -> None:
+    checkout, *others = read("github-workflow.yml")["jobs"]["gate"]["steps"]
+    assert checkout["with"] == {"ref": "${{ github.event.pull_request.base.sha }}", "persist-credentials": False}
+    assert not any("checkout" in str(step.get("uses")) for step in others)
+    (call,) = (step["with"] for step in others if "edgeoe" in step["uses"])
+    assert (call["base"], call["new"]) == ("baseline:main", "run:new")
+    gitlab = read("gitlab-ci.yml")["edgeoe compare"]
+    assert gitlab["variables"] == {"GIT_STRATEGY": "empty"}
+    assert '--branch "$CI_MERGE_REQUEST_TARGET_BRANCH_NAME"' in gitlab["script"][0]
+
+
 def test_the_tests_run_on_every_python_that_edgeoe_names() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     named = re.findall(r"Python :: (3\.\d+)", pyproject)
