@@ -17,6 +17,7 @@ from edgeoe import __version__
 from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
 from edgeoe.run.directory import Run
+from edgeoe.run.placement import LOCK
 
 __all__ = ["SBOM", "sbom_of", "sbom_of_run"]
 
@@ -85,11 +86,11 @@ def sbom_of_run(run: Run) -> str:
 
 
 def _files_of(folder: Path) -> Iterator[tuple[str, str]]:
-    """(path, sha256) of all files below `folder`. Raises RunError for a link."""
+    """(path, sha256) of all files below `folder`, without its lock. Raises RunError for a link."""
     for place, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = Path(place, name)
             if path.is_symlink():
                 raise RunError(f"{path}: a link, and a run consists of plain files and folders.")
-            if name in names:
+            if name in names and name != LOCK:
                 yield path.relative_to(folder).as_posix(), file_sha256(path)

@@ -33,7 +33,7 @@ LINE = [
     ["run", "strip", "runs/a"],
     ["report", "runs/a"],
 ]
-BELOW_HOME = {"data/edgeoe/trusted/source-SHA256"}  # that the teacher's code, which compress has run, may run again
+BELOW_HOME = {"data/edgeoe/trusted/source-SHA256"}  # that this machine vouches for the teacher's source
 TEMPORARY: set[str] = set()
 
 
