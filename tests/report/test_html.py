@@ -21,7 +21,9 @@ from edgeoe.report.axis import Axis, figure
 from edgeoe.report.html import read_report, report_page, write_report
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
+from edgeoe.stages.build import build
 from edgeoe.stages.validate import conclude, record_validation
+from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Budget, DeviceFacts
 
 UNCLOSED = {"meta"}
@@ -190,7 +192,8 @@ def test_sensitivities_of_layers_are_there_if_they_were_measured(exported: Path)
 
 
 def test_the_same_run_gives_the_same_page(exported: Path, edgeoe: Callable[..., tuple[int, str, str]]) -> None:
-    run = judged(exported)
+    built = build(Run.open(exported), load_target("host-cpu"))
+    run = judged(exported, artifact=built.file, artifact_sha256=built.sha256)
     first = write_report(run).read_bytes()
     code, out, _ = edgeoe("report", exported)
     assert (code, out) == (0, f"report: {exported / 'report.html'}\n")
