@@ -103,7 +103,7 @@ SUBJECTS = (
     Subject(
         name="run",
         folder="run",
-        pattern="*",
+        pattern="**/*",
         weight=30,
         commands=(
             "report run",
@@ -129,7 +129,7 @@ SUBJECTS = (
     Subject(
         name="store",
         folder="store",
-        pattern="*",
+        pattern="**/*",
         weight=12,
         commands=(
             "baseline list --store store",
@@ -146,9 +146,9 @@ SUBJECTS = (
         commands=("targets check quick", "targets list", f"compare run run {STORED}"),
     ),
     Subject(
-        name="bundle", folder="bundle", pattern="*", weight=10, commands=(CHECK_BUNDLE,), protected=True, links=0.2
+        name="bundle", folder="bundle", pattern="**/*", weight=10, commands=(CHECK_BUNDLE,), protected=True, links=0.2
     ),
-    Subject(name="image", folder="few", pattern="*.*", weight=12, commands=("samples few",), links=0.1),
+    Subject(name="image", folder="few", pattern="**/*.*", weight=12, commands=("samples few",), links=0.1),
     Subject(name="list", folder=".", pattern="few.txt", weight=5, commands=("samples few --list few.txt",)),
     Subject(name="config", folder=".", pattern="edgeoe.toml", weight=8, commands=("samples few", "baseline list")),
     Subject(name="classes", folder=".", pattern="names.json", weight=5, commands=("samples few --classes names.json",)),

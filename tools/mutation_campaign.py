@@ -143,7 +143,7 @@ def one_mutation(subject: Subject, base: Path, work: Path, number: int, seed: in
     shutil.copytree(base, place, symlinks=True)
     outside.mkdir()
     (outside / "id_rsa").write_bytes(PRIVATE)
-    files = sorted(path for path in (place / subject.folder).rglob(subject.pattern) if path.is_file())
+    files = sorted(path for path in (place / subject.folder).glob(subject.pattern) if path.is_file())
     path = draw.choice(files)
     if subject.links and draw.random() < subject.links:
         what = replace_by_link(path, place / subject.folder, outside, draw)
@@ -201,8 +201,8 @@ def _copies_of_outside(place: Path, what: str) -> list[str]:
 def campaign(arguments: argparse.Namespace) -> int:
     """Run the mutations that are not in the record yet, and show the table. Returns the exit code."""
     work: Path = arguments.work
+    os.environ |= {"XDG_CACHE_HOME": str(work / "place" / "cache"), "XDG_DATA_HOME": str(work / "home")}
     base = build_base(work / "base")
-    os.environ["XDG_CACHE_HOME"] = str(work / "place" / "cache")
     tempfile.tempdir = str(work)
     subjects = [one for one in SUBJECTS if arguments.kind in (None, one.name)]
     _learn_good_answers(subjects, base, work)

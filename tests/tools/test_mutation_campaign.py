@@ -95,7 +95,8 @@ def test_a_campaign_goes_on_where_it_was(
     monkeypatch.setattr(mutation_campaign, "SUBJECTS", (subject,))
     monkeypatch.setattr(mutation_campaign, "build_base", lambda base: base)
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(mutation_campaign, "mutate", lambda path, draw: "nothing")
 
     def run(count: int) -> None:
