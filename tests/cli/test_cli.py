@@ -41,7 +41,7 @@ PROMISED = {  # the keys of each result record
 COMMANDS = [
     "inspect", "compress", "export", "build", "validate", "deploy", "bundle", "collect", "compare", "methods",
     "latency-table", "report", "samples", "doctor", "demo", "targets list", "targets show", "targets check",
-    "baseline save", "baseline list", "baseline show",
+    "baseline save", "baseline list", "baseline show", "run strip", "trust", "sbom",
 ]  # fmt: skip
 PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -431,7 +431,7 @@ def test_an_interruption_is_exit_code_130_and_leaves_nothing(
     was = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without it
 
     def interrupt(*_: object, **__: object) -> None:
-        reached.append(len(list(place.glob(".a.*.partial"))))
+        reached.append(len(list(place.glob(".a.partial"))))
         signal.raise_signal(kind)
 
     monkeypatch.setattr(where, interrupt)
@@ -507,7 +507,7 @@ def test_other_commands_read_their_table_too(edgeoe: Edgeoe, built: Path, pictur
 def test_help_has_an_example(edgeoe: Edgeoe, command: str) -> None:
     code, out, _ = edgeoe(*command.split(), "--help")
     assert code == PASSED
-    assert f"Example: edgeoe {command}" in out
+    assert re.search(rf"Example: (cp .* && )?edgeoe {command}", out)
 
 
 def test_help_lists_every_command(edgeoe: Edgeoe) -> None:
