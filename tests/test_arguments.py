@@ -90,6 +90,6 @@ def test_every_option_that_a_message_can_name_is_known() -> None:
         for name in (*parameter.opts, *parameter.secondary_opts)
         if name.startswith("--")
     }
-    of_the_terminal = {"config", "github", "help", "json", "junit", "log-file", "markdown", "quiet", "verbose"}
+    of_the_terminal = {"config", "github", "help", "json", "junit", "log-file", "markdown", "quiet", "verbose", "yes"}
     assert len(options) > 40
     assert options - of_the_terminal <= OPTIONS
