@@ -28,6 +28,7 @@ _EXPORT = ("export", RUN, "--exporter", "legacy", "--precision", "fp16")
 _BUILD = ("build", RUN, *TARGET)
 _TEST = ("--test", "{inputs}/test")
 _COMPRESS = ("compress", "--out", RUN)
+_INSPECT = ("inspect", "--teacher", "{inputs}/network.py:net")
 VERDICT = (0, 1, 3)
 COMMANDS = {
     "compress": Command(_COMPRESS),
@@ -45,7 +46,7 @@ COMMANDS = {
     "device": Command(("edgeoe-quick/run.py", "--out", "result.json"), after="bundle"),
     "collect": Command(("collect", RUN, "result.json"), after="device", codes=VERDICT),
     "samples": Command(("samples", "{inputs}/train", "--json", "samples.json")),
-    "inspect": Command(("inspect", "--teacher", "{inputs}/network.py:net", "--classes", "3", "--json", "inspect.json")),
+    "inspect": Command((*_INSPECT, "--weights", "random", "--classes", "3", "--json", "inspect.json")),
 }
 SETUP = {  # the same with another seed, for what a pair may leave
     "compress-1": Command((*_COMPRESS, "--seed", "1")),

@@ -81,14 +81,19 @@ def _full_output(work: Workspace, command: Command, folder: Path, _: Random) -> 
     return process, command
 
 
-_NO_TEMPORARY = "for place in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o ro tmpfs $place; done"
+_NO_TEMPORARY = """for place in /tmp /var/tmp /dev/shm; do
+            case "$PWD" in $place/*) continue;; esac  # which would hide the campaign itself
+            mount -t tmpfs -o ro tmpfs $place
+        done"""
 ENVIRONMENTS: dict[str, Environment] = {
     "large files are refused": partial(_limited, limit=resource.RLIMIT_FSIZE, bounds=(0, 60_000)),
     "few open files": partial(_limited, limit=resource.RLIMIT_NOFILE, bounds=(6, 60)),
     "full disk": partial(_mounted, options="size={size}"),
     "no inodes": partial(_mounted, options="nr_inodes={inodes}"),
     "read-only disk": partial(_mounted, options="size=64m", last='mount -o remount,ro "$PWD"'),
-    "no temporary folder": partial(_mounted, options="size=64m", last=f'{_NO_TEMPORARY}; mount -o remount,ro "$PWD"'),
+    "no temporary folder": partial(
+        _mounted, options="size=64m", last=f'{_NO_TEMPORARY}\n        mount -o remount,ro "$PWD"'
+    ),
     "long name": _long_name,
     "full output": _full_output,
 }

@@ -117,6 +117,7 @@ def _mixed(work: Workspace, folder: Path) -> list[str]:
 def disk(work: Workspace, rng: Random, name: str, commands: Sequence[str]) -> Trial:
     """A full or read-only disk, no folder for temporary files, names that are too long, too few open files."""
     of, environment = rng.choice(commands), rng.choice([*ENVIRONMENTS])
+    work.prepare(of)
     command, folder = COMMANDS[of], work.trial(name, after=COMMANDS[of].after)
     before = work.products_in(folder)
     process, command = ENVIRONMENTS[environment](work, command, folder, rng)
