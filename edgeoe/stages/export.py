@@ -24,7 +24,7 @@ from edgeoe.progress import Progress, silent
 from edgeoe.records.graphs import ExportRecord, GraphRecord, RefusedGraph
 from edgeoe.registry import PRECISIONS
 from edgeoe.run import layout
-from edgeoe.run.chain import require_student
+from edgeoe.run.chain import require_golden, require_graph, require_student
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.trust import source_in
 from edgeoe.stages.precisions import reduced_files, retry, source_of, write_graphs
@@ -124,8 +124,9 @@ def _kept_graph(run: Run) -> ExportRecord:
 
     No source runs for it: the graph is compared with the golden outputs that came with it.
     """
+    graph = require_graph(run, _FP32)
+    require_golden(run)
     earlier, golden = run.read(layout.EXPORT), run.read_tensors(layout.GOLDEN)
-    graph = run.file(_FP32)
     require_admitted(graph)
     parity, _ = check_parity(graph, lambda _: torch.from_numpy(golden["logits"]), golden["images"], precision="fp32")
     _log.warning(
@@ -137,7 +138,6 @@ def _kept_graph(run: Run) -> ExportRecord:
     run.forget(*reduced_files())
     return replace(
         earlier,
-        sha256=file_sha256(graph),
         max_rel_error=parity.max_rel_error,
         agreement=parity.agreement,
         images=len(golden["images"]),

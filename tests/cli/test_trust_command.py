@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from made_up import QUICK_PROFILE
 
+from edgeoe.files import file_sha256
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 
@@ -100,7 +102,10 @@ def test_the_graph_that_came_along_is_exported_further_without_source(edgeoe: Ed
 def test_a_graph_that_contradicts_its_golden_outputs_is_not_kept(edgeoe: Edgeoe, foreign: Path) -> None:
     run = Run("run")
     golden = run.read_tensors(layout.GOLDEN)
-    run.save_tensors(layout.GOLDEN, images=golden["images"], logits=golden["logits"] + 1)
+    path = run.save_tensors(layout.GOLDEN, images=golden["images"], logits=golden["logits"] + 1)
+    code, _, err = edgeoe("export", "run")
+    assert (code, "golden.safetensors: not those of export.json" in err) == (2, True)
+    run.save(layout.EXPORT, replace(run.read(layout.EXPORT), golden_sha256=file_sha256(path)))  # a careful stranger
     code, _, err = edgeoe("export", "run")
     assert code == 2
     assert "does not compute what the student does" in err
