@@ -27,7 +27,7 @@ from edgeoe.balance.losses import RowWeights, joint_loss, teacher_guidance
 from edgeoe.balance.stopping import BestWeights, balanced_agreement
 from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
-from edgeoe.errors import ConfigError, EdgeoeError
+from edgeoe.errors import ConfigError, EdgeoeError, is_out_of_memory
 from edgeoe.methods import Fit, TrainingTask, View
 from edgeoe.models.observation import Recorder
 from edgeoe.models.reconstruction import Rows
@@ -36,6 +36,7 @@ from edgeoe.run.saved_work import SavedWork
 from edgeoe.settings import OESettings
 from edgeoe.training.batches import Batch, Batches
 from edgeoe.training.batchnorm import train_batchnorms
+from edgeoe.training.divided import DividedForward
 from edgeoe.training.fabric import synchronised_batchnorm, with_native_sync
 from edgeoe.training.memory_format import UnitStride, to_faster_format
 from edgeoe.training.snapshot import Snapshots, task_key
@@ -197,12 +198,12 @@ class Workbench:
             Recorder(teacher, task.watch) as teacher_recorder,
             self.progress(task.name, task.max_steps) as advance,
         ):
+            forward = DividedForward(module, inner, student_recorder)
             for _ in range(start):
                 advance()
             for batch in batches.draw(task.max_steps, start=start):
                 _set_lr(optimizer, task, steps)
-                loss = self._loss(task, module, batch, weights, student_recorder, teacher_recorder)
-                self.fabric.backward(loss)
+                loss = self._backward(task, forward, batch, weights, teacher_recorder)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 steps += 1
@@ -226,13 +227,36 @@ class Workbench:
             images_per_second=(steps - start) * batches.rows_per_step / seconds,
         )
 
+    def _backward(
+        self,
+        task: TrainingTask,
+        forward: DividedForward,
+        batch: Batch,
+        weights: RowWeights,
+        teacher_recorder: Recorder,
+    ) -> Tensor:
+        """The loss of `batch`, whose gradient is then in the parameters; in smaller parts where memory runs out.
+
+        Not with several processes, which would wait for one another. Raises what ran out of memory if parts don't help.
+        """
+        while True:
+            try:
+                loss = self._loss(task, forward, batch, weights, teacher_recorder)
+                self.fabric.backward(loss)
+            except Exception as reason:
+                if not is_out_of_memory(reason) or self.fabric.world_size > 1 or not forward.halve(len(batch.x)):
+                    raise
+            else:
+                return loss
+            if self.fabric.device.type == "cuda":  # once nothing holds what was computed
+                torch.cuda.empty_cache()
+
     def _loss(
         self,
         task: TrainingTask,
-        module: nn.Module,
+        forward: DividedForward,
         batch: Batch,
         weights: RowWeights,
-        student_recorder: Recorder,
         teacher_recorder: Recorder,
     ) -> Tensor:
         separate = self.plan is not None and self.plan.separate_statistics and 0 < batch.samples < len(batch.x)
@@ -240,7 +264,7 @@ class Workbench:
         distances, students, teachers = [], [], []
         for x in parts:
             teacher = View(self._teacher_logits(x), teacher_recorder.values())
-            student = View(module(x).float(), student_recorder.values())
+            student = forward.view(x)
             distances.append(task.distance(student, teacher))
             students.append(student.logits)
             teachers.append(teacher.logits)
