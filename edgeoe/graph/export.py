@@ -23,6 +23,7 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import BackendError, ExportError, first_line, pass_on_out_of_memory
 from edgeoe.graph.evaluation import run_graph
 from edgeoe.graph.layer_names import name_layers
+from edgeoe.graph.padding import fold_padding
 
 __all__ = ["OPSET", "TOLERANCE", "Exporter", "Parity", "check_parity", "onnx_from_student"]
 
@@ -114,6 +115,7 @@ def _legacy(student: nn.Module, example: torch.Tensor) -> onnx.ModelProto:
     )
     model = onnx.load_from_string(stream.getvalue())
     _copy_shared(model.graph)
+    fold_padding(model)
     return model
 
 
