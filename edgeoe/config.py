@@ -16,11 +16,14 @@ from edgeoe.toml_document import TomlDocument
 
 __all__ = ["Config", "superseded", "unused_options"]
 
+_OF_A_RUN, _PATHS = "config.toml", "paths.toml"
+
 
 class Config:
     """An edgeoe.toml: one table a command, and [preprocess] and [oe].
 
-    path: the file; None is ./edgeoe.toml where there is one, else no settings at all.
+    path: the file; None is ./edgeoe.toml where there is one, else no settings at all. The config.toml of a run names
+        files alone: its paths are those of the paths.toml beside it.
     commands: the options of each table, so that an unknown key is refused by file and line.
     paths: those options that are paths; relative ones are taken from the file's own folder, and ~ is the home folder.
     """
@@ -30,6 +33,8 @@ class Config:
         self.path = path if path is not None else default if default.is_file() else None
         self._document = TomlDocument(self.path, error=ConfigError) if self.path else None
         self._paths = paths
+        beside = self.path.with_name(_PATHS) if self.path and self.path.name == _OF_A_RUN else None
+        self._full_paths = TomlDocument(beside, error=ConfigError) if beside and beside.is_file() else None
         if self._document is not None:
             self._document.refuse_unknown("", self._document.tables, [*commands, "preprocess", "oe"])
             for command, options in commands.items():
@@ -68,7 +73,9 @@ class Config:
     def _table(self, command: str) -> dict[str, Any]:
         if self._document is None or self.path is None:
             return {}
-        return {key: self._anchored(key, value) for key, value in self._document.table(command).items()}
+        full_paths = self._full_paths.table(command) if self._full_paths else {}
+        table = {**self._document.table(command), **full_paths}
+        return {key: self._anchored(key, value) for key, value in table.items()}
 
     def _anchored(self, key: str, value: Any) -> Any:
         """`value` of option `key`, a relative path in it taken from this file's folder."""

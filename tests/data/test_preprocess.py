@@ -42,7 +42,7 @@ PREPROCESSES = CHANNELS.flatmap(
     lambda channels: st.builds(
         Preprocess,
         size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
-        mean=st.tuples(*[st.floats(0, 1)] * channels),
+        mean=st.tuples(*[st.just(0.0) | st.floats(1e-9, 1)] * channels),
         std=st.tuples(*[st.floats(0.01, 1)] * channels),
         interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
         crop_fraction=st.floats(0.2, 1),

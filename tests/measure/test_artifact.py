@@ -73,7 +73,7 @@ class Negating:
 def test_all_that_was_measured_is_in_the_result(
     elsewhere: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.onnx").write_bytes(b"12345")
+    (tmp_path / "a.neg").write_bytes(b"12345")
     target, facts = load_target("raspberry-pi-5"), {"cpu": "Some CPU"}
     backend: Any = Negating()
     timed: list[Any] = []
@@ -82,7 +82,7 @@ def test_all_that_was_measured_is_in_the_result(
     monkeypatch.setattr(of_artifact, "measure_speed", lambda *args, **more: timed.append((args, more)) or speed())
     seen = result().predictions
     measured = measure_artifact(
-        tmp_path / "a.onnx",
+        tmp_path / "a.neg",
         target,
         backend,
         golden={
@@ -97,11 +97,11 @@ def test_all_that_was_measured_is_in_the_result(
         progress=silent,
     )
     assert measured.target is target
-    assert backend.opened == [(tmp_path / "a.onnx", target)]
+    assert backend.opened == [(tmp_path / "a.neg", target)]
     assert measured.golden_agreement == pytest.approx(2 / 3)
     assert measured.predictions is seen
-    assert (measured.artifact, measured.size_bytes) == ("a.onnx", 5)
+    assert (measured.artifact, measured.size_bytes) == ("a.neg", 5)
     assert measured.environment == {"cpu": "Some CPU", "versions": {"negating": "1.0"}}
     assert (measured.rare, measured.settings, measured.bundle_sha256) == ((1, 0), {"threads": 3}, "7" * 64)
     assert measured.speed == (None if elsewhere else speed())
-    assert timed == ([] if elsewhere else [((tmp_path / "a.onnx", target), {"progress": silent})])
+    assert timed == ([] if elsewhere else [((tmp_path / "a.neg", target), {"progress": silent})])

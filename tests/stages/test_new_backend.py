@@ -164,7 +164,7 @@ def test_its_bundle_runs_where_it_is_not_installed(exported: Path, tmp_path: Pat
     record = bundle(run, load_target("theirs"), out=tmp_path / "b.tar.gz")
     rows = {f"lib/rounding_runtime-1.2.dist-info/{name}" for name in ("METADATA", "entry_points.txt")}
     assert rows | {"lib/rounding_runtime.py"} < set(record.files)
-    assert not any(name.startswith("lib/edgeoe/backends/onnx") for name in record.files)
+    assert not any(name.startswith("lib/edgeoe/backends/onnxruntime") for name in record.files)
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         archive.extractall(tmp_path / "device", filter="data")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

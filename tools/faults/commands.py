@@ -40,6 +40,7 @@ COMMANDS = {
     "trust": Command(("trust", RUN), after="compress"),
     "report": Command(("report", RUN), after="validate"),
     "strip": Command(("run", "strip", RUN), after="validate"),
+    "sbom": Command(("sbom", RUN, "-o", "sbom.cdx.json"), after="validate"),
     "save": Command(("baseline", "save", RUN, *TARGET, "--store", "store"), after="validate"),
     "compare": Command(("compare", RUN, RUN, *TARGET, "--stored", "--json", "c.json"), after="validate", codes=VERDICT),
     "bundle": Command(("bundle", RUN, *TARGET, "-o", "bundle.tar", *_TEST), after="export"),
