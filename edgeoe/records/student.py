@@ -10,6 +10,8 @@ from annotated_types import Ge
 
 __all__ = ["CodeFiles", "LayerChange", "StudentPlan"]
 
+_WITHOUT_FILES = ("timm", "torchvision", "module")  # kinds of teachers
+
 
 @dataclass(frozen=True, slots=True)
 class CodeFiles:
@@ -69,3 +71,8 @@ class StudentPlan:
     dropped: tuple[str, ...]
     left_alone: dict[str, str]
     layers: dict[str, LayerChange]
+
+    def __post_init__(self) -> None:
+        place = self.teacher.rpartition(":")[0]  # a file outside of `code` would run without anybody's word
+        if place != self.code.file if self.code else place not in _WITHOUT_FILES:
+            raise ValueError(f"teacher: expected one whose files are in `code`. Got {self.teacher!r}")

@@ -66,9 +66,15 @@ def vouch_for(run: Run, source: Source) -> None:
 
 
 def require_vouched(run: Run) -> None:
-    """Raise RunError, naming file and hash, if `run` holds source that this machine does not vouch for."""
+    """Raise RunError, naming file and hash, if `run` holds source that this machine does not vouch for.
+
+    So it does if a file lies beside the source that is none of it: code that changes sys.path might import it.
+    """
     source = source_in(run)
-    if source is None or source.vouched:
+    if source is None:
+        return
+    if source.vouched:
+        _require_nothing_beside(run, source.code)
         return
     file, others = source.code.file, len(source.code.files) - 1
     raise RunError(
@@ -76,3 +82,13 @@ def require_vouched(run: Run) -> None:
         f"{f', with {others} further files' if others else ''}) that builds this run's teacher, and this machine does "
         f"not vouch for it. See what would run, read it, and vouch: edgeoe trust {quoted(run.path)}"
     )
+
+
+def _require_nothing_beside(run: Run, code: CodeFiles) -> None:
+    """Raise RunError for a file in `student/code` that is none of `code`. Compiled files there are never read."""
+    folder = run.path / layout.CODE
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not is_folder and name.as_posix() not in code.files and "__pycache__" not in name.parts:
+            raise RunError(f"{path}: not of the source that this machine vouches for, but might run. Remove it.")

@@ -261,7 +261,8 @@ def test_a_file_that_nobody_vouches_for_is_not_imported(saved: Save, tmp_path: P
     (run.path / "student" / "code" / "torch").mkdir()
     (run.path / "student" / "code" / "torch" / "__init__.py").write_text("raise RuntimeError('imported')")
     (run.path / "student" / "code" / "__init__.py").write_text("raise RuntimeError('imported')")
-    load_student(run)
+    with pytest.raises(RunError, match="not of the source that this machine vouches for"):
+        load_student(run)
 
 
 class Lazy(nn.Module):

@@ -103,3 +103,36 @@ def test_a_published_architecture_is_no_source(exported: Path, another_machine: 
     run.write(layout.PLAN, lambda path: path.write_text(json.dumps(plan)))
     assert source_in(run) is None
     require_vouched(run)
+
+
+@pytest.mark.parametrize("teacher", ["run/evil.py:net", "/elsewhere/evil.py:net", "evil.py:net", "timm:a.py:net"])
+def test_a_plan_can_not_name_a_file_that_is_none_of_its_source(exported: Path, teacher: str) -> None:
+    run = Run.open(exported)
+    plan = json.loads((exported / layout.PLAN.name).read_text())
+    for code in (None, plan["code"]):
+        text = json.dumps({**plan, "teacher": teacher, "code": code})
+        run.write(layout.PLAN, lambda path, text=text: path.write_text(text))
+        with pytest.raises(RunError, match="teacher: expected one whose files are in `code`"):
+            require_vouched(run)
+
+
+@pytest.mark.parametrize("name", ["json.py", "more/__init__.py", "sched.pyc", "_c.so"])
+def test_nothing_else_may_lie_beside_what_is_vouched_for(exported: Path, name: str) -> None:
+    run = Run.open(exported)
+    added = exported / layout.CODE / name
+    added.parent.mkdir(exist_ok=True)
+    added.touch()
+    with pytest.raises(RunError, match="not of the source that this machine vouches for"):
+        require_vouched(run)
+
+
+def test_neither_may_a_link_to_a_folder(exported: Path, tmp_path: Path) -> None:
+    (exported / layout.CODE / "more").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="not of the source that this machine vouches for"):
+        require_vouched(Run.open(exported))
+
+
+def test_what_python_compiled_there_is_of_no_account(exported: Path) -> None:
+    (exported / layout.CODE / "__pycache__").mkdir()
+    (exported / layout.CODE / "__pycache__" / "networks.cpython-312.pyc").touch()
+    require_vouched(Run.open(exported))
