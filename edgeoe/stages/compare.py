@@ -156,6 +156,8 @@ def _comparison(
         reason = f"{reason}; {latency.reason}"
     elif latency.reason:
         outcome, reason = "inconclusive", latency.reason
+    elif outcome == "passed" and not reported and base.result and base.result.predictions:
+        outcome, reason = "inconclusive", "; ".join(notes)  # else new would pass by not saying how often it is right
     return Comparison(
         target=target.name,
         base=path_in_report(base.name),

@@ -17,6 +17,7 @@ from edgeoe.errors import BackendError, ConfigError, RunError
 from edgeoe.files import file_sha256
 from edgeoe.measure.interleaved import Round
 from edgeoe.pipeline import build
+from edgeoe.records.result import Result
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.result_file import write_result
@@ -62,6 +63,10 @@ def two(artifact: Path, **results: Any) -> tuple[Side, Side]:
     sides = (Side(name=name, artifact=artifact, result=results.get(name)) for name in ("base", "new"))
     base, new = sides
     return base, new
+
+
+def results_alone(base: Result, new: Result) -> tuple[Side, Side]:
+    return Side(name="base", artifact=None, result=base), Side(name="new", artifact=None, result=new)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +220,20 @@ def test_predictions_of_other_images_or_artifacts_are_not(
     assert (made.accuracy, made.notes) == ((), ("accuracy is not compared: the two were tested on different images",))
     (made,) = compare([(target, *two(path, base=own, new=result()))], SETTINGS)
     assert "are of another artifact" in made.notes[0]
+
+
+def test_new_does_not_pass_by_saying_nothing_of_its_accuracy(target: Target) -> None:
+    base = result(wrong=10)
+    assert base.predictions is not None
+    silent = result(wrong=90, predictions=None)
+    elsewhere = result(wrong=90, predictions=replace(base.predictions, test_sha256="2" * 64))
+    renamed = replace(base, classes=base.classes[::-1])
+    for new in (silent, elsewhere, renamed):
+        (made,) = compare([(target, *results_alone(base, new))], SETTINGS, stored=True)
+        assert [change.change for change in made.latency] == ["no worse", "no worse"]
+        assert (made.accuracy, made.outcome, made.reason) == ((), "inconclusive", made.notes[0])
+    (made,) = compare([(target, *results_alone(silent, base))], SETTINGS, stored=True)
+    assert made.outcome == "passed"  # base says nothing, so nothing was to be held
 
 
 def test_a_side_is_a_run_a_result_an_artifact_or_a_baseline(target: Target, exported: Path, tmp_path: Path) -> None:
