@@ -28,7 +28,7 @@ def command(
     """Compress a teacher into a smaller student, with a few labelled images and any pile of unlabelled pictures.
 
     The student keeps a share of the teacher (--keep-macs), or meets a budget on --target: --latency-ms, --speedup, or
-    [budget] of its profile.
+    \\[budget] of its profile.
 
     Example: [bold]edgeoe compress --teacher model.py:resnet56 --weights teacher.safetensors --samples few/
     --ood pictures/ --keep-macs 0.5 --out runs/a[/]

@@ -44,7 +44,7 @@ def command(
 ) -> int:
     """Run the whole pipeline, compress, export, build and validate, for one target or several.
 
-    With a budget (--latency-ms, --speedup or [budget] of the profiles), each of several targets gets a student of its
+    With a budget (--latency-ms, --speedup or \\[budget] of the profiles), each of several targets gets a student of its
     own in OUT/TARGET. A target that is not this machine gets a bundle, with the commands that take it there. An
     existing student with the same settings and limits is kept. The exit code is that of the worst verdict; 3 if a
     target is not judged yet.

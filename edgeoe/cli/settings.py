@@ -121,7 +121,8 @@ def _option(name: str, hint: Any, about: str, default: Any) -> Any:
     """The Typer annotation of one setting: bounds are checked by CompressSettings, not by Typer."""
     plain = [part for part in get_args(hint) if part is not type(None)] if type(None) in get_args(hint) else [hint]
     kind = get_args(plain[0])[0] if get_origin(plain[0]) is Annotated else plain[0]
-    extra: dict[str, Any] = {"help": about, "show_default": default is not None}
+    text = about.replace("[", "\\[")  # else a table such as [budget] is taken for markup, and not shown
+    extra: dict[str, Any] = {"help": text, "show_default": default is not None}
     if name in _COMPLETED:
         extra["autocompletion"] = _COMPLETED[name]
     if get_origin(kind) is tuple:

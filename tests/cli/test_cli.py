@@ -510,6 +510,15 @@ def test_help_has_an_example(edgeoe: Edgeoe, command: str) -> None:
     assert re.search(rf"Example: (cp .* && )?edgeoe {command}", out)
 
 
+@pytest.mark.parametrize("command", ["compress", "deploy", "latency-table"])
+def test_help_shows_the_names_of_tables(edgeoe: Edgeoe, command: str) -> None:
+    code, out, _ = edgeoe(command, "--help")
+    assert code == PASSED
+    text = " ".join(re.findall(r"[^\s│]+", out))
+    assert "the [budget] of --target" in text
+    assert "--speedup, or of" not in text and "--speedup or of" not in text
+
+
 def test_help_lists_every_command(edgeoe: Edgeoe) -> None:
     code, out, _ = edgeoe("--help")
     assert code == PASSED
