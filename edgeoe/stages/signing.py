@@ -68,10 +68,11 @@ def _config(module: str, role: str, key: Path, *, option: str) -> Any:
         return getattr(config, f"use_elliptic_key_{role}")(**{argument: key})
     except OSError as reason:
         raise ConfigError(f"{option} {key}: can't be read: {reason.strerror}.") from None
-    except (ValueError, TypeError) as reason:
+    except Exception as reason:  # an RSA key, as one, ends in an AttributeError there
+        pass_on_out_of_memory(reason)
         kind = argument.replace("_", " ")
-        line = first_line(reason).rstrip(".")
+        line = f" ({first_line(reason).rstrip('.')})" if isinstance(reason, ValueError | TypeError) else ""
         raise ConfigError(
-            f"{option} {key}: no {kind} of an elliptic curve in PEM ({line}). Make a pair: openssl ecparam -name "
+            f"{option} {key}: no {kind} of an elliptic curve in PEM{line}. Make a pair: openssl ecparam -name "
             "prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out key.pub"
         ) from None

@@ -516,7 +516,8 @@ def test_help_shows_the_names_of_tables(edgeoe: Edgeoe, command: str) -> None:
     assert code == PASSED
     text = " ".join(re.findall(r"[^\s│]+", out))
     assert "the [budget] of --target" in text
-    assert "--speedup, or of" not in text and "--speedup or of" not in text
+    assert "--speedup, or of" not in text
+    assert "--speedup or of" not in text
 
 
 def test_help_lists_every_command(edgeoe: Edgeoe) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,8 @@ from edgeoe.stages.signing import require_signed, signature_path, signer_with
 
 pytest.importorskip("model_signing", reason="model-signing is not installed: pip install 'edgeoe[sign]'")
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 Keys = Callable[[str], tuple[Path, Path]]
 
@@ -65,6 +68,18 @@ def test_a_key_that_is_none_is_told(signed: Path, keys: Keys, tmp_path: Path) ->
     ):
         with pytest.raises(ConfigError, match=message):
             use(key)
+
+
+@pytest.mark.parametrize("make", [lambda: rsa.generate_private_key(65537, 2048), ed25519.Ed25519PrivateKey.generate])
+def test_a_key_of_another_kind_is_told(signed: Path, tmp_path: Path, make: Callable[[], Any]) -> None:
+    private, public, pem = make(), tmp_path / "other.pub", serialization.Encoding.PEM
+    kinds = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "other.pem").write_bytes(private.private_bytes(pem, *kinds))
+    public.write_bytes(private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(ConfigError, match=r"--sign .*other\.pem: no private key of an elliptic curve in PEM"):
+        signer_with(tmp_path / "other.pem")
+    with pytest.raises(ConfigError, match=r"--verify .*other\.pub: no public key of an elliptic curve in PEM"):
+        require_signed(signed, public)
 
 
 def test_without_model_signing_the_extra_is_named(signed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
