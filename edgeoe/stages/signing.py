@@ -52,7 +52,8 @@ def require_signed(path: Path, key: Path) -> None:
         config.verify(path, signature)
     except Exception as reason:  # model-signing lets through what its parsers and cryptography raise
         pass_on_out_of_memory(reason)
-        what = first_line(reason).partition(":")[0] if isinstance(reason, ValueError) else "it can't be read"
+        readable = isinstance(reason, ValueError) and not isinstance(reason, UnicodeError)
+        what = first_line(reason).partition(":")[0] if readable else "it is no file that model_signing wrote"
         raise RunError(f"{path}: its signature {signature.name} does not hold for {key}: {what}.") from None
 
 

@@ -52,6 +52,12 @@ def test_what_is_no_signature_is_refused(text: str, signed: Path, keys: Keys) ->
         require_signed(signed, keys("ours")[1])
 
 
+def test_a_signature_of_another_program_is_told(signed: Path, keys: Keys) -> None:
+    signature_path(signed).write_bytes(b"0E\x02\x20\xa7")  # as openssl dgst -sign writes it
+    with pytest.raises(RunError, match=r"does not hold for .*: it is no file that model_signing wrote\."):
+        require_signed(signed, keys("ours")[1])
+
+
 def test_a_missing_signature_is_told_with_the_way_to_one(signed: Path, keys: Keys) -> None:
     signature_path(signed).unlink()
     with pytest.raises(RunError, match=r"not signed: no result\.json\.sig beside it\. .*model_signing sign"):
