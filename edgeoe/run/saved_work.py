@@ -238,4 +238,4 @@ def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     if not names:
         return ""
-    return f"the interrupted compression had other {' and other '.join(names[:3])}{', ...' if names[3:] else ''}"
+    return f"the interrupted compression differed in: {', '.join(names[:3])}{', ...' if names[3:] else ''}"

@@ -125,7 +125,7 @@ def test_after_an_interruption_the_same_command_goes_on_and_says_where(
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.resume", "edgeoe.toml"]
     code, _, err = edgeoe(*words(settings, steps=7))
     assert code == 0
-    assert "edgeoe: starts anew: the interrupted compression had other steps." in err
+    assert "edgeoe: starts anew: the interrupted compression differed in: steps." in err
     assert "goes on" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["edgeoe.toml", "run"]
 
