@@ -61,7 +61,7 @@ class _StateFile:
     sha256: str
 
     def __post_init__(self) -> None:
-        if Path(self.file).name != self.file:
+        if Path(self.file).name != self.file or self.file == "..":
             raise ValueError(f"file: expected a file name. Got {self.file!r}")
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 import onnx
 
+from edgeoe.backends.admission import require_admitted
 from edgeoe.errors import EdgeoeError
 from edgeoe.files import file_sha256
 from edgeoe.graph.evaluation import run_graph
@@ -132,8 +133,9 @@ def _rewrite(run: Run, *, class_names: bool) -> Iterator[str]:
     if run.has(layout.GOLDEN):
         preprocess, graph = run.read(layout.FACTS).preprocess, run.file(_FP32)
         try:
+            require_admitted(graph)
             pixels, golden = synthetic_golden_images(lambda x: run_graph(graph, x), preprocess)
-        except EdgeoeError:  # ONNX Runtime is not there, or can't run it
+        except EdgeoeError:  # ONNX Runtime is not there, or can't run it, or nobody vouches for it
             run.forget(layout.GOLDEN)
             record = replace(record, golden=None)
         else:
@@ -162,7 +164,10 @@ def _rename_in_graphs(run: Run, names: tuple[str, ...]) -> Iterator[str]:
         return
     record = run.read(layout.EXPORT)
     hashes = {}
-    for name in (record.path, *(graph.path for graph in record.graphs)):
+    names_of_files = (record.path, *(graph.path for graph in record.graphs))
+    for name in names_of_files:
+        require_admitted(run.file(File(name, layout.EXPORT.made_by)))
+    for name in names_of_files:
         file = File(name, layout.EXPORT.made_by)
         model = onnx.load(run.file(file))
         for entry in model.metadata_props:

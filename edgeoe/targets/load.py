@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from edgeoe.toml_document import TomlDocument
 
 __all__ = ["check_target", "find_target", "find_targets", "load_target"]
 
+_log = logging.getLogger(__name__)
 _TABLES = {
     "device": DeviceFacts,
     "runtime": RuntimeSettings,
@@ -50,7 +53,16 @@ def find_target(name: str) -> Path:
     profiles = find_targets()
     if name not in profiles:
         raise TargetError(f"unknown target {name!r}. {nearest(name, profiles)} Your own go into ./targets/<name>.toml.")
-    return profiles[name]
+    path, (own, shipped) = profiles[name], _folders()
+    if path.parent == own and (shipped / path.name).is_file() and own.resolve() != shipped.resolve():
+        _say_hidden(path.resolve())
+    return path
+
+
+@cache
+def _say_hidden(path: Path) -> None:
+    """Log, once, that the profile `path` hides one that edgeoe ships."""
+    _log.warning("%s is the profile that counts, and hides %s of edgeoe", path, path.stem)
 
 
 def load_target(name: str) -> Target:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 from edgeoe.data.likeness import alike
 from edgeoe.data.pool import load_pool
 from edgeoe.data.samples import find_samples, load_samples
-from edgeoe.errors import RunError
+from edgeoe.errors import EdgeoeError, RunError
 from edgeoe.files import file_sha256
 from edgeoe.measure.artifact import measure_artifact
 from edgeoe.pipeline import build, bundle, compress, export, validate
@@ -36,6 +37,8 @@ from edgeoe.targets.profile import Target
 
 TELLING = "Mrs Smith's left lung"  # a class, whose folder and files have telling names
 Files = dict[str, Path]
+
+FP32 = layout.graph_file("fp32", precision="fp32")
 
 
 @pytest.fixture(scope="session")
@@ -275,6 +278,18 @@ def test_a_run_without_a_graph_says_so(settings: CompressSettings, exported: Pat
     record = strip(run)
     assert record.works == ("report",)
     assert "build, validate, bundle" in record.missing
+
+
+def test_a_graph_that_is_more_than_arithmetic_is_not_run(whole: Run, target: Target) -> None:
+    """Synthetic golden images need the outputs of the graph; of such a one there are none."""
+    model = onnx.load(whole.file(FP32))
+    model.graph.node[0].domain = "com.somebody"
+    model.opset_import.append(onnx.helper.make_opsetid("com.somebody", 1))
+    whole.write(FP32, partial(onnx.save, model))
+    strip(whole)
+    assert not whole.has(layout.GOLDEN)
+    with pytest.raises(EdgeoeError, match=r"vouch"):
+        strip(whole, class_names=True)
 
 
 def test_patterns_are_of_the_layout() -> None:

@@ -105,13 +105,18 @@ def test_a_profile_needs_its_backend_alone(folder: Path) -> None:
     assert (target.runtime, target.measure, target.budget) == (RuntimeSettings(), MeasureSettings(), Budget())
 
 
-def test_a_users_profile_hides_the_shipped_one(folder: Path) -> None:
+def test_a_users_profile_hides_the_shipped_one_and_that_is_logged_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can put a file there decides by which budget is judged."""
     shipped = find_target("host-cpu")
+    assert caplog.messages == []
     own = Path("targets/host-cpu.toml")
     own.write_text(FULL, encoding="utf-8")
     assert find_target("host-cpu") == own != shipped
     assert find_targets()["host-cpu"] == own
     assert load_target("host-cpu").channel_multiple == 8
+    assert caplog.messages == [f"{own.resolve()} is the profile that counts, and hides host-cpu of edgeoe"]
 
 
 def test_profiles_are_listed_by_name(folder: Path) -> None:
