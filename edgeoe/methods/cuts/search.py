@@ -108,7 +108,10 @@ class Search:
         self._corrected = Programme(self.programme.choices, corrected)
 
     def _choose(self) -> Taken:
-        taken = self._corrected.least_loss(self._needed())
+        needed = self._needed()
+        if not any(need > 0 for need in needed):
+            return {}  # nothing is lost without a cut; of cuts that lose nothing the solver may take any
+        taken = self._corrected.least_loss(needed)
         return self.programme.smallest() if taken is None else taken
 
     def _needed(self) -> list[float]:
