@@ -196,7 +196,7 @@ def test_a_teacher_that_meets_the_limits_stays_as_it_is() -> None:
 
 
 def test_no_cut_is_looked_for_where_the_teacher_meets_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses are not measured then, so that all are nought and the solver may take any cut: three blocks of ResNet-18."""
+    """Losses are not measured then, so that all are nought and the solver may take any: three blocks of ResNet-18."""
     search, _ = search_for(latency(1.02 * WHOLE_MS))
     monkeypatch.setattr(Programme, "least_loss", lambda *_: {"block 0": 1})
     assert search.run() == ({}, (WHOLE_MS,))
