@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_plan_can_not_name_a_file_that_is_none_of_its_source(exported: Path, t
     plan = json.loads((exported / layout.PLAN.name).read_text())
     for code in (None, plan["code"]):
         text = json.dumps({**plan, "teacher": teacher, "code": code})
-        run.write(layout.PLAN, lambda path, text=text: path.write_text(text))
+        run.write(layout.PLAN, partial(Path.write_text, data=text))
         with pytest.raises(RunError, match="teacher: expected one whose files are in `code`"):
             require_vouched(run)
 
