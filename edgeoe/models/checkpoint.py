@@ -28,6 +28,7 @@ from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import IN_MEMORY, TeacherSource
 from edgeoe.models.weights import load_state
 from edgeoe.pruning.prune import Pruned
+from edgeoe.pruning.removal import Dropped
 from edgeoe.records.program import Program
 from edgeoe.records.student import LayerChange, StudentPlan
 from edgeoe.run import layout
@@ -89,7 +90,7 @@ def apply_plan(model: nn.Module, plan: Mapping[str, LayerChange]) -> None:
     for name, change in plan.items():
         if change.identity:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, nn.Identity())
+            setattr(model.get_submodule(parent), child, Dropped())
             continue
         module = model.get_submodule(name)
         for key, value in change.attributes.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,16 @@ from torch import Tensor, nn
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.slots import Slot
 
-__all__ = ["is_counted", "without_blocks", "without_caches", "without_channels"]
+__all__ = ["Dropped", "is_counted", "without_blocks", "without_caches", "without_channels"]
 
 _COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+
+
+class Dropped(nn.Identity):
+    """Stands in for a block that was dropped: passes its first input on, and takes whatever else the block took."""
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: A002, ARG002 - of the base class
+        return input
 
 
 def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping[str, tuple[int, ...]]) -> nn.Module:
@@ -44,7 +52,7 @@ def without_blocks(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
     student = copy.deepcopy(model)
     for name in blocks:
         parent, _, child = name.rpartition(".")
-        setattr(student.get_submodule(parent), child, nn.Identity().train(model.training))
+        setattr(student.get_submodule(parent), child, Dropped().train(model.training))
     return student
 
 

@@ -8,7 +8,7 @@ from layers import layer_of
 from pruning.grouped import Network, Prune, ShapeOf, groups_of, images
 from torch import Tensor, nn
 
-from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.removal import without_blocks, without_channels
 
 # The law that pruning rests on: removing a channel does what zeroing it does. It is checked here without the
 # code under test: after which modules a layer's channels have to be zeroed was found by reading the networks.
@@ -106,3 +106,31 @@ def test_without_channels_is_a_copy(network: Network) -> None:
     assert torch.equal(made(images()), teacher(images()))
     nn.init.zeros_(layer_of(made, "stem.0").weight)
     assert bool(layer_of(teacher, "stem.0").weight.any())
+
+
+def test_a_dropped_block_takes_what_the_block_took() -> None:
+    """As of EfficientNets whose blocks are called with a rate of dropped paths."""
+
+    class Rated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor, scale: float, *, rate: float | None = None) -> Tensor:
+            assert rate is not None
+            y: Tensor = x + scale * self.conv(x)
+            return y
+
+    class Called(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(Rated() for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x, 0.5, rate=0.1)
+            return x
+
+    network, x = Called().eval(), torch.randn(2, 4, 3, 3)
+    assert torch.equal(without_blocks(network, ["blocks.0", "blocks.1"])(x), x)
+    assert torch.equal(without_blocks(network, ["blocks.0"])(x), network.blocks[1](x, 0.5, rate=0.1))
