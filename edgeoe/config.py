@@ -39,10 +39,8 @@ class Config:
             self._document.refuse_unknown("", self._document.tables, [*commands, "preprocess", "oe"])
             for command, options in commands.items():
                 table = self._document.table(command)
-                if command in _STUDENT and not table.keys() <= set(
-                    options
-                ):  # or is it of another distribution's method?
-                    options = {*options, *method_options()}
+                if command in _STUDENT and not table.keys() <= {*options}:
+                    options = {*options, *method_options()}  # those of other distributions' methods, too
                 self._document.refuse_unknown(command, table, options)
 
     @property

@@ -164,17 +164,16 @@ def _rename_in_graphs(run: Run, names: tuple[str, ...]) -> Iterator[str]:
         return
     record = run.read(layout.EXPORT)
     hashes = {}
-    names_of_files = (record.path, *(graph.path for graph in record.graphs))
-    for name in names_of_files:
-        require_admitted(run.file(File(name, layout.EXPORT.made_by)))
-    for name in names_of_files:
-        file = File(name, layout.EXPORT.made_by)
+    files = [File(path, layout.EXPORT.made_by) for path in (record.path, *(graph.path for graph in record.graphs))]
+    for file in files:
+        require_admitted(run.file(file))
+    for file in files:
         model = onnx.load(run.file(file))
         for entry in model.metadata_props:
             if entry.key == _CLASSES:
                 entry.value = json.dumps(names)
-        hashes[name] = file_sha256(run.write(file, partial(onnx.save, model)))
-        yield name
+        hashes[file.name] = file_sha256(run.write(file, partial(onnx.save, model)))
+        yield file.name
     graphs = tuple(replace(graph, sha256=hashes[graph.path]) for graph in record.graphs)
     run.save(layout.EXPORT, replace(record, sha256=hashes[record.path], graphs=graphs))
     yield layout.EXPORT.name

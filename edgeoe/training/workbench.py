@@ -203,7 +203,8 @@ class Workbench:
                 advance()
             for batch in batches.draw(task.max_steps, start=start):
                 _set_lr(optimizer, task, steps)
-                loss = self._backward(task, forward, batch, weights, teacher_recorder)
+                compute = partial(self._loss, task, forward, batch, weights, teacher_recorder)
+                loss = self._backward(compute, forward, len(batch.x))
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 steps += 1
@@ -227,24 +228,20 @@ class Workbench:
             images_per_second=(steps - start) * batches.rows_per_step / seconds,
         )
 
-    def _backward(
-        self,
-        task: TrainingTask,
-        forward: DividedForward,
-        batch: Batch,
-        weights: RowWeights,
-        teacher_recorder: Recorder,
-    ) -> Tensor:
-        """The loss of `batch`, whose gradient is then in the parameters; in smaller parts where memory runs out.
+    def _backward(self, compute: Callable[[], Tensor], forward: DividedForward, rows: int) -> Tensor:
+        """The loss of a batch, whose gradient is then in the parameters; in smaller parts where memory runs out.
 
         Not with several processes, which would wait for one another. Raises what ran out of memory if parts don't help.
+
+        compute: the loss, through `forward`.
+        rows: images of the batch.
         """
         while True:
             try:
-                loss = self._loss(task, forward, batch, weights, teacher_recorder)
+                loss = compute()
                 self.fabric.backward(loss)
             except Exception as reason:
-                if not is_out_of_memory(reason) or self.fabric.world_size > 1 or not forward.halve(len(batch.x)):
+                if not is_out_of_memory(reason) or self.fabric.world_size > 1 or not forward.halve(rows):
                     raise
             else:
                 return loss

@@ -19,6 +19,7 @@ from edgeoe.methods.cuts.stock import Stock
 from edgeoe.methods.meter import Meter
 from edgeoe.models.repair import repair
 from edgeoe.models.structure import Structure, read_structure
+from edgeoe.pruning.choices import is_in
 from edgeoe.pruning.programme import Programme
 from edgeoe.pruning.prune import Pruned
 from edgeoe.records.budget import BudgetSearch
@@ -133,7 +134,7 @@ class BudgetCut:
 
 def _outside(blocks: Sequence[str], layers: Sequence[str]) -> tuple[str, ...]:
     """Those of `layers` that are in none of `blocks`."""
-    return tuple(layer for layer in layers if not any(layer.startswith(f"{block}.") for block in blocks))
+    return tuple(layer for layer in layers if not any(is_in(layer, block) for block in blocks))
 
 
 class Stopwatch:
