@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from edgeoe.codec import read_json_object, record_from
 from edgeoe.errors import EdgeoeError, RunError, first_line, is_out_of_memory, on_command_line
 from edgeoe.files import file_sha256, way_out
-from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, work_begins
+from edgeoe.interruption import EXIT_CODE, INTERRUPTED, handling_signals, was_interrupted, work_begins
 from edgeoe.system_errors import system_error, system_error_text
 from edgeoe.text import visible, visible_lines
 
@@ -105,10 +105,10 @@ def run_program(
             work_begins()
             text = work(bundle, path)
             print(visible_lines(text), flush=True)
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return EXIT_CODE
-    except Exception as reason:
+    except (Exception, KeyboardInterrupt) as reason:
+        if was_interrupted() or isinstance(reason, KeyboardInterrupt):  # within an import it becomes an ImportError
+            print(interrupted, file=sys.stderr)
+            return EXIT_CODE
         with on_command_line():
             message = _message(reason)
         if message is None:
