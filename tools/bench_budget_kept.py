@@ -64,7 +64,7 @@ SUBJECTS = {
     "resnet18": Subject("timm:resnet18", "int8", (2.5, 3.0, 4.0, 5.0)),
     "mobilenetv3_small_100": Subject("timm:mobilenetv3_small_100", "fp32", (1.2, 1.4, 1.7, 2.0)),
     "efficientnet-lite0": Subject(
-        "{data}/teachers/efficientnet_lite0.py:lite0", "int8", (3.0, 3.5, 4.0, 5.0), preprocess=LITE0, photographs=True
+        "{data}/teachers/efficientnet_lite0.py:lite0", "int8", (2.0, 2.3, 2.6, 3.0), preprocess=LITE0, photographs=True
     ),
     "vit_tiny_patch16_224": Subject("timm:vit_tiny_patch16_224", "fp32", (1.2, 1.4, 1.7, 2.0)),
 }
