@@ -10,6 +10,7 @@ result -> verdict                                   validation.json: result_sha2
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edgeoe.files import file_sha256
 from edgeoe.records.bundle import BundleFacts
 from edgeoe.records.graphs import ExportRecord
 from edgeoe.records.measurement import Artifact, Validation
+from edgeoe.records.result import Result
 from edgeoe.run import layout
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import File, TargetFiles
@@ -27,6 +29,7 @@ __all__ = [
     "require_bundle",
     "require_golden",
     "require_graph",
+    "require_links",
     "require_student",
     "require_verdict",
     "student_sha256",
@@ -67,23 +70,12 @@ def require_golden(run: Run) -> Path:
 
 def require_artifact(run: Run, target: str) -> Artifact:
     """The record of the artifact for `target`. Raises RunError unless it is of a graph of the run's student."""
-    files = TargetFiles(target)
-    artifact = run.read(files.engine)
-    path, again = run.file(files.artifact(artifact.file)), f"Build again: {run.command(files.engine)}"
-    if file_sha256(path) != artifact.sha256:
-        raise RunError(f"{path}: not the artifact of {files.engine.name}. {again}")
-    if artifact.graph_sha256 not in _graphs(run):
-        raise RunError(f"{path}: built from another graph. {again}")
-    return artifact
+    return _artifact(run, target, _hashes(_exported(run)))
 
 
 def require_bundle(run: Run, target: str) -> BundleFacts:
     """The facts of the bundle for `target`. Raises RunError unless it has a graph of the run's student."""
-    files = TargetFiles(target)
-    facts = run.read(files.bundle)
-    if facts.graph.get("sha256") not in _graphs(run):
-        raise RunError(f"{run.path / files.bundle.name}: of another graph. Bundle again: {run.command(files.bundle)}")
-    return facts
+    return _bundle(run, target, _hashes(_exported(run)))
 
 
 def require_verdict(run: Run, target: str) -> Validation:
@@ -96,24 +88,79 @@ def require_verdict(run: Run, target: str) -> Validation:
         raise RunError(f"{path}: on another result than {files.result.name}. {again}")
     if result.bundle_sha256:
         require_bundle(run, target)
-        if file_sha256(run.file(files.bundle)) != result.bundle_sha256:
-            raise RunError(
-                f"{path}: on a result of another bundle. Run the latest bundle on the device, and collect its result."
-            )
-    elif require_artifact(run, target).sha256 != result.artifact_sha256:
-        raise RunError(f"{path}: on another artifact than that of {files.engine.name}. {again}")
+    else:
+        require_artifact(run, target)
+    _require_origin(run, target, result, path)
     return validation
 
 
+def require_links(run: Run, target: str) -> None:
+    """Raise RunError if a link up to artifact and result for `target` is broken, of those whose files are there.
+
+    A run that travelled need not be whole.
+    """
+    files = TargetFiles(target)
+    if run.has(layout.PLAN) and run.has(layout.WEIGHTS):
+        require_student(run)
+    graphs = _hashes(_of_student(run)) if run.has(layout.EXPORT) else None
+    if run.has(files.engine):
+        _artifact(run, target, graphs)
+    if run.has(files.bundle):
+        _bundle(run, target, graphs)
+    if run.has(files.result):
+        _require_origin(run, target, run.read(files.result), run.path / files.result.name)
+
+
 def _exported(run: Run) -> ExportRecord:
+    require_student(run)
+    return _of_student(run)
+
+
+def _of_student(run: Run) -> ExportRecord:
+    """The record of the graphs. Raises RunError unless it is on the student of compress.json."""
     record = run.read(layout.EXPORT)
-    if record.student_sha256 != require_student(run):
+    if record.student_sha256 != run.read(layout.COMPRESS).student_sha256:
         raise RunError(
             f"{run.path / layout.EXPORT.name}: of another student. Export again: {run.command(layout.EXPORT)}"
         )
     return record
 
 
-def _graphs(run: Run) -> list[str]:
-    record = _exported(run)
+def _hashes(record: ExportRecord) -> list[str]:
     return [record.sha256, *(graph.sha256 for graph in record.graphs)]
+
+
+def _artifact(run: Run, target: str, graphs: Collection[str] | None) -> Artifact:
+    """The record of the artifact for `target`. Raises RunError unless it is of one of `graphs`; None takes any."""
+    files = TargetFiles(target)
+    artifact = run.read(files.engine)
+    path, again = run.file(files.artifact(artifact.file)), f"Build again: {run.command(files.engine)}"
+    if file_sha256(path) != artifact.sha256:
+        raise RunError(f"{path}: not the artifact of {files.engine.name}. {again}")
+    if graphs is not None and artifact.graph_sha256 not in graphs:
+        raise RunError(f"{path}: built from another graph. {again}")
+    return artifact
+
+
+def _bundle(run: Run, target: str, graphs: Collection[str] | None) -> BundleFacts:
+    """The facts of the bundle for `target`. Raises RunError unless it has one of `graphs`; None takes any."""
+    files = TargetFiles(target)
+    facts = run.read(files.bundle)
+    if graphs is not None and facts.graph.get("sha256") not in graphs:
+        raise RunError(f"{run.path / files.bundle.name}: of another graph. Bundle again: {run.command(files.bundle)}")
+    return facts
+
+
+def _require_origin(run: Run, target: str, result: Result, path: Path) -> None:
+    """Raise RunError, about the file `path`, if `result` is of another bundle or artifact than the run has."""
+    files = TargetFiles(target)
+    if result.bundle_sha256:
+        if run.has(files.bundle) and file_sha256(run.file(files.bundle)) != result.bundle_sha256:
+            raise RunError(
+                f"{path}: on another bundle than the latest. Run that on the device, and collect its result."
+            )
+    elif run.has(files.engine) and run.read(files.engine).sha256 != result.artifact_sha256:
+        raise RunError(
+            f"{path}: on another artifact than that of {files.engine.name}. "
+            f"Validate again: {run.command(files.validation)}"
+        )

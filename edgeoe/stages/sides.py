@@ -16,6 +16,7 @@ from edgeoe.errors import ConfigError, RunError
 from edgeoe.files import file_sha256
 from edgeoe.records.result import Predictions, Result
 from edgeoe.run import layout
+from edgeoe.run.chain import require_links
 from edgeoe.run.directory import Run
 from edgeoe.run.result_file import artifact_of, read_result
 from edgeoe.stages.baseline import Store
@@ -113,6 +114,7 @@ def _side_of_result(text: str, path: Path, target: Target) -> Side:
 
 
 def _side_of_run(run: Run, target: Target) -> Side:
+    require_links(run, target.name)
     files = layout.TargetFiles(target.name)
     artifact = None
     result = run.read(files.result) if run.has(files.result) else None

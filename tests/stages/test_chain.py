@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from edgeoe.errors import RunError
 from edgeoe.files import file_sha256
 from edgeoe.pipeline import build, bundle, export, validate
 from edgeoe.run import layout
-from edgeoe.run.chain import require_artifact, require_student, require_verdict, student_sha256
+from edgeoe.run.chain import require_artifact, require_links, require_student, require_verdict, student_sha256
 from edgeoe.run.directory import Run
 from edgeoe.run.layout import File, TargetFiles
 from edgeoe.targets.load import load_target
@@ -60,6 +61,11 @@ def rename_graph(path: Path) -> None:
     graph = onnx.load(path)
     graph.doc_string = "another"
     onnx.save(graph, path)
+
+
+def zeros_in(key: str) -> Callable[[Path], object]:
+    """A change of a record: its hash `key` becomes zeros."""
+    return lambda path: path.write_text(re.sub(rf'("{key}": ")\w+', rf"\g<1>{'0' * 64}", path.read_text()))
 
 
 def test_the_links_of_a_run_hold(run: Run, target: Target) -> None:
@@ -110,6 +116,56 @@ def test_what_is_not_of_the_link_before_is_refused(
     replaced(run, file, change)
     with pytest.raises(RunError, match=said):
         validate(run, target, test=pictures / "test")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        (layout.WEIGHTS, scale_weights, "student: not the student of compress.json. Make the run again."),
+        (
+            TargetFiles("host-cpu").artifact("model.onnx"),
+            rename_graph,
+            "model.onnx: not the artifact of targets/host-cpu/engine.json. Build again: edgeoe build",
+        ),
+        (
+            TargetFiles("host-cpu").engine,
+            zeros_in("graph_sha256"),
+            "model.onnx: built from another graph. Build again: edgeoe build",
+        ),
+        (
+            TargetFiles("host-cpu").result,
+            zeros_in("artifact_sha256"),
+            "result.json: on another artifact than that of targets/host-cpu/engine.json. Validate again: edgeoe",
+        ),
+        (
+            layout.EXPORT,
+            zeros_in("student_sha256"),
+            "export.json: of another student. Export again: edgeoe export",
+        ),
+    ],
+)
+def test_a_comparison_and_a_baseline_take_no_broken_chain(
+    file: File, change: Callable[[Path], object], said: str, run: Run, edgeoe: Edgeoe, tmp_path: Path
+) -> None:
+    save = ("baseline", "save", run.path, "--target", "host-cpu", "--store", tmp_path / "baselines")
+    assert edgeoe(*save)[0] == 0
+    replaced(run, file, change)
+    for command in (save, ("compare", run.path, run.path, "--target", "host-cpu", "--stored")):
+        code, _, err = edgeoe(*command)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+
+
+def test_of_a_run_that_travelled_in_part_the_links_that_are_there_count(run: Run, target: Target) -> None:
+    """As where a job of CI hands on the artifact and its result alone."""
+    run.forget(layout.PLAN, layout.WEIGHTS, layout.EXPORT, layout.GOLDEN, GRAPH)
+    require_links(run, target.name)
+    files = TargetFiles(target.name)
+    replaced(run, files.artifact("model.onnx"), rename_graph)
+    with pytest.raises(RunError, match="not the artifact of"):
+        require_links(run, target.name)
+    run.forget(files.engine)
+    require_links(run, target.name)
 
 
 def test_a_report_refuses_a_verdict_on_something_else(run: Run, target: Target, edgeoe: Edgeoe) -> None:
