@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -156,6 +157,40 @@ def test_the_gate_sees_only_the_base_branch_and_the_run() -> None:
     gitlab = read("gitlab-ci.yml")["edgeoe compare"]
     assert gitlab["variables"] == {"GIT_STRATEGY": "empty"}
     assert '--branch "$CI_MERGE_REQUEST_TARGET_BRANCH_NAME"' in gitlab["script"][0]
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "ends"),
+    [
+        (0, "", 0),
+        (1, "", 1),
+        (1, "warn", 1),
+        (2, "warn", 2),
+        (3, "", 3),
+        (3, "Warn", 3),
+        (3, "warn", 0),
+        (70, "warn", 70),
+    ],
+)
+def test_what_is_inconclusive_fails_unless_asked_otherwise(code: int, given: str, ends: int, tmp_path: Path) -> None:
+    """A gate that cannot tell has not passed; an input that is neither word counts as `fail`."""
+    action = read("action.yml")
+    (script,) = (step["run"] for step in action["runs"]["steps"] if step.get("id") == "compare")
+    (tmp_path / "edgeoe").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "edgeoe").chmod(0o755)
+    inputs = {name.upper().replace("-", "_"): str(one.get("default", "")) for name, one in action["inputs"].items()}
+    inputs |= {"TARGETS": "host-cpu", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    inputs |= {"ON_INCONCLUSIVE": given} if given else {}
+    ended = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script], env=inputs, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == ends, ended.stderr
+    assert ended.stdout.startswith("::warning") == (code == 3 and ends == 0)
+    assert "allow_failure" not in read("gitlab-ci.yml")["edgeoe compare"]
+    (call,) = (
+        step["with"] for step in read("github-workflow.yml")["jobs"]["gate"]["steps"] if "edgeoe" in step["uses"]
+    )
+    assert call["on-inconclusive"] == "fail"
 
 
 def test_the_tests_run_on_every_python_that_edgeoe_names() -> None:
