@@ -84,6 +84,7 @@ class CompressRecord:
     macs, params: of the student.
     steps: training steps.
     best_step: the step whose weights the student has.
+    seconds: what it took, in all processes that went on with it, without what they lost.
     accelerator: the device that trained it, as torch names it: cpu, cuda:0.
     precision: training precision, as requested.
     channel_multiple: multiple of the widths, as far as the requested share allowed.

@@ -7,7 +7,7 @@ the record exists only if the stage finished. `layout.py` shows the directory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import wraps
@@ -26,6 +26,7 @@ from edgeoe.registry import PAGES
 from edgeoe.run import layout
 from edgeoe.run.layout import File, RecordFile, TargetFiles
 from edgeoe.run.placement import LOCK, restore, sweep_discarded
+from edgeoe.run.saved_work import saved_work_folder, sweep_saved_work
 
 __all__ = ["PATIENCE_S", "Run", "writes_run"]
 
@@ -246,6 +247,9 @@ def writes_run(stage: Callable[Concatenate[Run, Rest], Returned]) -> Callable[Co
         with run.locked():
             sweep(run.path, everything=True)
             sweep_discarded(run.path)
+            with suppress(RunError):  # of a run that is not finished
+                if saved_work_folder(run.path).exists():
+                    sweep_saved_work(run.path, run.read(layout.COMPRESS).student_sha256)
             return stage(run, *args, **kwargs)
 
     return stage_alone

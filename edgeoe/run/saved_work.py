@@ -1,6 +1,6 @@
 """What an unfinished compression has computed so far, in a folder beside its run, so that the same command goes on.
 
-runs/.a.resume/              of the run runs/a; removed once that is there
+runs/.a.resume/              of the run runs/a; removed once that is there, or by the next command that changes the run
   index.json                 inputs of the compression, values that it has computed, and the hashes of its states
   <state>-0.safetensors      tensors of a state, and facts about it in the header; -1 in turn
 
@@ -20,15 +20,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from edgeoe.bounds import NotNegative
 from edgeoe.codec import read_record, record_text
-from edgeoe.errors import said
+from edgeoe.errors import RunError, said
 from edgeoe.files import file_sha256, write_atomic
 from edgeoe.interruption import shielded
+from edgeoe.run.placement import work_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SavedWork", "State", "saved_work_folder"]
+__all__ = ["SavedWork", "State", "saved_work_folder", "sweep_saved_work"]
 
 Value = TypeVar("Value")
 EVERY_S = 30.0  # between two writes, and before the first: what takes less is done again
@@ -72,11 +74,15 @@ class _Index:
     inputs: what decides the student, by name; another compression has others.
     values: by key, each as JSON of its own, which holds any number.
     states: by name.
+    seconds: what all of it took.
+    student_sha256: of the finished student, which is about to be put in its place; empty before.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     states: dict[str, _StateFile] = field(default_factory=dict)
+    seconds: NotNegative = 0.0
+    student_sha256: str = ""
 
 
 class SavedWork:
@@ -86,27 +92,36 @@ class SavedWork:
 
     folder: where it is kept; None keeps nothing on disk.
     inputs: what decides the student, by name; called when they are first needed.
+    began: when this process began, by `perf_counter`; None is now.
     """
 
-    def __init__(self, folder: Path | None = None, inputs: Callable[[], Mapping[str, str]] = dict) -> None:
+    def __init__(
+        self,
+        folder: Path | None = None,
+        inputs: Callable[[], Mapping[str, str]] = dict,
+        *,
+        began: float | None = None,
+    ) -> None:
         self.folder = folder
         self.values: dict[str, Any] = {}
         self.states: dict[str, State] = {}
         self._inputs = inputs
         self._files: dict[str, _StateFile] = {}
         self._since = perf_counter()  # the last write
+        self._began = self._since if began is None else began
+        self._seconds_before = 0.0
         self._changed = False
 
     @classmethod
-    def open(cls, folder: Path, inputs: Callable[[], Mapping[str, str]]) -> SavedWork:
+    def open(cls, folder: Path, inputs: Callable[[], Mapping[str, str]], *, began: float | None = None) -> SavedWork:
         """The work in `folder`, if it is of the same `inputs`; otherwise empty, with a warning that says why.
 
-        inputs: as for the class.
+        inputs, began: as for the class.
         """
         if folder.is_symlink():
             _log.warning("%s is a link: nothing is kept there, and an interruption will lose the work.", folder)
-            return cls(None, inputs)
-        work = cls(folder, inputs)
+            return cls(None, inputs, began=began)
+        work = cls(folder, inputs, began=began)
         if not folder.is_dir():
             return work
         try:
@@ -117,7 +132,7 @@ class SavedWork:
         else:
             reason = _difference(index.inputs, work.inputs)
             if not reason:
-                work.values = values
+                work.values, work._seconds_before = values, index.seconds
                 work._read_states(folder, index)
         if reason:
             _log.warning("%s", said(f"starts anew: {reason}."))
@@ -128,6 +143,11 @@ class SavedWork:
     def inputs(self) -> dict[str, str]:
         """What decides the student, by name."""
         return dict(self._inputs())
+
+    @property
+    def seconds(self) -> float:
+        """What the work took in all processes that went on with it, without what they lost."""
+        return self._seconds_before + perf_counter() - self._began
 
     @property
     def is_empty(self) -> bool:
@@ -192,6 +212,15 @@ class SavedWork:
         if self._changed and (self.is_due or self.is_on_disk):
             self._write_index()
 
+    def finish(self, student_sha256: str) -> None:
+        """Note on the disk, where anything is there, which student the work has made.
+
+        If the process ends before `remove`, but after the run is in its place, another command sees by this that nobody
+        needs the folder any more.
+        """
+        if self.is_on_disk:
+            self._write_index(student_sha256)
+
     def remove(self) -> None:
         """Remove the folder."""
         if self.folder is not None and self.folder.is_dir():
@@ -215,11 +244,17 @@ class SavedWork:
             if path.name not in used:
                 path.unlink(missing_ok=True)
 
-    def _write_index(self) -> None:
+    def _write_index(self, student_sha256: str = "") -> None:
         if self.folder is None:
             return
-        values = {key: json.dumps(value) for key, value in self.values.items()}
-        text = record_text(_Index(inputs=self.inputs, values=values, states=self._files), format=_FORMAT)
+        index = _Index(
+            inputs=self.inputs,
+            values={key: json.dumps(value) for key, value in self.values.items()},
+            states=self._files,
+            seconds=self.seconds,
+            student_sha256=student_sha256,
+        )
+        text = record_text(index, format=_FORMAT)
         try:
             write_atomic(self.folder / _INDEX, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as reason:
@@ -231,6 +266,21 @@ class SavedWork:
         with suppress(OSError):
             self.remove()
         self.folder = None
+
+
+def sweep_saved_work(run: Path, student_sha256: str) -> None:
+    """Remove the work beside `run` that made the student which the run has, unless a compression goes on there.
+
+    Its process ended between putting the run in its place and removing the work.
+    """
+    folder = saved_work_folder(run)
+    with suppress(OSError, ValueError, RunError):
+        if folder.is_symlink() or not (folder / _INDEX).is_file():
+            return
+        made = read_record(_Index, folder / _INDEX, format=_FORMAT).student_sha256
+        if made and made == student_sha256:
+            with work_folder(run, timeout_s=0.0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _difference(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -164,7 +164,7 @@ def _compress_into(
     saved: Path,
     progress: Progress,
 ) -> None:
-    started = perf_counter()
+    began = perf_counter()
     source, files, teacher, preprocess = load_subject(settings, module=module)
     # What can be known at once: pictures are read when a method asks for them.
     listing = list_images(settings.ood, follow_links=settings.follow_links) if settings.oe and settings.ood else None
@@ -173,7 +173,7 @@ def _compress_into(
     source = _save_code(fabric, run, source, teacher, shape=preprocess.shape, classes=len(files.classes))
     agreement: TeacherAgreement | None = None
     contents = cache(lambda: contents_of(settings, teacher, source, files, listing, progress=progress))
-    work = _open_work(fabric, saved, lambda: inputs_of(settings, contents(), targets, fabric))
+    work = _open_work(fabric, saved, lambda: inputs_of(settings, contents(), targets, fabric), began)
 
     def load_images() -> tuple[Samples, Pool | None]:
         nonlocal agreement
@@ -249,17 +249,18 @@ def _compress_into(
             kept_fp32=meter.kept_fp32 if meter else None,
             progress=progress,
         )
-        seconds = perf_counter() - started
-        record = _record(settings, compressed, fabric, agreement, multiple, speed, golden, seconds=seconds)
+        record = _record(settings, compressed, fabric, agreement, multiple, speed, golden, seconds=work.seconds)
         _describe(run, settings)
-        run.save(layout.COMPRESS, replace(record, contents=contents(), student_sha256=student_sha256(run)))
+        made = student_sha256(run)
+        run.save(layout.COMPRESS, replace(record, contents=contents(), student_sha256=made))
+        work.finish(made)
 
 
-def _open_work(fabric: Fabric, saved: Path, inputs: Callable[[], Mapping[str, str]]) -> SavedWork:
+def _open_work(fabric: Fabric, saved: Path, inputs: Callable[[], Mapping[str, str]], began: float) -> SavedWork:
     """The work in the folder `saved`, known in all processes and written by the first."""
     work = SavedWork()
     if fabric.is_global_zero:
-        work = SavedWork.open(saved, inputs)
+        work = SavedWork.open(saved, inputs, began=began)
         if not work.is_empty:
             _log.warning("an interrupted compression with the same settings and contents goes on.")
     if fabric.world_size > 1:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event, Thread
+from time import perf_counter
 
 import pytest
 import torch
@@ -14,7 +17,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from edgeoe.run import saved_work
-from edgeoe.run.saved_work import SavedWork, State, saved_work_folder
+from edgeoe.run.placement import work_folder
+from edgeoe.run.saved_work import SavedWork, State, saved_work_folder, sweep_saved_work
 
 INPUTS = {"steps": "6", "labelled samples": "ab"}
 JSON = st.recursive(
@@ -182,3 +186,77 @@ def test_a_full_disk_ends_the_saving_and_not_the_work(
     assert work.kept("a", lambda: 1) == 1
     (message,) = caplog.messages
     assert message == f"{folder}: can't be written (No space left on device): an interruption will lose the work."
+
+
+@pytest.mark.usefixtures("at_once")
+def test_seconds_are_those_of_all_processes_that_went_on(folder: Path) -> None:
+    work = SavedWork.open(folder, lambda: INPUTS, began=perf_counter() - 100)
+    work.kept("a", int)
+    assert 100 <= work.seconds < 150
+    again = SavedWork.open(folder, lambda: INPUTS, began=perf_counter() - 10)
+    assert 110 <= again.seconds < 160
+    again.kept("b", int)
+    assert 110 <= opened(folder).seconds < 210
+    assert opened(folder, steps="7").seconds < 50
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("finished", "there", "goes_on", "stays"),
+    [
+        ("ab", "ab", False, False),
+        ("ab", "ab", True, True),  # the lock of the compression says that it lives
+        ("ab", "cd", False, True),  # of a compression that was killed before it replaced the run
+        ("", "ab", False, True),
+        ("", "", False, True),
+    ],
+)
+def test_what_a_finished_compression_left_goes(
+    finished: str, there: str, goes_on: bool, stays: bool, folder: Path, tmp_path: Path
+) -> None:
+    work = opened(folder)
+    work.kept("a", int)
+    if finished:
+        work.finish(finished)
+    with ExitStack() as stack:
+        if goes_on:  # in another thread, as a thread may take its own lock again
+            stack.enter_context(_another_compression(tmp_path / "a"))
+        sweep_saved_work(tmp_path / "a", there)
+    assert folder.exists() == stays
+    assert {path.name for path in tmp_path.iterdir()} <= {folder.name}
+
+
+@contextmanager
+def _another_compression(path: Path) -> Iterator[None]:
+    begun, ends = Event(), Event()
+
+    def compress() -> None:
+        with work_folder(path, timeout_s=0.0):
+            begun.set()
+            ends.wait()
+
+    thread = Thread(target=compress)
+    thread.start()
+    try:
+        assert begun.wait(10)
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_damaged_work_and_a_link_are_not_swept(folder: Path, tmp_path: Path) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "index.json").write_text("{}")
+    folder.symlink_to(elsewhere)
+    sweep_saved_work(tmp_path / "a", "ab")
+    folder.unlink()
+    elsewhere.rename(folder)
+    sweep_saved_work(tmp_path / "a", "ab")
+    assert (folder / "index.json").read_text() == "{}"
+
+
+def test_nothing_on_the_disk_needs_no_note(folder: Path) -> None:
+    opened(folder).finish("ab")
+    assert not folder.exists()

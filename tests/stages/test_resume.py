@@ -19,6 +19,7 @@ from stages.killed_compress import compress_killed
 from torch import nn
 from torch.optim import SGD
 
+from edgeoe.pipeline import compress, export
 from edgeoe.pruning.prune import count_macs
 from edgeoe.run import layout, saved_work
 from edgeoe.run.directory import Run
@@ -66,6 +67,20 @@ def test_a_compression_that_is_killed_at_random_goes_on_to_the_same_student(
         assert compress_killed(settings, resumed)
     assert student(resumed) == student(whole)
     assert not saved_work_folder(resumed).exists()
+
+
+def test_the_work_of_a_run_that_is_in_its_place_goes_with_the_next_command(
+    asked: CompressSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process is killed after it has moved the run, and before it removes its work."""
+    monkeypatch.setattr(saved_work, "EVERY_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_work.SavedWork, "remove", lambda _: None)
+        run = compress(replace(asked, oe=False, ood=None), out=tmp_path / "run")
+    assert run is not None
+    assert saved_work_folder(run.path).is_dir()
+    export(run)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "stages.safetensors"}
 
 
 # By the command line
