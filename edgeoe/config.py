@@ -16,7 +16,7 @@ from edgeoe.toml_document import TomlDocument
 
 __all__ = ["Config", "superseded", "unused_options"]
 
-_OF_A_RUN, _PATHS = "config.toml", "paths.toml"
+_OF_A_RUN, _PATHS, _STRIPPED = "config.toml", "paths.toml", "stripped.json"
 
 
 class Config:
@@ -42,6 +42,13 @@ class Config:
                 if command in _STUDENT and not table.keys() <= {*options}:
                     options = {*options, *method_options()}  # those of other distributions' methods, too
                 self._document.refuse_unknown(command, table, options)
+
+    @property
+    def is_stripped(self) -> bool:
+        """Whether the file is of a run whose paths `edgeoe run strip` has removed."""
+        if self.path is None or self.path.name != _OF_A_RUN or self._full_paths is not None:
+            return False
+        return self.path.with_name(_STRIPPED).is_file()
 
     @property
     def preprocess(self) -> PreprocessSettings:

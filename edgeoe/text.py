@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["markdown_code", "markdown_text", "visible", "visible_lines"]
+__all__ = ["markdown_code", "markdown_text", "visible", "visible_lines", "with_short_names"]
 
 _JOINERS = "\u200c\u200d"  # part of words in Persian and Hindi, and of emoji
 _ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's controls, formats, surrogates, separators of lines
 _COMMANDS = re.compile(r"(?<!\S)::(?=\S)|##(?=\w*\[)")  # of GitHub, and of GitHub, Azure Pipelines and TeamCity
 _MARKUP = re.compile(r"[\\`*_<\[|~&]")
 _LINKS = re.compile(r"://|\bwww(?=\.)|[@#](?=\w)", re.IGNORECASE)  # what GitHub and GitLab make links of by themselves
+_LONG_NAME = re.compile(r"[^\s/]{121,}")  # longer than a file is called; file systems take 255 bytes
 _NOTHING = "<!-- -->"  # shown as nothing; keeps two letters apart
 
 
@@ -55,6 +56,11 @@ def _without_commands(text: str) -> str:
     if "::" not in text and "##" not in text:
         return text
     return _COMMANDS.sub(lambda command: f"\\x{ord(command[0][0]):02x}{command[0][1:]}", text)
+
+
+def with_short_names(text: str) -> str:
+    """`text` in which names of more than 120 characters are shortened in the middle; a path of short ones is not."""
+    return _LONG_NAME.sub(lambda name: f"{name[0][:50]}...{name[0][-50:]}", text)
 
 
 def markdown_text(text: str) -> str:

@@ -24,7 +24,7 @@ from edgeoe.report.html import validation_page
 from edgeoe.report.junit import junit_of_comparisons
 from edgeoe.report.markdown import markdown_of_comparisons
 from edgeoe.report.terminal import _Console, bar, say, table
-from edgeoe.text import markdown_code, markdown_text, visible, visible_lines
+from edgeoe.text import markdown_code, markdown_text, visible, visible_lines, with_short_names
 
 ACTS = [
     "\x1b]0;title\x07",  # OSC: the title of the terminal
@@ -53,6 +53,14 @@ def test_what_acts_is_shown_as_an_escape(text: str) -> None:
     shown = visible(text)
     assert shown != text
     assert re.search(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[nrt])", shown)
+
+
+@given(st.lists(st.text(max_size=300), max_size=4).map("/".join))
+def test_names_are_shortened_in_the_middle_and_only_long_ones(text: str) -> None:
+    names, shown = re.split(r"[\s/]", text), re.split(r"[\s/]", with_short_names(text))
+    assert len(names) == len(shown)
+    for name, short in zip(names, shown, strict=True):
+        assert short == (name if len(name) <= 120 else f"{name[:50]}...{name[-50:]}")
 
 
 def is_harmless(text: str, *, allowed: str = "") -> bool:

@@ -19,12 +19,13 @@ import typer
 
 from edgeoe import __version__
 from edgeoe.cli.logs import is_verbose, log_file
+from edgeoe.config import Config
 from edgeoe.errors import EdgeoeError, OutOfReachError, first_line, is_out_of_memory
 from edgeoe.interruption import EXIT_CODE, interruption_line, was_interrupted
 from edgeoe.registry import nearest
 from edgeoe.system_errors import system_error, system_error_text
 from edgeoe.targets.backends import known_backends
-from edgeoe.text import visible_lines
+from edgeoe.text import visible_lines, with_short_names
 from edgeoe.versions import versions
 
 __all__ = ["BUG", "USER_ERROR", "report_failure", "report_interruption"]
@@ -102,16 +103,27 @@ def _user_message(reason: BaseException, arguments: list[str]) -> str | None:
         return str(reason)
     if isinstance(reason, _USAGE_ERROR):
         message = reason.format_message().partition(" (Possible options: ")[0].rstrip(".")  # type: ignore[attr-defined]
-        return (
-            f"{message}.{_meant_option(reason)} See --help." if message else ""
-        )  # empty if the help was shown instead
+        if not message:  # the help was shown instead
+            return ""
+        return f"{message}.{_meant_option(reason)}{_of_stripped_run(reason)} See --help."
     if isinstance(reason, ModuleNotFoundError) and (install := _install((reason.name or "").partition(".")[0])):
         return f"this needs {reason.name}: {install}"
     if isinstance(reason, ImportError) and "edgeoe" not in f"{reason.name} {reason}":
         return f"a package can't be imported: {first_line(reason)}. Reinstall it; edgeoe doctor shows what works here."
     if (error := system_error(reason)) is not None:
+        if not error.filename and _output_fails():
+            error = OSError(error.errno, error.strerror, "standard output")
         return system_error_text(error)
     return None
+
+
+def _output_fails() -> bool:
+    """Whether what was printed can't be written: what could not be is kept, and tried again here."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _meant_option(reason: Exception) -> str:
@@ -123,6 +135,14 @@ def _meant_option(reason: Exception) -> str:
         return f" Did you mean {' or '.join(meant)}?"
     spelled_alike = getattr(reason, "possibilities", None)
     return f" {nearest(name, spelled_alike)}" if spelled_alike else ""
+
+
+def _of_stripped_run(reason: Exception) -> str:
+    """Where an option is missing that `edgeoe run strip` has removed from the file of options: that it has."""
+    config = getattr(getattr(reason, "ctx", None), "obj", None)
+    if type(reason).__name__ != "MissingParameter" or not isinstance(config, Config) or not config.is_stripped:
+        return ""
+    return f" edgeoe run strip has removed the paths from {config.path}: name them, or use the run as it was before."
 
 
 def _install(module: str) -> str:
@@ -170,4 +190,4 @@ def _show_savings(reason: OutOfReachError) -> None:
 def _say_error(label: str, message: str) -> None:
     from edgeoe.report.terminal import err, say
 
-    say((label, "red"), " ".join(message.split()), to=err)
+    say((label, "red"), with_short_names(" ".join(message.split())), to=err)

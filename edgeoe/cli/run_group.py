@@ -46,7 +46,7 @@ def strip_command(
     say(f"{run}: {len(record.removed)} files removed, {len(record.rewritten)} rewritten")
     say(f"  works: {', '.join(record.works)}")
     for command, reason in record.missing.items():
-        say(f"  does not: {command} ({reason})")
+        say(f"  does not work: {command}: {reason}")
     for name in record.unknown:
         say((f"  not written by edgeoe, and still there: {name}", "yellow"))
     next_step(f"edgeoe report {quoted(run)}")

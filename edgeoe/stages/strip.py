@@ -30,7 +30,7 @@ __all__ = ["strip"]
 _FP32 = layout.graph_file("fp32", precision="fp32")
 _CLASSES = "edgeoe.classes"  # metadata of a graph
 _SOURCE = "teacher.py"  # in place of the names of the user's files
-_NEEDS_ORIGINAL = "needs the run before it was stripped"
+_NEEDS_ORIGINAL = "use the run as it was before"
 
 
 @writes_run
@@ -92,10 +92,10 @@ def _uses(run: Run, removed: set[str]) -> tuple[tuple[str, ...], dict[str, str]]
     there = {name for name in _names(run) if name not in removed}
     works = ["report"]
     missing = {
-        "compress and deploy, to go on with it": f"no paths: {_NEEDS_ORIGINAL}",
-        "export": f"no images: {_NEEDS_ORIGINAL}",
-        "validate and bundle with max_drop": f"no path of the teacher's weights: {_NEEDS_ORIGINAL}",
-        "a warning about test images that are samples": f"no hashes of pixels: {_NEEDS_ORIGINAL}",
+        "compress and deploy with its config.toml": f"it names no teacher and no images: {_NEEDS_ORIGINAL}",
+        "export": f"the images for it are removed: {_NEEDS_ORIGINAL}",
+        "validate and bundle with max_drop": f"the path of the teacher's weights is removed: {_NEEDS_ORIGINAL}",
+        "the warning of validate about test images that are samples": f"their hashes are removed: {_NEEDS_ORIGINAL}",
     }
     if _FP32.name not in there:
         missing["build, validate, bundle"] = f"no graph was exported: {_NEEDS_ORIGINAL}"
@@ -104,7 +104,7 @@ def _uses(run: Run, removed: set[str]) -> tuple[tuple[str, ...], dict[str, str]]
     if layout.GOLDEN.name in there:
         works += ["validate", "bundle"]
     else:
-        missing["validate and bundle"] = f"no golden images: {_NEEDS_ORIGINAL}"
+        missing["validate and bundle"] = f"there are no golden images: {_NEEDS_ORIGINAL}"
     if any(name.startswith(TargetFiles("").folder) for name in there):
         works += ["collect", "compare", "baseline save"]
     else:

@@ -82,6 +82,13 @@ def test_what_a_user_can_mend_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
+def test_a_name_of_300_characters_is_shortened_in_the_middle(edgeoe: Edgeoe) -> None:
+    code, _, err = edgeoe("compress", "--out", f"runs/{'x' * 300}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"runs/{'x' * 50}...{'x' * 50}: file name too long. Choose a shorter name.\n" in err
+    assert "x" * 51 not in err
+
+
 @pytest.mark.parametrize("command", ["report", "collect", "samples"])
 def test_out_of_memory_advises_what_the_command_can_make_smaller(
     edgeoe: Edgeoe, monkeypatch: pytest.MonkeyPatch, command: str
@@ -97,18 +104,21 @@ def test_out_of_memory_advises_what_the_command_can_make_smaller(
     assert err.startswith(f"error: out of memory: MemoryError. {advice}")
 
 
-def test_an_output_that_can_not_be_written_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", ["targets list", "targets list -q", "--version"])
+def test_an_output_that_can_not_be_written_is_one_line(words: str, unbuffered: str) -> None:
     """Python printed a traceback of its own at exit, and ended with code 120."""
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "edgeoe", "targets", "list"],
+            [sys.executable, "-m", "edgeoe", *words.split()],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: the disk written to (")
+    assert ended.stderr.startswith("error: standard output: no space left on device. Free some space there (df")
     assert ended.stderr.count("\n") == 1
 
 

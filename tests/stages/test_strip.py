@@ -303,9 +303,22 @@ def test_patterns_are_of_the_layout() -> None:
     assert len({content.pattern for content in CONTENTS}) == len(CONTENTS)
 
 
+def test_to_compress_with_its_settings_says_what_is_missing(
+    edgeoe: Callable[..., tuple[int, str, str]], whole: Run, tmp_path: Path
+) -> None:
+    options = ("compress", "--config", whole.path / "config.toml", "--out", tmp_path / "another")
+    strip(whole)
+    code, _, err = edgeoe(*options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: Missing option '--teacher'. edgeoe run strip has removed the paths from ")
+    (whole.path / layout.STRIPPED.name).unlink()
+    assert "strip" not in edgeoe(*options)[2]
+
+
 def test_the_command_says_what_works(edgeoe: Callable[..., tuple[int, str, str]], whole: Run, tmp_path: Path) -> None:
     code, out, err = edgeoe("run", "strip", whole.path, "--json", tmp_path / "out.json")
     assert code == 0, err
     assert "works: report, build, validate, bundle, collect, compare, baseline save" in out
-    assert "does not: export (no images: needs the run before it was stripped)" in out
+    assert "  does not work: export: the images for it are removed: use the run as it was before\n" in out
+    assert "  does not work: compress and deploy with its config.toml: it names no teacher and no images: " in out
     assert json.loads((tmp_path / "out.json").read_text())["class_names"] is False
