@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeoe.cli.completion import complete_run, complete_target
-from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, RunArgument, next_step
+from edgeoe.cli.options import EXIT_CODES, SIGN_EXTRA, FollowLinksOption, JsonOption, RunArgument, next_step
 from edgeoe.cli.reports import show_and_write, takes_reports
 from edgeoe.cli.stages import TargetOption
 from edgeoe.errors import ConfigError, quoted
@@ -43,7 +43,7 @@ def bundle_command(
     sign: Annotated[
         Path | None,
         typer.Option(
-            help="Private key (PEM, elliptic curve) that signs the archive: ARCHIVE.sig beside it.",
+            help=f"Private key (PEM, elliptic curve) that signs the archive: ARCHIVE.sig beside it. {SIGN_EXTRA}",
             metavar="KEY",
             show_default=False,
         ),
@@ -121,7 +121,9 @@ def collect_command(
     verify: Annotated[
         Path | None,
         typer.Option(
-            help="Public key (PEM); RESULT.sig beside the result must hold for it.", metavar="KEY", show_default=False
+            help=f"Public key (PEM); RESULT.sig beside the result must hold for it. {SIGN_EXTRA}",
+            metavar="KEY",
+            show_default=False,
         ),
     ] = None,
     reports: Reports,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeoe.cli.completion import complete_run
-from edgeoe.cli.options import EXIT_CODES, FollowLinksOption, JsonOption, everywhere, next_step, share
+from edgeoe.cli.options import EXIT_CODES, SIGN_EXTRA, FollowLinksOption, JsonOption, everywhere, next_step, share
 from edgeoe.cli.reports import takes_reports
 from edgeoe.cli.stages import TargetOption, TargetsOption
 from edgeoe.errors import ConfigError, quoted
@@ -71,7 +71,8 @@ def compare_command(
     verify: Annotated[
         Path | None,
         typer.Option(
-            help="Public key (PEM): results that figures are taken from must be signed, RESULT.sig beside each.",
+            help="Public key (PEM): results that figures are taken from must be signed, RESULT.sig beside each. "
+            f"{SIGN_EXTRA}",
             metavar="KEY",
             show_default=False,
         ),
@@ -130,7 +131,9 @@ def save_command(
     store: StoreOption = Path("baselines"),
     sign: Annotated[
         Path | None,
-        typer.Option(help="Private key (PEM, elliptic curve) that signs it.", metavar="KEY", show_default=False),
+        typer.Option(
+            help=f"Private key (PEM, elliptic curve) that signs it. {SIGN_EXTRA}", metavar="KEY", show_default=False
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> int:

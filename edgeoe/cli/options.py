@@ -18,6 +18,7 @@ from edgeoe.shares import read_share
 
 __all__ = [
     "EXIT_CODES",
+    "SIGN_EXTRA",
     "FollowLinksOption",
     "JsonOption",
     "RunArgument",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+SIGN_EXTRA = "Needs pip install 'edgeoe\\[sign]'."  # in help, where [sign] alone would be markup
 EXIT_CODES: dict[Outcome, int] = {"passed": 0, "failed": 1, "inconclusive": 3}
 
 

@@ -331,3 +331,9 @@ def test_a_shell_completes_names_of_targets_methods_and_runs(place: Path) -> Non
     assert completed("edgeoe export ") == {"runs/july/a", "runs/july/b", "other"}
     assert completed("edgeoe export runs/j") == {"runs/july/a", "runs/july/b"}
     assert {"compress", "compare", "collect"} <= completed("edgeoe co")
+
+
+def test_options_that_need_the_extra_of_signatures_say_so() -> None:
+    options = [one for command in ALL.values() for one in command.params if one.name in ("sign", "verify")]
+    assert len(options) == 4
+    assert all(one.help.endswith(r"Needs pip install 'edgeoe\[sign]'.") for one in options)
