@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,15 @@ from edgeoe.records.measurement import Accuracy, Check, Estimate, Speed, Validat
 from edgeoe.records.result import Result, SpeedSamples
 from edgeoe.report.axis import Axis, figure
 from edgeoe.report.budget import budget_view
-from edgeoe.report.wording import check_text, from_text, speed_text
+from edgeoe.report.wording import (
+    TOO_FEW_PROCESSES,
+    check_text,
+    from_text,
+    has_intervals,
+    shown_speed,
+    speed_text,
+    with_end,
+)
 from edgeoe.run import layout
 from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.facts import RunFacts
@@ -100,13 +108,17 @@ def report_page(report: RunReport) -> str:
 def validation_page(validation: Validation) -> str:
     """Render the page of one validation as HTML: main figures and checks."""
     measurement = validation.measurement
-    speed, accuracy = measurement.speed, measurement.accuracy
+    speed, accuracy = shown_speed(measurement.speed) if measurement.speed else None, measurement.accuracy
     figures = [
         *([("p50", speed.latency.p50, 1.0, "ms"), ("p99", speed.latency.p99, 1.0, "ms")] if speed else []),
         *([("top-1", accuracy.top1, 100.0, "%")] if accuracy else []),
     ]
     tiles = [
-        (name, f"{figure(factor * one.value)} {unit}", f"[{figure(factor * one.low)}, {figure(factor * one.high)}]")
+        (
+            name,
+            f"{figure(factor * one.value)} {unit}",
+            f"[{figure(factor * one.low)}, {figure(factor * one.high)}]" if one.low < one.high else "",
+        )
         for name, one, factor, unit in figures
     ]
     random = ["Random weights: the teacher is untrained."] if measurement.random_weights else []
@@ -128,6 +140,8 @@ def _template(name: str) -> Template:
         lstrip_blocks=True,
     )
     templates.filters |= {"figure": figure, "speed_text": speed_text, "check_text": check_text, "from_text": from_text}
+    templates.filters["has_intervals"] = has_intervals
+    templates.globals["too_few_processes"] = TOO_FEW_PROCESSES
     return templates.get_template(name)
 
 
@@ -205,14 +219,14 @@ class _Target:
 
 
 def _target(validation: Validation, result: Result, counts: Sequence[int]) -> _Target:
-    checks, measurement = validation.verdict.checks, validation.measurement
+    checks, measurement = [_with_end(check) for check in validation.verdict.checks], validation.measurement
     speed, samples = measurement.speed, result.speed
     return _Target(
         validation=validation,
         result=result,
         judged=tuple(_Judged(check, _around(check)) for check in checks),
         has_budget=any(check.name not in UNLIMITED for check in checks),
-        running=_running(speed, samples) if speed and samples else None,
+        running=_running(shown_speed(speed), samples) if speed and samples else None,
         classes=_classes(validation.classes, measurement.accuracy, counts) if measurement.accuracy else (),
     )
 
@@ -237,6 +251,10 @@ def _classes(classes: Sequence[str], accuracy: Accuracy, counts: Sequence[int]) 
     rows = zip(classes, counts, accuracy.images_per_class, accuracy.recall_per_class, strict=True)
     listed = [_Class(*row, rare=index in accuracy.rare_classes) for index, row in enumerate(rows)]
     return tuple(sorted(listed, key=lambda row: row.samples))
+
+
+def _with_end(check: Check) -> Check:
+    return replace(check, measured=with_end(check.measured)) if check.measured else check
 
 
 def _around(check: Check) -> Axis | None:

@@ -11,6 +11,7 @@ from edgeoe.records.comparison import Comparison
 from edgeoe.records.compression import CompressRecord
 from edgeoe.records.measurement import Measurement, Speed, Validation
 from edgeoe.report.text_file import write_json
+from edgeoe.report.wording import has_intervals, shown_speed
 
 if TYPE_CHECKING:
     from edgeoe.run.facts import RunFacts
@@ -54,7 +55,7 @@ def validation_json(validation: Validation) -> dict[str, object]:
         "intervals": {
             "accuracy": to_json(measurement.accuracy),
             "drop": to_json(measurement.drop),
-            "speed": to_json(measurement.speed),
+            "speed": _intervals_of_speed(measurement.speed),
         },
         "golden_agreement": measurement.golden_agreement,
         "artifact_sha256": measurement.artifact_sha256,
@@ -64,6 +65,20 @@ def validation_json(validation: Validation) -> dict[str, object]:
         "random_weights": measurement.random_weights,
         "notes": list(measurement.notes),
     }
+
+
+def _intervals_of_speed(speed: Speed | None) -> object:
+    """`speed` with the ends of its intervals; they are null where it has too few processes for any."""
+    if speed is None or has_intervals(speed):
+        return to_json(speed)
+    return _without_ends(to_json(shown_speed(speed)))
+
+
+def _without_ends(data: object) -> object:
+    if not isinstance(data, dict):
+        return data
+    ends = dict.fromkeys(("low", "high")) if data.keys() == {"value", "low", "high"} else {}
+    return {key: _without_ends(value) for key, value in data.items()} | ends
 
 
 def _speed_record(speed: Speed | None) -> dict[str, object]:

@@ -32,7 +32,7 @@ from edgeoe.records.compression import CompressRecord
 from edgeoe.records.graphs import GraphRecord
 from edgeoe.records.measurement import Estimate, Measurement, Outcome, Speed, Validation, Verdict
 from edgeoe.report.budget import cut_text, fp32_text, limit_texts, time_text
-from edgeoe.report.wording import check_text, speed_text
+from edgeoe.report.wording import TOO_FEW_PROCESSES, check_text, has_intervals, shown_speed, speed_text
 from edgeoe.text import visible, visible_lines
 
 __all__ = [
@@ -163,7 +163,9 @@ def milliseconds(estimate: Estimate) -> str:
 
 
 def interval(estimate: Estimate, unit: str, *, digits: int) -> str:
-    """A figure with its 95 % interval."""
+    """A figure with its 95 % interval, if it has one."""
+    if estimate.low == estimate.high:
+        return f"{estimate.value:.{digits}f} {unit}"
     high = f"{estimate.high:.{digits}f}" if isfinite(estimate.high) else "?"
     return f"{estimate.value:.{digits}f} {unit}  [{estimate.low:.{digits}f}, {high}]"
 
@@ -228,6 +230,8 @@ def _show_measurement(target: str, classes: Sequence[str], m: Measurement) -> No
     out.print(table(f"{target}, {images or 'no'} test images", ("", "measured [95 %]"), rows))
     if m.not_measured:
         say(("latency", "yellow"), f" {m.not_measured}")
+    if m.speed and not has_intervals(m.speed):
+        say(("note", "yellow"), f": {TOO_FEW_PROCESSES}")
     for reason in m.speed.noise if m.speed else ():
         say(("noise", "yellow"), f": {reason}")
     for note in m.notes:
@@ -237,6 +241,7 @@ def _show_measurement(target: str, classes: Sequence[str], m: Measurement) -> No
 
 
 def _speed_rows(speed: Speed) -> list[tuple[str, str]]:
+    speed = shown_speed(speed)
     latency = speed.latency
     return [
         ("p50", milliseconds(latency.p50)),

@@ -2,14 +2,60 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from dataclasses import replace
+from math import inf, isfinite
 
 from edgeoe.records.budget import Limit
 from edgeoe.records.comparison import AccuracyChange, Comparison
 from edgeoe.records.compression import SpeedUp
-from edgeoe.records.measurement import Check, Estimate
+from edgeoe.records.measurement import Check, Estimate, Speed
 
-__all__ = ["accuracy_text", "change_in_percent", "check_text", "from_text", "origin_text", "speed_text"]
+__all__ = [
+    "TOO_FEW_PROCESSES",
+    "accuracy_text",
+    "change_in_percent",
+    "check_text",
+    "from_text",
+    "has_intervals",
+    "origin_text",
+    "shown_speed",
+    "speed_text",
+    "with_end",
+]
+
+TOO_FEW_PROCESSES = "intervals of speed need three processes or more: the profile sets their number"
+_FEWEST_PROCESSES = 3  # with two, Student's t has one degree of freedom, and one disturbance makes an end of millions
+_FARTHEST = 1000  # times the value; an end beyond says no more than that there is none
+
+
+def has_intervals(speed: Speed) -> bool:
+    """Whether `speed` is over enough processes for intervals that say something."""
+    return speed.latency.processes >= _FEWEST_PROCESSES
+
+
+def shown_speed(speed: Speed) -> Speed:
+    """`speed` as reports show it: with too few processes the values alone, as intervals of no width."""
+    if has_intervals(speed):
+        return speed
+    latency = speed.latency
+    return replace(
+        speed,
+        latency=replace(latency, p50=_alone(latency.p50), p90=_alone(latency.p90), p99=_alone(latency.p99)),
+        load_ms=_alone(speed.load_ms),
+        first_ms=_alone(speed.first_ms),
+        peak_memory_mb=_alone(speed.peak_memory_mb),
+        throughput_ips={batch: _alone(rate) for batch, rate in speed.throughput_ips.items()},
+        probed={name: _alone(one) for name, one in speed.probed.items()},
+    )
+
+
+def _alone(estimate: Estimate) -> Estimate:
+    return Estimate(estimate.value, estimate.value, estimate.value)
+
+
+def with_end(estimate: Estimate) -> Estimate:
+    """`estimate`, without an upper end where that is beyond all measure."""
+    return replace(estimate, high=inf) if estimate.high > _FARTHEST * abs(estimate.value) > 0 else estimate
 
 
 def change_in_percent(ratio: Estimate) -> str:
@@ -34,7 +80,7 @@ def check_text(check: Check) -> str:
         limit = f"{check.sense} {check.limit:.4g} ({from_text(check)})"
     if check.measured is None:
         return f"{check.name} {limit}: {check.reason}"
-    low, high = check.measured.low, check.measured.high
+    _, low, high = _ends(with_end(check.measured))
     interval = f" [{low:.4g}, {f'{high:.4g}' if isfinite(high) else '?'}]" if low < high else ""
     reason = f" ({check.reason})" if check.reason else ""
     return f"{check.name} {check.measured.value:.4g}{interval}, {limit}{reason}"
