@@ -1,7 +1,7 @@
 """Signatures on bundles and results, by a key, in the format of the OpenSSF model-signing specification.
 
 FILE.sig beside FILE is a Sigstore bundle with a DSSE envelope, as the program of `model-signing` writes and reads it.
-Keys are those of elliptic curves, in PEM files. Nothing is looked up in a network.
+Keys are those of elliptic curves, in PEM files; certificates are none. Nothing is looked up in a network.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def require_signed(path: Path, key: Path) -> None:
     """
     config = _config("verifying", "verifier", key, option="--verify")
     signature = signature_path(path)
+    if not path.exists():
+        raise RunError(f"{path}: no such file.")
     if not signature.is_file():
         raise RunError(
             f"{path}: not signed: no {signature.name} beside it. Whoever vouches for it signs it: model_signing sign "
@@ -52,9 +54,17 @@ def require_signed(path: Path, key: Path) -> None:
         config.verify(path, signature)
     except Exception as reason:  # model-signing lets through what its parsers and cryptography raise
         pass_on_out_of_memory(reason)
-        readable = isinstance(reason, ValueError) and not isinstance(reason, UnicodeError)
-        what = first_line(reason).partition(":")[0] if readable else "it is no file that model_signing wrote"
+        what = _reason(reason, signature)
         raise RunError(f"{path}: its signature {signature.name} does not hold for {key}: {what}.") from None
+
+
+def _reason(failure: Exception, signature: Path) -> str:
+    """Why a signature does not hold, for the user."""
+    if isinstance(failure, ValueError) and not isinstance(failure, UnicodeError):
+        return first_line(failure).partition(":")[0].rstrip(".")
+    if b'"x509CertificateChain"' in signature.read_bytes():
+        return "it was made with a certificate, and edgeoe goes by keys: model_signing sign key"
+    return "it is no file that model_signing wrote"
 
 
 def _config(module: str, role: str, key: Path, *, option: str) -> Any:
