@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from campaign_inputs import NETWORK, QUICK
 from PIL import Image
 
 from edgeoe.devices.unpacked import read_facts, run_program
@@ -24,41 +25,14 @@ __all__ = ["CHECK_BUNDLE", "SUBJECTS", "Subject", "build_base", "check_bundle"]
 
 CHECK_BUNDLE = "run.py"  # in place of a command: what the program of a bundle does before it builds
 CLASSES = ("circle", "cross", "square")
-NETWORK = """\
-from torch import nn
-
-
-def network():
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3),
-    )
-"""
-QUICK = """\
-backend = "onnxruntime"
-description = "a quick look"
-
-[measure]
-processes = 2
-warmup_seconds = 0
-warmup_max_seconds = 0
-min_seconds = 0.02
-min_iterations = 20
-max_variation = 1e6
-max_foreign_load = 1e6
-
-[budget]
-p50_ms = 1000
-"""
+JUDGED = f"{QUICK}\n[budget]\np50_ms = 1000\n"
 BOARD = 'backend = "onnxruntime"\ndescription = "a board"\n\n[device]\nmachine = "aarch64"\n'
 CONFIG = """\
 [samples]
 seed = 1
 
 [compress]
-teacher = "net.py:network"
+teacher = "net.py:net"
 samples = "few"
 oe = false
 keep_macs = "50%"
@@ -172,7 +146,7 @@ def build_base(base: Path) -> Path:
         return base
     shutil.rmtree(base, ignore_errors=True)
     (base / "targets").mkdir(parents=True)
-    texts = {"net.py": NETWORK, "targets/quick.toml": QUICK, "targets/board.toml": BOARD, "run.toml": RUN_CONFIG}
+    texts = {"net.py": NETWORK, "targets/quick.toml": JUDGED, "targets/board.toml": BOARD, "run.toml": RUN_CONFIG}
     for name, text in {**texts, "edgeoe.toml": CONFIG, "names.json": json.dumps(CLASSES)}.items():
         (base / name).write_text(text, encoding="utf-8")
     _write_images(base / "few")

@@ -15,22 +15,12 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from campaign_inputs import NETWORK, QUICK
 from faults.commands import COMMANDS, SETUP, Command
 from PIL import Image
 
 __all__ = ["Workspace"]
 
-_NETWORK = """\
-from torch import nn
-
-def conv(inputs, outputs, stride):
-    layers = nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()
-    return nn.Sequential(*layers)
-
-def net():
-    layers = [conv(3, 8, 1), conv(8, 16, 2), conv(16, 16, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)]
-    return nn.Sequential(*layers)
-"""
 _CONFIG = """\
 [preprocess]
 size = [16, 16]
@@ -48,18 +38,6 @@ steps = 2
 batch = 4
 accelerator = "cpu"
 precision = "fp32"
-"""
-_TARGET = """\
-backend = "onnxruntime"
-
-[measure]
-processes = 2
-warmup_seconds = 0
-warmup_max_seconds = 0
-min_seconds = 0.02
-min_iterations = 20
-max_variation = 1e6
-max_foreign_load = 1e6
 """
 _SAME = ("student/*", "student*.onnx", "golden.safetensors", "targets/*/model.onnx")  # bit for bit in each run
 
@@ -145,14 +123,14 @@ class Workspace:
                 for image in range(count):
                     pixels = rng.integers(0, 255, (16, 16, 3)).astype(np.uint8)
                     Image.fromarray(pixels).save(folder / f"{image}.png")
-        (self.inputs / "network.py").write_text(_NETWORK, encoding="utf-8")
+        (self.inputs / "network.py").write_text(NETWORK, encoding="utf-8")
         fresh = self.inputs / "fresh"
         for folder in (fresh, self.folder / "states", self.folder / "trials", self.folder / "home"):
             folder.mkdir(parents=True, exist_ok=True)
         tables = [_CONFIG.format(table=table, inputs=self.inputs) for table in ("compress", "deploy")]
         text = tables[0] + tables[1][tables[1].index("[deploy]") :]
         (fresh / "edgeoe.toml").write_text(text, encoding="utf-8")
-        (fresh / "quick.toml").write_text(_TARGET, encoding="utf-8")
+        (fresh / "quick.toml").write_text(QUICK, encoding="utf-8")
 
 
 class Process:
