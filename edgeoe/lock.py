@@ -29,6 +29,7 @@ __all__ = ["BusyError", "Lock", "is_abandoned", "locked", "try_flock"]
 _fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 _WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
 _CANNOT_CREATE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+_IN_ITS_PLACE = {errno.ELOOP, errno.EISDIR}  # a link, which is not followed, or a folder
 _log = logging.getLogger(__name__)
 _held: dict[tuple[int, str], Lock] = {}  # by thread and path, so that a thread may take its lock again
 _warned: list[Path] = []  # the first folder without locks
@@ -85,7 +86,8 @@ def _acquire(path: Path, *, shared: bool, timeout_s: float) -> Lock:
         except OSError as reason:
             if shared and reason.errno in _CANNOT_CREATE:
                 return _read_only(path)
-            raise OSError(reason.errno, os.strerror(reason.errno or 0), str(path.parent)) from reason
+            place = path if reason.errno in _IN_ITS_PLACE else path.parent
+            raise OSError(reason.errno, os.strerror(reason.errno or 0), str(place)) from reason
         try:
             got = try_flock(descriptor, shared=shared)
             if got is None:
@@ -177,6 +179,8 @@ def _write_holder(descriptor: int) -> None:
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     with suppress(OSError):
+        if os.fstat(descriptor).st_nlink > 1:  # another file, too
+            return
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())  # which is empty, at its start
 

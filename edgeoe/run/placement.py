@@ -6,6 +6,8 @@ Beside the folder `a` there may be, hidden:
     .a.<12 digits>.old     what nobody needs any more, about to be removed
     .a.previous            the earlier run, for a moment, where the system can't exchange two folders; it is put back if
                            the command ended in that moment
+
+A link in place of one of them is not followed.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ def work_folder(path: Path, *, timeout_s: float) -> Iterator[Lock]:
 def _enter_work_folder(path: Path, stack: ExitStack, timeout_s: float) -> Lock | None:
     """Create and lock the folder in which `path` is made; None if it was removed meanwhile, or had to be."""
     folder = partial_folder(path)
+    if folder.is_symlink():  # which came with a run from elsewhere, and leads to what is not edgeoe's
+        folder.unlink(missing_ok=True)
     with suppress(FileNotFoundError), ExitStack() as attempt:
         folder.mkdir(exist_ok=True)
         lock = attempt.enter_context(locked(folder / LOCK, timeout_s=timeout_s))
@@ -125,7 +129,7 @@ def restore(path: Path, *, timeout_s: float) -> None:
     """Put back the folder that a command, which ended between two renames, left aside."""
     previous = _previous(path)
     with suppress(FileNotFoundError, BusyError):  # its owner lives, and goes on
-        if previous.is_dir() and not path.exists():
+        if _is_folder(previous) and not path.exists():
             with locked(previous / LOCK, timeout_s=timeout_s) as lock:
                 if not path.exists():
                     previous.rename(path)
@@ -152,9 +156,13 @@ def sweep_discarded(path: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
     previous = _previous(path)
     with suppress(FileNotFoundError, BusyError):
-        if previous.is_dir() and path.exists():
+        if _is_folder(previous) and path.exists():
             with locked(previous / LOCK):
                 discard(previous, beside=path)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _previous(path: Path) -> Path:

@@ -37,6 +37,8 @@ def errors_of_file(path: Path, kind: type[object], *, called: str) -> Iterator[N
 def _instead(path: Path) -> str:
     """What the file is, if it is no text at all; empty if it may be one."""
     try:
+        if not path.is_file():  # a pipe is read only once
+            return ""
         with path.open("rb") as stream:
             start = stream.read(512)
     except OSError:

@@ -180,6 +180,7 @@ def _rename_in_graphs(run: Run, names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _remove_empty_folders(run: Run) -> None:
-    for folder in sorted((path for path in run.path.rglob("*") if path.is_dir()), reverse=True):
+    folders = (path for path in run.path.rglob("*") if path.is_dir() and not path.is_symlink())
+    for folder in sorted(folders, reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from edgeoe.errors import RunError
 from edgeoe.files import file_sha256, way_out, write_atomic
 from edgeoe.records.student import CodeFiles
 from edgeoe.run import layout
-from edgeoe.run.directory import Run
+from edgeoe.run.creation import new_run
+from edgeoe.run.directory import Run, writes_run
 from edgeoe.run.layout import File
 from edgeoe.stages.baseline import Store
 from edgeoe.targets.profile import Target
@@ -137,3 +139,37 @@ def test_the_name_of_a_target_is_that_of_a_folder(name: str) -> None:
 def test_the_code_of_a_teacher_lies_in_its_run(name: str) -> None:
     with pytest.raises(ValueError, match="paths within the run"):
         CodeFiles(file="a.py", folders=(".",), files=("a.py", name))
+
+
+@pytest.mark.parametrize("name", [".run.previous", ".run.partial", ".run.resume", ".run.0123456789ab.old"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_beside_a_run_leads_nowhere(name: str, there: bool, tmp_path: Path, run: Run) -> None:
+    """Beside its run a command keeps folders of its own, and a lock file in them, which it removes."""
+    (tmp_path / "outside/.lock").write_text("private")
+    (tmp_path / name).symlink_to(tmp_path / "outside")
+    if there:
+        writes_run(lambda run: run.has(NOTE))(run)
+    else:
+        shutil.rmtree(run.path)
+        with suppress(RunError):
+            Run.open(run.path)
+        with suppress(RunError), new_run(run.path, overwrite=False) as made:
+            made.write(NOTE, lambda path: path.write_text("ours"))
+        assert not run.path.is_symlink()
+    files = {path.name: path.read_text() for path in (tmp_path / "outside").iterdir()}
+    assert files == {"note.txt": "private", ".lock": "private"}
+
+
+def test_a_lock_file_that_is_another_file_too_is_not_written(tmp_path: Path, run: Run) -> None:
+    os.link(tmp_path / "outside/note.txt", run.path / ".lock")
+    with run.locked():
+        assert (tmp_path / "outside/note.txt").read_text() == "private"
+    assert (tmp_path / "outside/note.txt").read_text() == "private"
+    assert not (run.path / ".lock").exists()
+
+
+@pytest.mark.parametrize("plant", [lambda path: path.symlink_to("note.txt"), Path.mkdir])
+def test_what_takes_the_place_of_a_lock_file_is_named(plant: Callable[[Path], None], run: Run) -> None:
+    plant(run.path / ".lock")
+    with pytest.raises(OSError, match=r"\.lock'$"), run.locked():
+        pass

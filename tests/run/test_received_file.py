@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -62,3 +63,10 @@ def test_an_archive_is_named_as_one(data: bytes, told: str, tmp_path: Path) -> N
     with pytest.raises(RunError) as raised, errors_of_file(path, Parcel, called="parcel"):
         read_json_object(path)
     assert str(raised.value).startswith(f"{path}: {told}")
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reading = errors_of_file(tmp_path / "pipe", Parcel, called="parcel")
+    with pytest.raises(RunError, match="not a parcel of this version"), reading:
+        raise ValueError("no JSON")

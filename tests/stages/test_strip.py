@@ -251,10 +251,13 @@ def test_stripping_again_changes_nothing_and_names_what_went_before(whole: Run) 
     assert holding(whole, TELLING) == {}
 
 
-def test_leftovers_go_and_files_of_somebody_else_stay_and_are_named(whole: Run) -> None:
+def test_leftovers_go_and_files_of_somebody_else_stay_and_are_named(whole: Run, tmp_path: Path) -> None:
     (whole.path / ".calibration.safetensors.123.partial").write_bytes(b"pixels")
     Image.new("RGB", (4, 4)).save(whole.path / "holiday.png")
-    assert strip(whole).unknown == ("holiday.png",)
+    (tmp_path / "empty").mkdir()
+    (whole.path / "elsewhere").symlink_to(tmp_path / "empty")
+    assert strip(whole).unknown == ("elsewhere", "holiday.png")
+    assert (tmp_path / "empty").is_dir()
     assert {"holiday.png"} == {name for name in files_of(whole) if content_of(name) is None}
 
 
