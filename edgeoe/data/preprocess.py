@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from edgeoe.bounds import Positive
 from edgeoe.data.pixels import normalise
 from edgeoe.errors import ConfigError
 from edgeoe.settings import Interpolation, PreprocessSettings
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocess"]
 
+_MOST_PIXELS = 2**27  # of an input: 400 MB of an image
 _MOST_RESIZED = 2**24  # pixels of a resized image; a larger one, of a long strip, is cropped first
 
 
@@ -30,11 +33,11 @@ class Preprocess:
     crop_fraction: the central share of the resized image that is kept, as timm's crop_pct.
     """
 
-    size: tuple[int, int]
+    size: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[Positive, ...]
     interpolation: Interpolation = "bilinear"
-    crop_fraction: float = 1.0
+    crop_fraction: Positive = 1.0
 
     @property
     def channels(self) -> int:
@@ -71,6 +74,14 @@ class Preprocess:
                 f"Got {len(result.mean)} and {len(result.std)}."
             )
         return result
+
+    def require_possible(self) -> None:
+        """Raise ValueError, naming the field, for values that fit no network, as a file from elsewhere may hold."""
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise ValueError(f"mean and std: expected 1 or 3 values each. Got {len(self.mean)} and {len(self.std)}")
+        height, width = self.size
+        if height * width > _MOST_PIXELS:
+            raise ValueError(f"size: expected at most {_MOST_PIXELS:,} pixels. Got {height:,} x {width:,}")
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Rotate `image`, of any size and mode, upright, resize and crop it to (C, H, W) uint8."""

@@ -30,3 +30,4 @@ class RunFacts:
     def __post_init__(self) -> None:
         if len(self.counts) != len(self.classes):
             raise ValueError(f"counts: {len(self.counts)} values for {len(self.classes)} classes")
+        self.preprocess.require_possible()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeoe.backends.onnx_file import read_onnx
+from edgeoe.codec import from_json, json_from
 from edgeoe.errors import ConfigError, RunError
 from edgeoe.files import file_sha256
 from edgeoe.records.result import Predictions, Result
@@ -137,7 +137,12 @@ def classes_of(side: Side) -> tuple[str, ...]:
     """Names of the classes of `side`, in the order of its outputs."""
     if side.result:
         return side.result.classes
-    return side.run.read(layout.FACTS).classes if side.run else tuple(map(str, noted(side, "classes")))
+    if side.run:
+        return side.run.read(layout.FACTS).classes
+    try:
+        return from_json(tuple[str, ...], noted(side, "classes"))
+    except ValueError as reason:
+        raise RunError(f"{side.name}: its classes are no list of names ({reason}).") from None
 
 
 def rare_of(side: Side) -> tuple[int, ...]:
@@ -153,7 +158,7 @@ def noted(side: Side, key: str) -> Any:
     """What `export` noted under `key` in the graph of `side`."""
     try:
         if side.artifact is not None and side.artifact.suffix == ".onnx":
-            return json.loads(read_onnx(side.artifact).metadata[f"edgeoe.{key}"])
+            return json_from(read_onnx(side.artifact).metadata[f"edgeoe.{key}"])
     except (KeyError, ValueError):
         pass
     raise RunError(f"{side.name}: says nothing of its {key}, which --test needs. Name its run instead: run:PATH")

@@ -59,6 +59,8 @@ def _preprocess(side: Side) -> Preprocess:
     if side.run:
         return side.run.read(layout.FACTS).preprocess
     try:
-        return from_json(Preprocess, noted(side, "preprocess"))
+        preprocess = from_json(Preprocess, noted(side, "preprocess"))
+        preprocess.require_possible()
+        return preprocess
     except ValueError as reason:
         raise RunError(f"{side.name}: its preprocessing is not in the format of this edgeoe ({reason}).") from None

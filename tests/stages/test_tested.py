@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,49 @@ def test_a_program_is_run_neither_to_time_it_nor_to_test_it(
     for options in ({}, {"test": pictures / "test"}, {"test": pictures / "test", "stored": True}):
         with pytest.raises(BackendError, match=r"of the foreign domain 'com\.example'"):
             compare([(target, side, side)], GateSettings(), **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("classes", "5", "its classes are no list of names"),
+        ("classes", '["a", {}]', "its classes are no list of names"),
+        ("classes", "[" * 100_000, "says nothing of its classes"),
+        ("classes", "NaN", "says nothing of its classes"),
+        ("preprocess", "[]", "its preprocessing is not in the format of this edgeoe"),
+        (
+            "preprocess",
+            {"size": [0, 16]},
+            r"not in the format of this edgeoe \(Preprocess\.size\[0\]: expected at least 1",
+        ),
+        (
+            "preprocess",
+            {"size": [10**6, 10**6]},
+            "size: expected at most 134,217,728 pixels. Got 1,000,000 x 1,000,000",
+        ),
+        ("preprocess", {"std": [0.0] * 3}, r"std\[0\]: expected more than 0"),
+        ("preprocess", {"mean": [0.5] * 2, "std": [0.5] * 2}, "mean and std: expected 1 or 3 values each. Got 2 and 2"),
+        ("preprocess", {"crop_fraction": 0}, "crop_fraction: expected more than 0"),
+    ],
+)
+def test_what_a_graph_notes_may_be_anything(
+    key: str, text: object, said: str, run: Run, target: Target, pictures: Path, tmp_path: Path
+) -> None:
+    graph = onnx.load(run.path / "targets/host-cpu/model.onnx")
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == f"edgeoe.{key}")
+    entry.value = text if isinstance(text, str) else json.dumps({**json.loads(entry.value), **text})  # type: ignore[dict-item]
+    onnx.save(graph, tmp_path / "new.onnx")
+    base, new = (find_side(str(path), target, Store(tmp_path)) for path in (run.path, tmp_path / "new.onnx"))
+    with pytest.raises(RunError, match=said):
+        predict_here(base, new, target, test=pictures / "test")
+
+
+def test_what_a_run_says_of_its_images_may_be_anything(
+    run: Run, target: Target, pictures: Path, tmp_path: Path
+) -> None:
+    facts = json.loads((run.path / layout.FACTS.name).read_text())
+    facts["preprocess"] |= {"mean": [], "std": []}
+    run.write(layout.FACTS, lambda path: path.write_text(json.dumps(facts)))
+    side = find_side(str(run.path), target, Store(tmp_path))
+    with pytest.raises(RunError, match=r"format of this version .* expected 1 or 3 values each\. Got 0 and 0"):
+        predict_here(side, side, target, test=pictures / "test")
