@@ -17,7 +17,7 @@ _ACTING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # Unicode's controls, forma
 _COMMANDS = re.compile(r"(?<!\S)::(?=\S)|##(?=\w*\[)")  # of GitHub, and of GitHub, Azure Pipelines and TeamCity
 _MARKUP = re.compile(r"[\\`*_<\[|~&]")
 _LINKS = re.compile(r"://|\bwww(?=\.)|[@#](?=\w)", re.IGNORECASE)  # what GitHub and GitLab make links of by themselves
-_LONG_NAME = re.compile(r"[^\s/]{121,}")  # longer than a file is called; file systems take 255 bytes
+_LONG_NAME = re.compile(r"[^\s/:]{121,}")  # longer than a file is called; file systems take 255 bytes
 _NOTHING = "<!-- -->"  # shown as nothing; keeps two letters apart
 
 

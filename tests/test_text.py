@@ -57,7 +57,7 @@ def test_what_acts_is_shown_as_an_escape(text: str) -> None:
 
 @given(st.lists(st.text(max_size=300), max_size=4).map("/".join))
 def test_names_are_shortened_in_the_middle_and_only_long_ones(text: str) -> None:
-    names, shown = re.split(r"[\s/]", text), re.split(r"[\s/]", with_short_names(text))
+    names, shown = re.split(r"[\s/:]", text), re.split(r"[\s/:]", with_short_names(text))
     assert len(names) == len(shown)
     for name, short in zip(names, shown, strict=True):
         assert short == (name if len(name) <= 120 else f"{name[:50]}...{name[-50:]}")
