@@ -40,6 +40,7 @@ class Method:
     keeps: the share of the MACs that is kept where the user names none.
     to_budget: the units that a budget may prune instead of the cut; empty if the method prunes nothing.
     spares_features: the recovery compares the features that the head reads, which must stay as many.
+    trains: the recovery trains by gradients.
     """
 
     about: About
@@ -49,6 +50,7 @@ class Method:
     keeps: float = 0.5
     to_budget: frozenset[Literal["channels", "blocks"]] = frozenset({"channels", "blocks"})
     spares_features: bool = False
+    trains: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ FSKD = Method(
     cut=f"{_CUTS}.channels:Channels",
     recovery=f"{_RECOVERIES}.least_squares:LeastSquares",
     options=(ChannelOptions,),
+    trains=False,
 )
 CD = Method(
     about=About(
@@ -78,4 +79,5 @@ NONE = Method(
     recovery=f"{_RECOVERIES}.nothing:Nothing",
     keeps=1.0,
     to_budget=frozenset(),
+    trains=False,
 )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from edgeoe.errors import PruningError, RunError, TeacherError, pass_on_out_of_memory
 from edgeoe.files import file_sha256
+from edgeoe.models.modes import eval_afresh
 from edgeoe.models.program import ProgramModule, capture
 from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import IN_MEMORY, TeacherSource
@@ -308,4 +309,4 @@ def load_student(run: Run) -> nn.Module:
         pass_on_out_of_memory(reason)
         line = " ".join(str(reason).split())[:300]
         raise RunError(f"{weights}: does not fit {run.path / layout.PLAN.name}: {line}") from reason
-    return student.eval()
+    return eval_afresh(student)

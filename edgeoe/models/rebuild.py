@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgeoe.codec import from_json
 from edgeoe.errors import TeacherError, first_line, on_command_line, pass_on_out_of_memory
 from edgeoe.files import write_atomic
+from edgeoe.models.modes import eval_afresh
 from edgeoe.models.teacher import TeacherSource
 from edgeoe.models.weights import load_state
 from edgeoe.records.student import CodeFiles
@@ -146,13 +147,13 @@ def _answer(folder: Path) -> Rebuilt:
     root = Path(asked["root"])
     source = TeacherSource.copied(root, from_json(CodeFiles, asked["only"]), asked["name"])
     try:
-        model = source.build(asked["classes"], channels=x.shape[1]).eval()
+        model = source.build(asked["classes"], channels=x.shape[1])
         shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
         if any(shapes.get(key) != tensor.shape for key, tensor in state.items()):
             return Rebuilt(shapes, torch.empty(0))
         load_state(model, state)
         with torch.no_grad():
-            return Rebuilt(shapes, model(x))
+            return Rebuilt(shapes, eval_afresh(model)(x))
     except Exception as reason:
         pass_on_out_of_memory(reason)
         line = str(reason).removeprefix(f"--teacher {source}: ").replace(f"{root}{os.sep}", "").splitlines()[0]

@@ -24,6 +24,7 @@ __all__ = ["LAYERS", "Block", "Structure", "blocks_by_kind", "read_structure"]
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _SCALED = "scaled addition"  # torch.add(x, y, alpha=2)
 _LINEAR = frozenset({"batch_norm", "dropout", "dropout_", "contiguous", "clone"})
+_ARITHMETIC = ADDITIONS | {"mul", "__mul__", "__rmul__", "div", "__truediv__", "true_divide", "sub", "__sub__"}
 _RECTIFIERS = frozenset({"relu", "relu_"})
 _ACTIVATIONS = _RECTIFIERS | {
     *("relu6", "hardtanh", "hardtanh_", "hardswish", "hardswish_", "hardsigmoid", "silu", "silu_", "gelu"),
@@ -219,11 +220,21 @@ class _Graph:
     def _head(self) -> _Span:
         key = self.spans[0].output
         while key is not None and key not in self.layer_spans:
-            op = self.producer_of.get(key)
-            key = op.inputs[0] if op is not None and len(op.inputs) == 1 else None
+            key = self._single_source(key)
         if key is None:
-            raise PruningError("no single linear layer or convolution makes this teacher's outputs.")
+            raise PruningError(
+                "no single linear layer or convolution makes this teacher's outputs, and every method but kd refers to "
+                "one. Use --method kd, which distils outputs, whatever makes them."
+            )
         return self.layer_spans[key]
+
+    def _single_source(self, key: _Key) -> _Key | None:
+        """What `key` is computed from, if that is one tensor, or one that parameters alone scale and shift."""
+        op = self.producer_of.get(key)
+        if op is None or len(op.inputs) == 1 or op.name not in _ARITHMETIC:
+            return op.inputs[0] if op is not None and len(op.inputs) == 1 else None
+        computed = [given for given in op.inputs if given in self.producer_of]
+        return computed[0] if len(computed) == 1 and self.shapes[computed[0]] == self.shapes[key] else None
 
     def _features(self, head: _Span) -> HookPoint:
         key = head.input

@@ -5,28 +5,29 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
-from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
+from edgeoe.models.classifier import only_logits, plain_weights
+from edgeoe.models.returned import returned_network
 from edgeoe.models.teacher_code import TeacherCode
 from edgeoe.models.weights import load_weights, log_conversion
 from edgeoe.records.student import CodeFiles
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
 
-__all__ = ["IN_MEMORY", "TeacherSource", "check_outputs", "load_teacher"]
+__all__ = ["IN_MEMORY", "TeacherSource", "load_teacher"]
 
 _log = logging.getLogger(__name__)
+_SLOW_SECONDS = 10.0
 _FORMS = "FILE.py:FACTORY, timm:NAME or torchvision:NAME"
 
 
@@ -105,7 +106,8 @@ class TeacherSource:
             "module": lambda *_: copy.deepcopy(self.module),
         }[self.kind]
         try:
-            model = make(classes, channels, pretrained)
+            with _say_if_slow(f"--teacher {self}"):
+                model = make(classes, channels, pretrained)
         except TeacherError:
             raise
         except SystemExit:
@@ -118,16 +120,7 @@ class TeacherSource:
             raise TeacherError(
                 f"--teacher {self}: {self._explained(reason)}{_DOWNLOADED if pretrained else ''}"
             ) from reason
-        if not isinstance(model, nn.Module):
-            raise TeacherError(f"--teacher {self}: must return a torch.nn.Module. Got {type(model).__name__}.")
-        if any(is_lazy(parameter) for parameter in model.parameters()):
-            raise TeacherError(
-                f"--teacher {self}: its lazy modules have no shapes yet. "
-                + ("Run it once on an image." if self.module else f"Let {self.name} run the network once on an image ")
-                + ("" if self.module else "before it returns it.")
-            )
-        inner = model._modules.get("_orig_mod")  # of what torch.compile returns
-        return model if inner is None else inner
+        return returned_network(model, source=f"--teacher {self}", factory="" if self.module else self.name)
 
     def _explained(self, reason: Exception) -> str:
         """The message of a foreign exception, and for a failed import what to do."""
@@ -235,6 +228,18 @@ class TeacherSource:
         return None
 
 
+@contextmanager
+def _say_if_slow(what: str) -> Iterator[None]:
+    """A block that is logged if it takes longer than a user waits without a word."""
+    timer = threading.Timer(_SLOW_SECONDS, _log.warning, (f"{what} has been building for {_SLOW_SECONDS:g} s ...",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _config(model: nn.Module) -> object:
     """What timm notes in its networks of how they were trained; None in others."""
     return getattr(model, "pretrained_cfg", None)
@@ -280,39 +285,3 @@ def load_teacher(
         load_weights(model, weights, key=key, architecture=str(source))
     model = only_logits(plain_weights(model), classes=classes)
     return model.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def check_outputs(teacher: nn.Module, shape: tuple[int, int, int], *, classes: int | None) -> None:
-    """Run `teacher` on two black images, and log which of several outputs is taken as its logits.
-
-    shape: (C, H, W) of an image.
-    classes: number of classes; None takes any.
-    Raises TeacherError unless it outputs finite logits (2, classes).
-    """
-    try:
-        logits = teacher(torch.zeros(2, *shape))
-        several = describe_outputs(teacher, torch.zeros(2, *shape))
-    except Exception as reason:
-        pass_on_out_of_memory(reason)
-        raise TeacherError(
-            f"the teacher fails on images of {shape} (channels, height, width): {first_line(reason).rstrip('.')}. "
-            + (_of_channels(teacher, shape[0]) or "Check size, mean and std under [preprocess].")
-        ) from reason
-    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or got != (2, classes or logits.shape[1]):
-        expected = "(2, classes)" if classes is None else f"(2, {classes}), one per class folder"
-        raise TeacherError(f"the teacher must answer 2 images with logits {expected}. Got {got}.")
-    if not math.isfinite(logits.abs().sum().item()):
-        raise TeacherError("the teacher's logits are not finite. Check its weights and [preprocess].")
-    if several:
-        _log.warning("the teacher has several outputs: %s.", several)
-
-
-def _of_channels(teacher: nn.Module, channels: int) -> str:
-    """A hint that the first convolution takes a number of channels other than `channels`; "" if it does not."""
-    first = next((module for module in teacher.modules() if isinstance(module, nn.Conv2d)), None)
-    if first is None or first.in_channels == channels or first.in_channels not in (1, 3):
-        return ""
-    needed = "one value (greyscale)" if first.in_channels == 1 else "three values (RGB)"
-    return f"Its first convolution takes {first.in_channels} channel(s): give mean and std under [preprocess] {needed}."

@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from edgeoe.errors import TeacherError
 from edgeoe.models.own_modules import OwnModules, installed
+from edgeoe.models.side_effects import contained
 from edgeoe.records.student import CodeFiles
 
 __all__ = ["TeacherCode"]
@@ -62,20 +61,15 @@ class TeacherCode:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Within it the user's code runs: files that it reads are noted, and its changes of sys.path and of torch's
-        default type and device are undone afterwards."""
-        path, kind, device = sys.path.copy(), torch.get_default_dtype(), torch.get_default_device()
+        """Within it the user's code runs: files that it reads are noted, what it prints is logged, and its changes of
+        global state are undone afterwards."""
         _watch_files()
         _running.append(self)
         try:
-            with self._modules.importable():
+            with contained(self._modules.location.name), self._modules.importable():
                 yield
         finally:
             _running.pop()
-            sys.path[:] = path
-            torch.set_default_dtype(kind)
-            if torch.get_default_device() != device:
-                torch.set_default_device(None)
 
     def note(self, path: str) -> bool:
         """Note that the code reads the file `path`, if it lies among the user's files and in no hidden folder.

@@ -16,7 +16,8 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.data.samples import SampleFiles, Samples, load_samples
 from edgeoe.errors import TeacherError, quoted, said
 from edgeoe.measure.statistics import mean_of_proportions
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.outputs import check_outputs, check_rows
+from edgeoe.models.teacher import TeacherSource, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.records.compression import TeacherAgreement
 from edgeoe.settings import PreprocessSettings, Weights
@@ -68,6 +69,7 @@ def teacher_agreement(
     model = load_teacher(source, weights, classes=len(files.classes), channels=preprocess.channels, key=weights_key)
     prepared = Preprocess.resolve(source.preprocess(model), preprocess)
     check_outputs(model, prepared.shape, classes=len(files.classes))
+    check_rows(model, prepared.shape)
     require_logits(model, prepared)
     samples = load_samples(files, prepared, progress=progress)
     return check_agreement(model, samples, seed=seed, progress=progress)

@@ -35,6 +35,7 @@ from edgeoe.errors import (
     speaks_of_options,
 )
 from edgeoe.interruption import say_when_interrupted, shielded
+from edgeoe.method import load_method
 from edgeoe.methods import Compressed, compress_with
 from edgeoe.models.checkpoint import save_code, save_student
 from edgeoe.models.teacher import TeacherSource
@@ -63,6 +64,7 @@ from edgeoe.targets.load import load_target
 from edgeoe.targets.profile import Target
 from edgeoe.training.children import children_end_here, hear_interrupts
 from edgeoe.training.fabric import new_fabric
+from edgeoe.training.trial import check_trainable
 from edgeoe.training.workbench import Workbench
 from edgeoe.versions import versions
 
@@ -166,6 +168,8 @@ def _compress_into(
 ) -> None:
     began = perf_counter()
     source, files, teacher, preprocess = load_subject(settings, module=module)
+    if load_method(settings.method).trains:
+        check_trainable(teacher, preprocess.shape)
     # What can be known at once: pictures are read when a method asks for them.
     listing = list_images(settings.ood, follow_links=settings.follow_links) if settings.oe and settings.ood else None
     for skipped in files.skipped if fabric.is_global_zero else ():

@@ -11,8 +11,9 @@ from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import PruningError
+from edgeoe.models.outputs import check_outputs, check_rows
 from edgeoe.models.structure import LAYERS, Block, Structure, blocks_by_kind, read_structure
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.teacher import TeacherSource, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group, narrow_groups
 from edgeoe.pruning.kinds import by_kind
@@ -65,6 +66,7 @@ def inspect(
     )
     prepared = Preprocess.resolve(source.preprocess(model), preprocess)
     check_outputs(model, prepared.shape, classes=classes)
+    check_rows(model, prepared.shape)
     probe = probe_on(target, prepared) if target else None
     verified_groups = prunable_groups(model, shape=prepared.shape, progress=progress)
     groups = [_if_divisible(group) for group in narrow_groups(verified_groups, include=include, exclude=exclude)]

@@ -12,8 +12,9 @@ from edgeoe.data.samples import SampleFiles, find_samples
 from edgeoe.errors import ConfigError
 from edgeoe.method import load_method
 from edgeoe.methods.cuts.parts import Parts, parts_of
+from edgeoe.models.outputs import check_outputs, check_rows
 from edgeoe.models.structure import read_structure
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.teacher import TeacherSource, load_teacher
 from edgeoe.progress import Progress, silent
 from edgeoe.settings import CompressSettings
 from edgeoe.stages.agreement import require_logits
@@ -61,6 +62,7 @@ def load_subject(settings: CompressSettings, *, module: nn.Module | None = None)
     )
     preprocess = Preprocess.resolve(source.preprocess(teacher), settings.preprocess)
     check_outputs(teacher, preprocess.shape, classes=len(files.classes))
+    check_rows(teacher, preprocess.shape)
     require_logits(teacher, preprocess)
     return Subject(source, files, teacher, preprocess)
 

@@ -12,17 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from edgeoe.models.modes import eval_afresh
+
 __all__ = ["SynchronisedBatchNorm", "train_batchnorms"]
 
 
 def train_batchnorms(model: nn.Module) -> nn.Module:
     """`model`, in place, in eval mode but for its batch norms, which compute and collect the statistics of batches.
 
-    Dropout, dropped paths and auxiliary outputs stay off: a student is to compute what it will compute on the device.
+    So a student computes in training what it will compute on the device, and a network trains whose forward differs in
+    training mode: auxiliary outputs, a loss instead of logits, targets that it needs there. Dropout and dropped paths
+    stay off with them. A few hundred steps on few samples, towards a teacher in eval mode, need no such noise, and a
+    distance between features would measure the noise as well.
     A module of any other class that keeps a running mean and variance counts as a batch norm; an instance norm does
     not, since it computes something else in eval mode.
     """
-    for module in model.eval().modules():
+    for module in eval_afresh(model).modules():
         module.training = isinstance(module, nn.modules.batchnorm._BatchNorm) or (
             not isinstance(module, nn.modules.instancenorm._InstanceNorm)
             and module._buffers.keys() >= {"running_mean", "running_var"}

@@ -29,6 +29,7 @@ from edgeoe.data.pool import Pool
 from edgeoe.data.samples import Samples
 from edgeoe.errors import ConfigError, EdgeoeError, is_out_of_memory
 from edgeoe.methods import Fit, TrainingTask, View
+from edgeoe.models.modes import eval_afresh, may_cache
 from edgeoe.models.observation import Recorder
 from edgeoe.models.reconstruction import Rows
 from edgeoe.progress import Progress, silent
@@ -198,11 +199,13 @@ class Workbench:
             Recorder(teacher, task.watch) as teacher_recorder,
             self.progress(task.name, task.max_steps) as advance,
         ):
-            forward = DividedForward(module, inner, student_recorder)
+            forward, caches = DividedForward(module, inner, student_recorder), may_cache(inner)
             for _ in range(start):
                 advance()
             for batch in batches.draw(task.max_steps, start=start):
                 _set_lr(optimizer, task, steps)
+                if caches:
+                    _set_modes(inner, task)
                 compute = partial(self._loss, task, forward, batch, weights, teacher_recorder)
                 loss = self._backward(compute, forward, len(batch.x))
                 optimizer.step()
@@ -220,7 +223,7 @@ class Workbench:
         best.restore(module)
         self._refuse_diverged(divergence, module, batch.x)
         student.load_state_dict(module.state_dict())
-        student.to("cpu").eval()
+        eval_afresh(student.to("cpu"))
         return Fit(
             steps=steps,
             best_step=best.step if held_out is not None else steps,
@@ -282,8 +285,7 @@ class Workbench:
 
     def _prepare(self, student: nn.Module, task: TrainingTask) -> tuple[nn.Module, torch.optim.Optimizer]:
         trained = with_native_sync(self.fabric, copy.deepcopy(student)).eval().to(self.fabric.device)
-        if task.batch_statistics:
-            train_batchnorms(trained)
+        _set_modes(trained, task)
         for name, parameter in trained.named_parameters():
             parameter.requires_grad_(task.trains is None or task.trains(name))
         module = self.fabric.setup_module(to_faster_format(trained, self.shape, trains=True))
@@ -331,10 +333,15 @@ class Workbench:
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode within; then every part is in the mode that it was in."""
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    eval_afresh(module)
     yield
     for part, training in modes:
         part.training = training
+
+
+def _set_modes(model: nn.Module, task: TrainingTask) -> None:
+    """Put `model`, in place, into the modes that `task` trains in."""
+    train_batchnorms(model) if task.batch_statistics else eval_afresh(model)
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, task: TrainingTask, step: int) -> None:

@@ -17,7 +17,8 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, 
 
 from edgeoe.models.checkpoint import load_student, save_student
 from edgeoe.models.classifier import describe_outputs, only_logits, plain_weights
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.outputs import check_outputs
+from edgeoe.models.teacher import TeacherSource, load_teacher
 from edgeoe.pruning.prune import Pruned
 from edgeoe.run.directory import Run
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_model
 from torch import Tensor, nn
 
 from edgeoe.errors import TeacherError
-from edgeoe.models.teacher import TeacherSource, check_outputs, load_teacher
+from edgeoe.models.outputs import check_outputs
+from edgeoe.models.teacher import TeacherSource, load_teacher
 
 
 def source_file(folder: Path, body: str) -> TeacherSource:
@@ -286,62 +287,6 @@ def test_weights_of_a_published_architecture_are_taken(tmp_path: Path) -> None:
     save_model(source.build(5), str(tmp_path / "weights.safetensors"))
     teacher = load_teacher(source, tmp_path / "weights.safetensors", classes=5)
     check_outputs(teacher, (3, 64, 64), classes=5)
-
-
-# Outputs
-
-
-class Answer(nn.Module):
-    """Answers two images with whatever it is given."""
-
-    def __init__(self, answer: object) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x: Tensor) -> object:
-        return self.answer
-
-
-@pytest.mark.parametrize("classes", [3, None])
-def test_good_logits_pass(classes: int | None) -> None:
-    check_outputs(Answer(torch.zeros(2, 3)), (3, 8, 8), classes=classes)
-
-
-@pytest.mark.parametrize("answer", [torch.zeros(3, 3), torch.zeros(2), torch.zeros(2, 3, 1), [torch.zeros(2, 3)]])
-def test_any_number_of_classes_is_not_any_shape(answer: object) -> None:
-    with pytest.raises(TeacherError, match=r"with logits \(2, classes\)\. Got "):
-        check_outputs(Answer(answer), (3, 8, 8), classes=None)
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (torch.zeros(2, 4), r"logits \(2, 3\), one per class folder\. Got \(2, 4\)\."),
-        (torch.zeros(()), r"Got \(\)\."),
-        ((torch.zeros(2, 3),), r"Got tuple\."),
-        (torch.tensor([[0.0, 1, 2], [0, float("nan"), 1]]), "logits are not finite"),
-        (torch.tensor([[0.0, 1, 2], [0, float("inf"), float("-inf")]]), "logits are not finite"),
-    ],
-    ids=["too many", "scalar", "tuple", "nan", "inf"],
-)
-def test_other_answers_are_refused(answer: object, said: str) -> None:
-    with pytest.raises(TeacherError, match=said):
-        check_outputs(Answer(answer), (3, 8, 8), classes=3)
-
-
-def test_a_teacher_that_fails_on_images_points_at_preprocess() -> None:
-    with pytest.raises(
-        TeacherError, match=r"fails on images of \(3, 16, 16\).*size, mean and std under \[preprocess\]"
-    ):
-        check_outputs(nn.Linear(4, 3), (3, 16, 16), classes=3)
-
-
-@pytest.mark.parametrize(("channels", "needed"), [(1, "one value"), (3, "three values")])
-def test_a_teacher_for_other_channels_says_which(channels: int, needed: str) -> None:
-    teacher = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    said = rf"first convolution takes {channels} channel.*: give mean and std under \[preprocess\] {needed}"
-    with pytest.raises(TeacherError, match=said):
-        check_outputs(teacher, (4 - channels, 16, 16), classes=4)
 
 
 # Preprocessing, against what timm and torchvision themselves do to a picture
