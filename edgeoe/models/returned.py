@@ -27,6 +27,7 @@ def returned_network(value: object, *, source: str, factory: str) -> nn.Module:
     if any(is_lazy(tensor) for tensor in [*value.parameters(), *value.buffers()]):
         advice = f"Let {factory} run the network once on an image before it returns it." if factory else ""
         raise TeacherError(f"{source}: its lazy modules have no shapes yet. {advice or 'Run it once on an image.'}")
+    _require_dense(value, source)
     _require_python(value, source)
     _require_modes(value, source)
     network = value._modules.get("_orig_mod") or value  # of what torch.compile returns
@@ -58,6 +59,15 @@ def _instead(value: object) -> str:
         places = [place for place, one in enumerate(value) if isinstance(one, nn.Module)]
         return f" Return its element [{places[0]}] alone, which is the network." if places else ""
     return ""
+
+
+def _require_dense(model: nn.Module, source: str) -> None:
+    """Raise TeacherError if a tensor of `model` is sparse or quantised."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "quantised" if tensor.is_quantized else "sparse"
+            way = "dequantize" if tensor.is_quantized else "to_dense"
+            raise TeacherError(f"{source}: its {name} is {kind}. Return the network with it as {name}.{way}().")
 
 
 def _require_python(model: nn.Module, source: str) -> None:

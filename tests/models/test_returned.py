@@ -55,6 +55,15 @@ def test_lazy_statistics_are_refused_as_lazy_weights_are() -> None:
         returned_network(nn.LazyLinear(3), source="it", factory="")
 
 
+def test_sparse_weights_are_refused() -> None:
+    layer = nn.Linear(2, 3)
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse())
+    with pytest.raises(
+        TeacherError, match=r"its 0\.weight is sparse\. Return the network with it as 0\.weight\.to_dense"
+    ):
+        returned_network(nn.Sequential(layer), source="it", factory="make")
+
+
 def test_a_train_that_returns_nothing_or_fails_is_refused() -> None:
     class Silent(nn.Module):
         def train(self, mode: bool = True) -> Any:
