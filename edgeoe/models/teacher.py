@@ -110,10 +110,11 @@ class TeacherSource:
                 model = make(classes, channels, pretrained)
         except TeacherError:
             raise
-        except SystemExit:
+        except SystemExit as end:
+            said = f" ({first_line(end)})" if isinstance(end.code, str) else ""
             raise TeacherError(
-                f"--teacher {self}: it ends the program. Does it read the command line? What a script does belongs "
-                'under `if __name__ == "__main__":`.'
+                f"--teacher {self}: it ends the program{said}. Does it read the command line? What a script does "
+                'belongs under `if __name__ == "__main__":`.'
             ) from None
         except Exception as reason:
             pass_on_out_of_memory(reason)

@@ -113,6 +113,19 @@ def test_a_script_that_reads_the_command_line_is_told_apart(tmp_path: Path) -> N
         source.build(3)
 
 
+def test_what_a_factory_says_when_it_ends_the_program_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"it ends the program \(no GPU here\)\. Does it read"):
+        source_file(tmp_path, "raise SystemExit('no GPU here')").build(3)
+
+
+def test_a_factory_that_takes_long_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgeoe.models.teacher._SLOW_SECONDS", 0.01)
+    source_file(tmp_path, "import time\n    time.sleep(0.5)\n    return nn.Linear(2, 3)").build(3)
+    assert "user_net.py:network has been building for 0.01 s" in caplog.text
+
+
 def test_a_module_that_is_nowhere_is_named(tmp_path: Path) -> None:
     source = source_file(tmp_path, "import user_layers_gone.blocks")
     said = r"it imports user_layers_gone, which is neither installed nor beside .*user_net\.py\.\Z"
