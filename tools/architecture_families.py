@@ -17,9 +17,16 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Model:
+    """A network of the benchmark.
+
+    source: "timm", "torchvision", or the stem of a file of factories.
+    file: that file; empty for published networks.
+    """
+
     source: str
     family: str
     name: str
+    file: str = ""
 
 
 def smallest(source: str) -> dict[str, tuple[str, int]]:
