@@ -55,7 +55,7 @@ def run(tool: str, model: Model, *, multiple: int, limit: float, folder: Path, c
         place = Path(name).resolve()
         task_of(model, place, multiple=multiple).save()
         for phase in range(PROCESSES[tool]):
-            stopped = _stopped(tool, phase, place, limit=limit - (perf_counter() - start))
+            stopped = _stopped(tool, phase, place, start=start, limit=limit)
             for line in (place / FACTS).read_text().splitlines() if (place / FACTS).exists() else ():
                 _merge(facts, json.loads(line))
             (place / FACTS).unlink(missing_ok=True)
@@ -64,7 +64,7 @@ def run(tool: str, model: Model, *, multiple: int, limit: float, folder: Path, c
         else:
             facts["outcome"] = facts["stage"]
     if stopped:
-        facts |= {"outcome": "failed", "reason": stopped if limit > 0 else f"stopped after {limit:g} s"}
+        facts |= {"outcome": "failed", "reason": stopped}
     facts["reason"] = _one_line(facts.get("reason", ""), place)
     facts |= {"seconds": round(perf_counter() - start, 1), "commit": commit, **asdict(model)}
     return {column: facts.get(column, "") for column in COLUMNS}
@@ -80,15 +80,19 @@ def _merge(facts: dict[str, Any], new: dict[str, Any]) -> None:
     facts["reason"] = remark if "outcome" in new else " ".join(filter(None, [earlier, remark]))
 
 
-def _stopped(tool: str, phase: int, folder: Path, *, limit: float) -> str:
-    """Run one process of a network. Returns why it did not come to its end; empty if it did."""
+def _stopped(tool: str, phase: int, folder: Path, *, start: float, limit: float) -> str:
+    """Run one process of a network. Returns why it did not come to its end; empty if it did.
+
+    start: of the network, which has `limit` seconds.
+    """
+    remaining = max(0.1, start + limit - perf_counter())
     command = [sys.executable, __file__, "--work", tool, str(phase), str(folder)]
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(folder / "cache")}
     alone |= {"TMPDIR": str(folder)}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=max(limit, 0.1), env=alone, cwd=folder)
+        done = subprocess.run(command, capture_output=True, timeout=remaining, env=alone, cwd=folder)
     except subprocess.TimeoutExpired:
-        return "too slow: stopped"
+        return f"stopped after {limit:g} s"
     if not done.returncode:
         return ""
     last = (done.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1]
