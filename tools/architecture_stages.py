@@ -240,7 +240,7 @@ def _speeds(task: Task, run: Run, record: ExportRecord, int8: Path | None) -> Fa
     x = facts.preprocess.normalise(pictures(1, facts.preprocess.shape, seed=3))
     figures = speed(graph, run.path / record.path, x)
     if int8 is not None:
-        figures["speedup_int8"] = speed(graph, int8, x, seconds=2.0)["speedup"]
+        figures["speedup_int8"] = speed(graph, int8, x, seconds=1.5)["speedup"]
     return figures
 
 
@@ -257,8 +257,8 @@ def speed(
     student: Path,
     x: np.ndarray[Any, Any],
     *,
-    rounds: int = 200,
-    seconds: float = 4.0,
+    rounds: int = 150,
+    seconds: float = 3.0,
     calls: int = 3,
 ) -> Facts:
     """Median milliseconds of two graphs that take turns, and the median over rounds of their ratio.

@@ -106,7 +106,13 @@ def _one_line(text: str, folder: Path) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench-architectures"))
-    parser.add_argument("--sources", nargs="*", default=list(SOURCES), choices=[*SOURCES, []])
+    parser.add_argument(
+        "--sources",
+        nargs="*",
+        default=list(SOURCES),
+        choices=SOURCES,
+        help="published networks; none if nothing follows",
+    )
     parser.add_argument("--networks", nargs="+", type=Path, default=[], metavar="FILE", help="files of factories")
     parser.add_argument(
         "--outside", action="store_true", help="tools/outside_networks.py, too; its packages are installed apart"
