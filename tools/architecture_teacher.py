@@ -13,6 +13,8 @@ from edgeoe.data.preprocess import Preprocess
 from edgeoe.models.teacher import TeacherSource, load_teacher
 from edgeoe.settings import PreprocessSettings
 
+ALIKE = 1e-3  # spread of the logits below which parity says little
+
 
 class StageError(Exception):
     """A stage does not do what it should."""
@@ -22,14 +24,18 @@ def build_teacher(teacher: str, settings: PreprocessSettings, *, classes: int) -
     """The network that `teacher` names, with random weights that all matter, and its preprocessing.
 
     settings: what its source does not say.
-    Raises EdgeoeError as `compress` does.
+    Raises StageError for outputs that are no finite logits, EdgeoeError as `compress` does.
     """
     torch.manual_seed(0)
     source = TeacherSource.parse(teacher)
     model = load_teacher(source, "random", classes=classes, channels=settings.channels)
     preprocess = Preprocess.resolve(source.preprocess(model), settings)
     randomise_constants(model)
-    settle(model, torch.from_numpy(preprocess.normalise(pictures(8, preprocess.shape))))
+    x = torch.from_numpy(preprocess.normalise(pictures(8, preprocess.shape)))
+    settle(model, x)
+    if float(spread(logits_of(model, x))) < ALIKE:
+        strengthen(model)
+        settle(model, x)
     return model, preprocess
 
 
@@ -41,6 +47,14 @@ def randomise_constants(model: nn.Module) -> None:
             noise = torch.rand(tensor.shape, generator=generator)
             scales = bool(tensor.any()) or (tensor.dim() == 1 and name.endswith("weight"))
             tensor.copy_(0.5 + noise if scales else 0.1 * (noise - 0.5))
+
+
+def strengthen(model: nn.Module) -> None:
+    """Scale, in place, weights of layers to He's standard deviation: of 0.02, what a deep network sees fades away."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            weight = module.weight.data
+            weight.mul_((2 / weight[0].numel()) ** 0.5 / weight.std().clamp_min(1e-12))
 
 
 def settle(model: nn.Module, x: Tensor) -> None:

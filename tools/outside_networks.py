@@ -126,7 +126,7 @@ _SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "
 _WIDER = {**_SMALL, "intermediate_size": 128}
 _WINDOWS = {"image_size": 64, "embed_dim": 32, "depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 _STAGES = {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]}
-_WIDE_STAGES = {"embedding_size": 32, "hidden_sizes": [32, 64, 96, 128], "depths": [1, 1, 1, 1]}
+_WIDE_STAGES = {"embedding_size": 64, "hidden_sizes": [64, 128, 192, 256], "depths": [1, 1, 1, 1]}
 _HEADS = {"num_attention_heads": [1, 2, 3, 4]}
 _TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ViT": _WIDER,
@@ -140,7 +140,7 @@ _TRANSFORMERS: dict[str, dict[str, Any]] = {
     "ConvNextV2": _STAGES,
     "ResNet": _WIDE_STAGES,
     "RegNet": {**_WIDE_STAGES, "groups_width": 16},
-    "Bit": {**_WIDE_STAGES, "num_groups": 8},
+    "Bit": {**_WIDE_STAGES, "num_groups": 16},
     "MobileNetV1": {"depth_multiplier": 0.25, "image_size": 64},
     "MobileNetV2": {"depth_multiplier": 0.35, "image_size": 64},
     "MobileViT": {"hidden_sizes": [32, 48, 64], "neck_hidden_sizes": [8, 16, 24, 32, 48, 64, 96], "image_size": 64},

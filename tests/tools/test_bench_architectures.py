@@ -236,6 +236,19 @@ def test_a_deep_network_still_tells_images_apart() -> None:
     assert {module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.1}
 
 
+def test_small_initial_weights_are_made_as_large_as_a_deep_network_needs() -> None:
+    torch.manual_seed(0)
+    blocks = [part for _ in range(8) for part in (nn.Conv2d(8, 8, 3), nn.ReLU())]
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(module.weight, std=1e-3)
+    x = torch.from_numpy(teacher.pictures(4, (3, 24, 24))).float() / 255
+    assert float(teacher.spread(teacher.logits_of(model, x))) < teacher.ALIKE
+    teacher.strengthen(model)
+    assert float(teacher.spread(teacher.logits_of(model, x))) > 10 * teacher.ALIKE
+
+
 def test_pictures_differ() -> None:
     pixels = teacher.pictures(3, (3, 18, 10))
     assert (pixels.shape, pixels.dtype) == ((3, 3, 18, 10), np.uint8)
