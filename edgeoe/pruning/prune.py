@@ -8,15 +8,14 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.allocation import Cut, is_met, nearest_cut, prunable_units
 from edgeoe.pruning.groups import Group
+from edgeoe.pruning.macs import counting_macs
 from edgeoe.pruning.names import by_reason, shortened
 from edgeoe.pruning.removal import without_blocks, without_channels
-from edgeoe.pruning.trace import unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 
 __all__ = [
@@ -82,7 +81,7 @@ class Pruned:
 def count_macs(model: nn.Module, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of convolutions, matrix products and attention for one image (C, H, W)."""
     device = next(model.parameters()).device
-    with unfused_attention(), FlopCounterMode(display=False) as counter:
+    with counting_macs() as counter:
         model(torch.zeros(1, *shape, device=device))
     return int(counter.get_total_flops()) // 2
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.kinds import group_kind
+from edgeoe.pruning.macs import counting_macs
 from edgeoe.pruning.prune import count_macs, count_params
 from edgeoe.pruning.removal import without_channels
 from edgeoe.pruning.slots import Slot
 from edgeoe.pruning.state import LAYERS
-from edgeoe.pruning.trace import unfused_attention
 
 __all__ = ["Saving", "Savings", "macs_by_module", "odd_factor", "own_macs"]
 
@@ -94,7 +93,7 @@ def odd_factor(group: Group) -> float:
 @torch.no_grad()
 def macs_by_module(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """{module: MACs for one image (C, H, W)} of each module that is called, its children included; "" is the whole."""
-    with unfused_attention(), FlopCounterMode(display=False) as counter:
+    with counting_macs() as counter:
         model(torch.zeros(1, *shape, device=next(model.parameters()).device))
     return {
         name.partition(".")[2]: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()
