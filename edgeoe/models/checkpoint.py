@@ -29,7 +29,7 @@ from edgeoe.models.rebuild import check_rebuilt, rebuild, same_outputs
 from edgeoe.models.teacher import IN_MEMORY, TeacherSource
 from edgeoe.models.weights import load_state
 from edgeoe.pruning.prune import Pruned
-from edgeoe.pruning.removal import Dropped
+from edgeoe.pruning.removal import Dropped, set_tensor
 from edgeoe.records.program import Program
 from edgeoe.records.student import LayerChange, StudentPlan
 from edgeoe.run import layout
@@ -87,7 +87,11 @@ def _is_plain(value: object) -> bool:
 
 
 def apply_plan(model: nn.Module, plan: Mapping[str, LayerChange]) -> None:
-    """Give `model`, in place, the attributes and tensor shapes of `plan`; new tensors hold zeros."""
+    """Give `model`, in place, the attributes and tensor shapes of `plan`; new tensors hold zeros.
+
+    Modules that share a tensor share the new one.
+    """
+    renewed: dict[int, tuple[Tensor, Tensor]] = {}  # id of an old tensor -> it, which keeps the id its own, and the new
     for name, change in plan.items():
         if change.identity:
             parent, _, child = name.rpartition(".")
@@ -99,11 +103,11 @@ def apply_plan(model: nn.Module, plan: Mapping[str, LayerChange]) -> None:
             setattr(module, key, tuple(value) if isinstance(old, tuple) else value)
         for key, shape in change.tensors.items():
             old = getattr(module, key)
-            tensor = torch.zeros(shape, dtype=old.dtype)
-            if isinstance(old, nn.Parameter):
-                setattr(module, key, nn.Parameter(tensor, requires_grad=old.requires_grad))
-            else:
-                module.register_buffer(key, tensor)
+            if id(old) not in renewed:
+                new = torch.zeros(shape, dtype=old.dtype)
+                is_parameter = isinstance(old, nn.Parameter)
+                renewed[id(old)] = old, nn.Parameter(new, requires_grad=old.requires_grad) if is_parameter else new
+            set_tensor(module, key, renewed[id(old)][1])
 
 
 @dataclass(frozen=True, slots=True)

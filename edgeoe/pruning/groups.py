@@ -32,6 +32,7 @@ class Group:
     slots: every tensor axis that holds the channels, and which indices belong to each unit.
     attributes: module attributes that count the channels.
     norms: L1 norms in the order of `order`, as shares of their mean.
+    splits: lines of the teacher's code that split the channels or take a slice of them.
     sensitivity: error that each further unit of `order` adds when it is pruned; empty if it was not measured.
     """
 
@@ -43,6 +44,7 @@ class Group:
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     attributes: tuple[SizeAttribute, ...] = ()
     norms: tuple[float, ...] = ()
+    splits: tuple[str, ...] = ()
     sensitivity: tuple[float, ...] = ()
 
 

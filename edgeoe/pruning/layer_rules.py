@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from edgeoe.pruning.rules import Call, combined, matrix_product
+from edgeoe.pruning.convolution_rules import CONVOLUTION_RULES
+from edgeoe.pruning.product_rules import PRODUCT_RULES, matrix_product
+from edgeoe.pruning.recurrent_rules import RECURRENT_RULES
+from edgeoe.pruning.rules import Call, combined
 from edgeoe.pruning.state import TraceState, no_labels
 
 __all__ = ["LAYER_RULES"]
@@ -24,8 +25,16 @@ def _transpose(state: TraceState, call: Call) -> Tensor | None:
     if owner is not None and matrix.dim() == 2:
         state.transposed[call.result] = owner
         return None
+    return _transposed(state, call)
+
+
+def _transposed(state: TraceState, call: Call) -> Tensor | None:
+    """`transpose` and `permute`: a parameter's matrix may be the weight of a product, or be used otherwise."""
+    matrix, owner = call.given["self"], state.owner(call.given["self"])
+    if owner is not None and matrix.dim() == 2 and call.shape == matrix.shape[::-1]:
+        state.transposed[call.result] = owner
     labels = state.labels(matrix)
-    return None if labels is None else labels.t()
+    return None if labels is None else call.func(labels.view_as(labels), *call.args[1:])
 
 
 def _mm(state: TraceState, call: Call) -> Tensor | None:
@@ -37,7 +46,9 @@ def _addmm(state: TraceState, call: Call) -> Tensor | None:
 
 
 def _linear(state: TraceState, x: Tensor, weight: Tensor, bias: Tensor | None, result: Tensor) -> Tensor | None:
-    owner = state.transposed.get(weight)
+    owner, inputs, outputs = state.transposed.get(weight), 1, 0
+    if owner is None and state.recorded(weight) is None:
+        owner, inputs, outputs = state.owner(weight), 0, 1
     if owner is None:
         product = matrix_product(state, x, weight, result)
         return product if bias is None or product is None else combined(state, result.shape, [product])
@@ -45,74 +56,10 @@ def _linear(state: TraceState, x: Tensor, weight: Tensor, bias: Tensor | None, r
     if labels is not None and state.sets.varies(labels, [0]) and not state.sets.varies(labels, [1]):
         return labels[:, :1].expand(result.shape)  # it mixes positions, not channels
     consumed = no_labels(x.shape[1:2]) if labels is None else state.sets.union_along(labels, [1])
-    produced = state.produce(owner, state.sets.new(result.shape[1]))
-    state.hold(owner, 1, consumed)
+    produced = state.produce(owner, state.sets.new(result.shape[1]), axis=outputs)
+    state.consume(owner, inputs, consumed)
     state.attach(bias, produced)
     return produced.expand(result.shape)
-
-
-# Convolutions
-
-
-def _convolution(state: TraceState, call: Call) -> Any:
-    x, weight, groups = call.given["input"], call.given["weight"], call.given["groups"]
-    labels = state.labels(x)
-    owner, scales = _owner_of_weight(state, weight)
-    if owner is None or call.given["transposed"]:
-        if labels is None:
-            return None
-        return state.refuse_mixed("a convolution with computed weights", [labels], call.result)
-    positions = range(2, x.dim())
-    if labels is not None and state.sets.varies(labels, positions):
-        if groups == 1 and math.prod(weight.shape[2:]) == 1 and not state.sets.varies(labels, [1]):
-            return labels[:, :1].expand(call.shape)
-        return state.refuse_mixed("a convolution along them", [labels], call.result)
-    consumed = no_labels(x.shape[1:2]) if labels is None else state.sets.union_along(labels, [1])
-    produced = _convolve(state, owner, consumed, len(weight), groups)
-    for scale in scales:
-        elements = state.labels(scale)
-        if elements is not None:
-            wide = produced[:, None].expand(len(produced), elements[0].numel())
-            state.sets.union(elements.reshape(len(produced), -1), wide)
-    state.attach(call.given.get("bias"), produced)
-    return produced.view(1, -1, *([1] * len(positions))).expand(call.shape)
-
-
-def _owner_of_weight(state: TraceState, weight: Tensor) -> tuple[tuple[str, str] | None, list[Tensor]]:
-    """The parameter that `weight` is or is computed from, and the layer's other parameters per output.
-
-    Weights are computed where a layer standardises or scales them before use.
-    """
-    owner, module = state.owner(weight), state.running[-1] if state.running else None
-    if owner is not None or module is None:
-        return owner, []
-    layer = state.model.get_submodule(module)
-    if getattr(layer, "weight", None) is None or layer.weight.shape != weight.shape:
-        return None, []
-    parameters = layer.named_parameters(recurse=False)
-    scales: list[Tensor] = [p for name, p in parameters if name not in ("weight", "bias") and len(p) == len(weight)]
-    return (module, "weight"), scales
-
-
-def _convolve(state: TraceState, owner: tuple[str, str], consumed: Tensor, outputs: int, groups: int) -> Tensor:
-    """Labels of the `outputs` of a convolution with labels `consumed` along its inputs."""
-    if groups == 1:
-        state.hold(owner, 1, consumed)
-        return state.produce(owner, state.sets.new(outputs))
-    width = len(consumed) // groups
-    table = consumed.view(groups, width)
-    if groups < width:  # few wide groups: a unit is the same channel of each group
-        state.hold(owner, 1, state.sets.union_along(table, [1]))
-        return state.produce(owner, state.sets.new(outputs // groups).repeat(groups))
-    units = state.sets.union_along(table, [0])  # many narrow groups: a unit is a whole group
-    unlabelled = units == 0
-    if bool(unlabelled.any()):
-        units = torch.where(unlabelled, state.sets.new(groups), units)
-        state.sets.refuse(units[unlabelled], f"{owner[0]} reads the image group by group")
-    passed = units.repeat_interleave(outputs // groups)
-    state.group_sizes[owner[0], "groups"] = outputs // groups
-    state.hold(owner, 0, passed)
-    return passed
 
 
 # Norms pass labels on
@@ -159,10 +106,14 @@ def _attach_all(state: TraceState, given: Mapping[str, Any], channels: Tensor) -
 
 
 LAYER_RULES: dict[str, Callable[[TraceState, Call], Any]] = {  # operator without underscores -> its rule
+    **CONVOLUTION_RULES,
+    **PRODUCT_RULES,
+    **RECURRENT_RULES,
     "t": _transpose,
+    "transpose": _transposed,
+    "permute": _transposed,
     "mm": _mm,
     "addmm": _addmm,
-    "convolution": _convolution,
     "native_batch_norm": _batch_norm,
     "native_layer_norm": _layer_norm,
     "fused_rms_norm": _layer_norm,

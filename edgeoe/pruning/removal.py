@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from edgeoe.pruning.groups import Group
+from edgeoe.pruning.recurrent_rules import RECURRENT, gates_of
 from edgeoe.pruning.slots import Slot
 
-__all__ = ["Dropped", "is_counted", "without_blocks", "without_caches", "without_channels"]
+__all__ = ["Dropped", "is_counted", "set_tensor", "without_blocks", "without_caches", "without_channels"]
 
-_COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, *RECURRENT)
 
 
 class Dropped(nn.Identity):
@@ -40,9 +41,10 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
             pruned.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
         for name, attribute, each in group.attributes:
             _lower(student.get_submodule(name), attribute, each * len(channels))
+    shared = _sharing(student)
     for slot, indices in pruned.items():
-        _remove(student.get_submodule(slot.module), slot, indices)
-    for name in {slot.module for slot in pruned}:
+        _remove(student, shared[slot[:2]], slot, indices)
+    for name in {name for slot in pruned for name, _ in shared[slot[:2]]}:
         _update_sizes(student.get_submodule(name))
     return student
 
@@ -75,21 +77,49 @@ def _lower(module: nn.Module, attribute: str, by: int) -> None:
         setattr(module, attribute, old - by)
 
 
-def _remove(module: nn.Module, slot: Slot, indices: set[int]) -> None:
-    old = getattr(module, slot.tensor)
+def _sharing(model: nn.Module) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """{(module, tensor): every (module, tensor) that is the same object, itself included} of all that modules hold."""
+    same: dict[int, list[tuple[str, str]]] = {}
+    for name, module in model.named_modules():
+        for held in (module._parameters, module._buffers, vars(module)):
+            for key, value in held.items():
+                if isinstance(value, Tensor):
+                    same.setdefault(id(value), []).append((name, key))
+    return {place: places for places in same.values() for place in places}
+
+
+def _remove(model: nn.Module, places: Iterable[tuple[str, str]], slot: Slot, indices: set[int]) -> None:
+    """Remove `indices` from the tensor at `slot`, in all `places` that hold it.
+
+    A buffer that was not persistent, or a tensor that was none, becomes a persistent buffer: what is left of it can't
+    be computed when the architecture is rebuilt.
+    """
+    old = getattr(model.get_submodule(slot.module), slot.tensor)
     kept = torch.tensor([i for i in range(old.shape[slot.axis]) if i not in indices], device=old.device)
     new = old.detach().index_select(slot.axis, kept)
     if isinstance(old, nn.Parameter):
-        setattr(module, slot.tensor, nn.Parameter(new, requires_grad=old.requires_grad))
-    else:
-        setattr(module, slot.tensor, new)
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    for name, key in places:
+        set_tensor(model.get_submodule(name), key, new)
+
+
+def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """Give `module` a parameter, or a tensor that becomes a persistent buffer."""
+    if isinstance(tensor, nn.Parameter):
+        setattr(module, name, tensor)
+        return
+    vars(module).pop(name, None)
+    module.register_buffer(name, tensor)
 
 
 def _update_sizes(module: nn.Module) -> None:
     """Set the attributes in which torch's own layers store the sizes of their tensors."""
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.modules.conv._ConvNd):
-        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+        rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
+        module.out_channels, module.in_channels = (columns, rows) if module.transposed else (rows, columns)
+    elif isinstance(module, RECURRENT):
+        _update_recurrent(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):
@@ -101,6 +131,16 @@ def _update_sizes(module: nn.Module) -> None:
         setattr(module, "normalized_shape", tuple(weight.shape))  # noqa: B010 - whatever norm it is
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+
+
+def _update_recurrent(module: nn.Module) -> None:
+    """Set the sizes of a recurrent layer, or of a cell of one."""
+    tensors = dict(module.named_parameters(recurse=False))
+    first = tensors["weight_ih" if isinstance(module, nn.RNNCellBase) else "weight_ih_l0"]
+    setattr(module, "input_size", first.shape[1])  # noqa: B010 - which of both classes it is
+    setattr(module, "hidden_size", len(first) // gates_of(module))  # noqa: B010
+    if "weight_hr_l0" in tensors:
+        setattr(module, "proj_size", len(tensors["weight_hr_l0"]))  # noqa: B010
 
 
 def is_counted(module: nn.Module, attribute: str) -> bool:

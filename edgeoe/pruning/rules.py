@@ -15,7 +15,7 @@ from edgeoe.errors import pass_on_out_of_memory
 from edgeoe.pruning.state import SplitConstraint, TraceState, no_labels
 from edgeoe.pruning.union_find import leading, narrowed
 
-__all__ = ["Call", "combined", "matrix_product", "propagate"]
+__all__ = ["Call", "averages_neighbours", "combined", "propagate", "spread_along"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,16 @@ def _copy(state: TraceState, call: Call) -> Tensor | None:
 
 def _move(state: TraceState, call: Call) -> Any:
     labels = state.labels(call.args[0])
-    return None if labels is None else call.func(labels, *call.args[1:])
+    return None if labels is None else call.func(labels.view_as(labels), *call.args[1:])  # it may be in place
+
+
+def _slice(state: TraceState, call: Call) -> Any:
+    labels = state.labels(call.args[0])
+    if labels is None:
+        return None
+    parts = _move(state, call)
+    state.note_split(labels, call.given.get("dim", 0), parts)
+    return parts
 
 
 def _concatenate(state: TraceState, call: Call) -> Any:
@@ -130,7 +139,7 @@ def _constrain_axes(state: TraceState, labels: Tensor, axes: list[int]) -> None:
 
 
 def _split(state: TraceState, call: Call) -> Any:
-    parts = _move(state, call)
+    parts = _slice(state, call)
     if parts is not None and len({part.shape for part in parts}) == 1 and len(parts) > 1:
         axis = call.given.get("dim", 0)
         table = torch.stack([leading(part, [axis]).flatten(1) for part in parts])
@@ -165,11 +174,7 @@ def combined(state: TraceState, shape: torch.Size, inputs: Sequence[Tensor]) -> 
     kept = []
     for labels in wide:
         spread = [axis for axis in range(len(shape)) if labels.shape[axis] == 1 < shape[axis]]
-        if any(
-            state.sets.varies(other, axes)
-            for other in wide
-            if other is not labels and (axes := [axis for axis in spread if other.shape[axis] > 1])
-        ):
+        if any(_is_spread_over(state, labels, other, spread) for other in wide if other is not labels):
             state.sets.refuse(labels, "they are spread over other channels")
         else:
             kept.append(labels)
@@ -177,6 +182,19 @@ def combined(state: TraceState, shape: torch.Size, inputs: Sequence[Tensor]) -> 
     for labels in kept:
         result = labels.expand(shape) if result is None else _united(state, result, labels.expand(shape))
     return result
+
+
+def _is_spread_over(state: TraceState, labels: Tensor, other: Tensor, spread: Sequence[int]) -> bool:
+    """Whether `labels`, broadcast along the axes `spread`, are so over the channels of `other`.
+
+    The elements of a parameter are no channels yet: those that meet channels on another axis belong to them.
+    """
+    axes = [axis for axis in spread if other.shape[axis] > 1]
+    if not state.sets.varies(other, axes):
+        return False
+    own = [axis for axis in range(labels.dim()) if axis not in spread and other.shape[axis] > 1]
+    meets = state.from_parameters(other) and not state.from_parameters(labels) and state.sets.varies(labels, own)
+    return not meets
 
 
 def _united(state: TraceState, a: Tensor, b: Tensor) -> Tensor:
@@ -213,14 +231,19 @@ def _reduce(state: TraceState, call: Call, labels: Tensor) -> Tensor | None:
     reduced, kept = _partition_axes(labels, dims)
     if state.sets.varies(labels, reduced) and not state.sets.varies(labels, kept):
         return None  # a statistic over channels, of however many
+    if call.name in _SPREADS and state.from_parameters(labels):
+        return None  # what a parameter is divided by
     return state.sets.union_along(labels, kept).reshape(call.shape)
 
 
+_SPREADS = frozenset({"linalg_vector_norm", "norm", "var", "std", "var_mean", "std_mean"})
+
+
 def _mix_along(state: TraceState, call: Call, labels: Tensor) -> Tensor:
-    return _spread(state, labels, [call.given["dim"]])
+    return spread_along(state, labels, [call.given["dim"]])
 
 
-def _spread(state: TraceState, labels: Tensor, dims: Sequence[int]) -> Tensor:
+def spread_along(state: TraceState, labels: Tensor, dims: Sequence[int]) -> Tensor:
     """Labels of a result whose every element depends on all elements along `dims`."""
     mixed, kept = _partition_axes(labels, dims)
     united = state.sets.union_along(labels, kept)
@@ -240,33 +263,24 @@ def _resample(state: TraceState, call: Call, labels: Tensor) -> Tensor:
     return state.sets.union_along(labels, range(labels.dim() - 2))[..., None, None].expand(call.shape)
 
 
-# Matrix products of activations
+def _resample_last(state: TraceState, call: Call, labels: Tensor) -> Tensor:
+    """Interpolation along the last axis."""
+    return state.sets.union_along(labels, range(labels.dim() - 1))[..., None].expand(call.shape)
 
 
-def _batched_product(state: TraceState, call: Call) -> Tensor | None:
-    a, b = call.tensors[-2:]
-    return matrix_product(state, a, b, call.result)
+def _neighbours(state: TraceState, call: Call, labels: Tensor) -> Any:
+    """Means over neighbours: of channels, in a local response norm, a statistic that labels none; else of places."""
+    if not state.sets.varies(labels, range(labels.dim() - 3, labels.dim())):
+        return state.sets.union_along(labels, range(labels.dim() - 3))[..., None, None, None].expand(call.shape)
+    if averages_neighbours(call.args[1], call.given.get("stride")):
+        return None
+    return state.refuse_mixed(call.name, [labels], call.result)
 
 
-def matrix_product(state: TraceState, a: Tensor, b: Tensor, result: Tensor) -> Tensor | None:
-    """Labels of `result`, the matrix product (..., n, k) x (..., k, m) of activations a and b."""
-    left, right = state.labels(a), state.labels(b)
-    batches = range(a.dim() - 2)
-    if left is not None and right is not None:
-        if _is_shared(state, left, batches) and not state.from_parameters(right):
-            left = None
-        elif _is_shared(state, right, batches) and not state.from_parameters(left):
-            right = None
-    if left is None or right is None:
-        labels, axis = (left, -1) if left is not None else (right, -2)
-        return None if labels is None else _spread(state, labels, [axis]).narrow(axis, 0, 1).expand(result.shape)
-    one = torch.stack([state.sets.union_along(left, batches), state.sets.union_along(right, batches)], -1)
-    return state.sets.union_along(one, batches)[..., None, None].expand(result.shape)
-
-
-def _is_shared(state: TraceState, labels: Tensor, batches: Iterable[int]) -> bool:
-    """Whether a parameter multiplies every matrix of a batch: then it does not hold the channels of the batch."""
-    return state.from_parameters(labels) and not state.sets.varies(labels, batches)
+def averages_neighbours(kernel: Sequence[int], stride: Sequence[int] | None) -> bool:
+    """Whether a pooling over three axes is the mean of each channel and its neighbours, as local response norms have
+    it."""
+    return kernel[0] > 1 and set(kernel[1:]) == {1} and set(stride or kernel) == {1}
 
 
 _RULES: dict[str, Rule] = {
@@ -274,10 +288,11 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(["view", "_unsafe_view", "reshape", "_reshape_alias"], _reshape),
     **dict.fromkeys(["split", "split_with_sizes", "unsafe_split", "unsafe_chunk"], _split),
     **dict.fromkeys(["cat", "stack"], _concatenate),
+    "slice": _slice,
     "constant_pad_nd": _pad,
     **dict.fromkeys(
         [
-            *("permute", "transpose", "t", "expand", "slice", "select", "squeeze", "unsqueeze", "unbind", "roll"),
+            *("expand", "select", "squeeze", "unsqueeze", "unbind", "roll"),
             *("flip", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "index", "repeat", "index_select"),
             *("gather", "unfold", "im2col", "diagonal", "tril", "triu", "pixel_shuffle", "pixel_unshuffle"),
             "channel_shuffle",
@@ -292,14 +307,18 @@ _RULES: dict[str, Rule] = {
         ],
         _of_labelled_input(_reduce),
     ),
+    **dict.fromkeys(
+        ["upsample_nearest1d", "upsample_linear1d", "_upsample_nearest_exact1d"], _of_labelled_input(_resample_last)
+    ),
+    "avg_pool3d": _of_labelled_input(_neighbours),
     **dict.fromkeys(["_softmax", "_log_softmax", "cumsum"], _of_labelled_input(_mix_along)),
     **dict.fromkeys(
         [
             *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"),
             *("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "grid_sampler_2d"),
             *("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa", "_adaptive_avg_pool3d"),
+            "_upsample_nearest_exact2d",
         ],
         _of_labelled_input(_resample),
     ),
-    **dict.fromkeys(["bmm", "baddbmm"], _batched_product),
 }

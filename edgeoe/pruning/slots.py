@@ -42,11 +42,17 @@ class CoupledChannels:
     slots: {slot: the indices of each unit along that axis}.
     attributes: attributes that are known to count the channels.
     refused: why none can be pruned; empty if they can.
+    outputs: those of `slots` along which a layer outputs the channels.
+    inputs: those of `slots` along which a layer takes them.
+    splits: lines of the teacher's code that split the channels or take a slice of them.
     """
 
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]]
     attributes: tuple[SizeAttribute, ...] = ()
     refused: str = ""
+    outputs: tuple[Slot, ...] = ()
+    inputs: tuple[Slot, ...] = ()
+    splits: tuple[str, ...] = ()
 
     @property
     def units(self) -> int:

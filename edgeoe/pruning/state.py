@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from edgeoe.pruning.slots import Slot
+from edgeoe.pruning.sources import calling_line
 from edgeoe.pruning.union_find import UnionFind
 
 __all__ = ["LAYERS", "SplitConstraint", "TraceState", "no_labels"]
@@ -35,15 +36,28 @@ def no_labels(shape: Sequence[int]) -> Tensor:
     return torch.zeros(tuple(shape), dtype=torch.float64)
 
 
+def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, buffers and other tensors of a module by name, but what it computes when its mode changes."""
+    yield from module.named_parameters(recurse=False)
+    constant = type(module).train is nn.Module.train
+    for name, tensor in module.named_buffers(recurse=False):
+        if constant or name not in module._non_persistent_buffers_set:
+            yield name, tensor
+    if constant:
+        yield from ((name, value) for name, value in vars(module).items() if isinstance(value, Tensor))
+
+
 class TraceState:
     """What one symbolic forward pass of `model` has learned so far.
 
     sets: the union-find over labels. Labels of one set are coupled.
     slots: (slot, labels along its axis), in the order in which layers run.
+    inputs, outputs: the slots along which layers take channels and output them.
     parameters: labels of each element of parameters that are used outside of layers, by (module, tensor).
     producers: layers that made new labels, in the order in which they run.
     group_sizes: {(module, attribute that counts groups): channels of one group}.
     constraints: axes that the forward splits.
+    splits: {line of the teacher's code: labels of what it splits, or takes a slice of}.
     transposed: {transposed view of a weight: (module, tensor)}.
     running: layers that are being called, the innermost last.
     """
@@ -52,24 +66,27 @@ class TraceState:
         self.model = model
         self.sets = UnionFind()
         self.slots: list[tuple[Slot, Tensor]] = []
+        self.inputs: set[Slot] = set()
+        self.outputs: set[Slot] = set()
         self.parameters: dict[tuple[str, str], Tensor] = {}
         self.producers: list[str] = []
         self.group_sizes: dict[tuple[str, str], int] = {}
         self.constraints: list[SplitConstraint] = []
+        self.splits: dict[str, list[Tensor]] = {}
         self.transposed: Any = WeakIdKeyDictionary()
         self.running: list[str] = []
         self._labels: Any = WeakIdKeyDictionary()  # tensor -> labels, in its shape
         self._parameter_ranges: list[tuple[int, int]] = []  # first label, and the one after the last
-        self._owners: dict[int, tuple[str, str]] = {}  # id of a parameter or buffer -> module, name
+        self._owners: dict[int, tuple[str, str]] = {}  # id of a tensor of a module -> module, name
         for module_name, module in model.named_modules():
-            for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                if tensor.is_floating_point() and name not in module._non_persistent_buffers_set:
+            for name, tensor in _tensors_of(module):
+                if tensor.is_floating_point():
                     self._owners.setdefault(id(tensor), (module_name, name))
 
     # Labels of tensors
 
     def owner(self, tensor: object) -> tuple[str, str] | None:
-        """(module, name) of a parameter or buffer; None for any other tensor."""
+        """(module, name) of a parameter, a buffer or another tensor of a module; None for any other tensor."""
         return self._owners.get(id(tensor))
 
     def labels(self, tensor: object) -> Tensor | None:
@@ -82,7 +99,7 @@ class TraceState:
         labels = self.recorded(tensor)
         if labels is None and (owner := self.owner(tensor)) and tensor.numel() > 1:
             module = self.model.get_submodule(owner[0])
-            if not (isinstance(module, LAYERS) and owner[1] == "weight"):
+            if not (isinstance(module, LAYERS) and owner[1] == "weight" and owner[0] in self.running):
                 labels = self._labels[tensor] = self.sets.new(tensor.numel()).view(tensor.shape)
                 self._parameter_ranges.append((int(labels.min()), int(labels.max()) + 1))
                 self.parameters[owner] = labels
@@ -138,11 +155,21 @@ class TraceState:
         """Note that a tensor holds the channels `labels` along `axis`."""
         self.slots.append((Slot(*owner, axis), labels))
 
-    def produce(self, owner: tuple[str, str], labels: Tensor) -> Tensor:
+    def consume(self, owner: tuple[str, str], axis: int, labels: Tensor) -> None:
+        """Note that the layer with the weight `owner` takes the channels `labels` along `axis` of that."""
+        self.hold(owner, axis, labels)
+        self.inputs.add(Slot(*owner, axis))
+
+    def produce(self, owner: tuple[str, str], labels: Tensor, *, axis: int = 0) -> Tensor:
         """Note that the layer with the weight `owner` outputs `labels`, which are new. Returns them."""
-        self.hold(owner, 0, labels)
+        self.pass_on(owner, labels, axis=axis)
         self.producers.append(owner[0])
         return labels
+
+    def pass_on(self, owner: tuple[str, str], labels: Tensor, *, axis: int = 0) -> None:
+        """Note that the layer with the weight `owner` outputs the channels `labels` that it takes, one by one."""
+        self.hold(owner, axis, labels)
+        self.outputs.add(Slot(*owner, axis))
 
     def attach(self, tensor: Tensor | None, labels: Tensor) -> None:
         """Note that `tensor`, a bias or a scale, has one element for each of `labels`."""
@@ -153,6 +180,14 @@ class TraceState:
             self.hold(owner, 0, labels)
         elif (elements := self.labels(tensor)) is not None and elements.numel() == labels.numel():
             self.sets.union(elements.reshape(-1), labels)
+
+    def note_split(self, labels: Tensor, axis: int, parts: Any) -> None:
+        """Note where the code splits `labels` along `axis` into `parts`, if it does."""
+        whole = parts.shape == labels.shape if isinstance(parts, Tensor) else len(parts) < 2
+        if whole or not self.sets.varies(labels, [axis]):
+            return
+        if line := calling_line():
+            self.splits.setdefault(line, []).append(torch.unique(labels))
 
     # What can't be pruned
 

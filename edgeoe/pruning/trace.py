@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeoe.pruning.layer_rules import LAYER_RULES
+from edgeoe.pruning.recurrent_rules import tie_hidden_units
 from edgeoe.pruning.rules import Call, propagate
 from edgeoe.pruning.slots import CoupledChannels, SizeAttribute, Slot
 from edgeoe.pruning.state import LAYERS, TraceState, no_labels
@@ -114,12 +115,14 @@ def _run(state: TraceState, x: Tensor) -> None:
 def _coupled(state: TraceState) -> Iterator[CoupledChannels]:
     slots: dict[Slot, Tensor] = {}
     for slot, labels in state.slots:
-        if slot in slots:  # a layer that runs twice
-            state.sets.union(slots[slot], labels)
-        slots.setdefault(slot, labels)
+        known = slots.get(slot, labels)  # of a layer that runs twice
+        state.sets.union(known, labels)
+        slots[slot] = torch.where(known != 0, known, labels)
+    tie_hidden_units(state, slots)
     _unite_constrained(state)
     for owner, labels in state.parameters.items():
-        slots |= _slot_of_parameter(state, owner, labels)
+        for slot, along in _slot_of_parameter(state, owner, labels).items():
+            state.sets.union(slots.setdefault(slot, along), along)
     roots = {slot: state.sets.find(labels).long().tolist() for slot, labels in slots.items()}
     places: dict[int, dict[Slot, list[int]]] = {}
     for slot, row in roots.items():
@@ -137,12 +140,18 @@ def _unite_constrained(state: TraceState) -> None:
 
 
 def _slot_of_parameter(state: TraceState, owner: tuple[str, str], labels: Tensor) -> dict[Slot, Tensor]:
-    """The axis along which the channels of a parameter lie that is used outside of layers, and its labels there."""
-    roots = state.sets.find(labels)
+    """The axis along which the channels of a parameter lie that is used outside of layers, and its labels there.
+
+    Elements that meet no channel, as those of further positions, may be anywhere.
+    """
+    roots = state.sets.find(labels).masked_fill(state.sets.alone(labels), 0)
+    if not roots.any():
+        return {}
     for axis in range(roots.dim()):
         rows = roots.movedim(axis, 0).flatten(1) if roots.dim() > 1 else roots[:, None]
-        if len(rows) > 1 and bool((rows == rows[:, :1]).all()) and len(torch.unique(rows[:, 0])) > 1:
-            return {Slot(*owner, axis): labels.movedim(axis, 0).reshape(len(rows), -1)[:, 0]}
+        along = rows.amax(1)
+        if bool(((rows == along[:, None]) | (rows == 0)).all()) and len(torch.unique(along)) > 1:
+            return {Slot(*owner, axis): along}
     state.sets.refuse(roots, f"{'.'.join(filter(None, owner))} holds them in a way that can't be cut")
     return {}
 
@@ -155,21 +164,22 @@ def _grouped(
     places: {label: where it lies}.
     roots: {slot: labels along it}.
     """
-    layers = {name for name, module in state.model.named_modules() if isinstance(module, LAYERS)}
-    layers |= set(state.producers)
+    splits = {line: {*state.sets.find(torch.cat(parts)).tolist()} for line, parts in state.splits.items()}
     alike: dict[Any, list[_Indices]] = {}
     reasons = state.sets.reasons()
     for label, where in places.items():
-        if any(slot.module in layers and slot.axis == 0 and slot.tensor.endswith("weight") for slot in where):
-            key = (frozenset((slot, len(indices)) for slot, indices in where.items()), reasons.get(label, ""))
+        if not state.outputs.isdisjoint(where):
+            lines = tuple(line for line, labels in splits.items() if label in labels)
+            key = (frozenset((slot, len(indices)) for slot, indices in where.items()), reasons.get(label, ""), lines)
             alike.setdefault(key, []).append(where)
     order = {name: position for position, name in enumerate(dict.fromkeys(state.producers))}
     groups = []
-    for (_, reason), units in alike.items():
+    for (_, reason, lines), units in alike.items():
         slots = {slot: tuple(tuple(unit[slot]) for unit in units) for slot in units[0]}
         whole = any(len(roots[slot]) == len(rows[0]) for slot, rows in slots.items())
         refused = reason or ("they all depend on each other" if whole or len(units) == 1 else "")
-        groups.append(CoupledChannels(slots, _attributes(state, slots), refused))
+        outputs, inputs = (tuple(slot for slot in slots if slot in some) for some in (state.outputs, state.inputs))
+        groups.append(CoupledChannels(slots, _attributes(state, slots), refused, outputs, inputs, lines))
     last = len(order)
     yield from sorted(groups, key=lambda group: min(order.get(slot.module, last) for slot in group.slots))
 

@@ -35,6 +35,12 @@ class UnionFind:
         """The representative of each label's set, in the shape of `labels`."""
         return torch.from_numpy(self._root)[labels.long()].double()
 
+    def alone(self, labels: Tensor) -> Tensor:
+        """Which of `labels` are in a set without others, in their shape; 0 is not."""
+        sizes = np.bincount(self._root)
+        single = torch.from_numpy(sizes == 1)
+        return single[self.find(labels).long()] & (labels != 0)
+
     def union(self, a: Tensor, b: Tensor) -> None:
         """Unite the set of each label in `a` with that of its partner in `b`, of the same shape; 0 unites nothing."""
         left, right = (self._root[t.reshape(-1).long().numpy()] for t in (a, b))

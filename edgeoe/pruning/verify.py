@@ -21,13 +21,16 @@ from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import is_counted, without_caches, without_channels
+from edgeoe.pruning.rules import averages_neighbours
 from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
+from edgeoe.pruning.sources import failing_line
 from edgeoe.pruning.trace import trace_channels, unfused_attention
 
 __all__ = ["prunable_groups"]
 
 _DIFFERS = "removing them is not the same as zeroing them"
 _NUMBER = re.compile(r"\d+")
+_COUNTS = re.compile(r"head|group|chan|chs|dim|feat|width|planes|hidden|filters|embed|inner|mid|^(in|out|c|n)_")
 
 
 def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent) -> list[Group]:
@@ -63,10 +66,10 @@ def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
     consumers: dict[str, tuple[tuple[int, ...], ...]] = {}
     norms = []
     for slot, rows in channels.slots.items():
-        module = teacher.get_submodule(slot.module)
-        if slot.tensor.endswith("weight") and slot.axis < 2 and getattr(module, slot.tensor).dim() > 1:
-            (consumers if slot.axis else producers)[slot.module] = rows
-            sums = getattr(module, slot.tensor).detach().movedim(slot.axis, 0).flatten(1).abs().sum(1)
+        if slot in channels.outputs or slot in channels.inputs:
+            (producers if slot in channels.outputs else consumers)[slot.module] = rows
+            tensor = getattr(teacher.get_submodule(slot.module), slot.tensor)
+            sums = tensor.detach().movedim(slot.axis, 0).flatten(1).abs().sum(1)
             norms.append(sums[torch.tensor(rows)].sum(1))
     norm = torch.stack(norms).mean(0)
     order = torch.argsort(norm, stable=True)
@@ -80,7 +83,16 @@ def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
         slots=channels.slots,
         attributes=channels.attributes,
         norms=tuple(relative.tolist()),
+        splits=channels.splits,
     )
+
+
+def _explained(group: Group) -> Group:
+    """`group`, whose reason names what to change if it is refused because code splits it at a fixed place."""
+    if not group.splits or not ("fails without them" in group.refused or _DIFFERS in group.refused):
+        return group
+    lines = f"{', '.join(group.splits)}: a split or slice there may have fixed sizes"
+    return replace(group, refused=f"{group.refused}; {lines}, which shapes of tensors would replace")
 
 
 class _Verification:
@@ -105,7 +117,7 @@ class _Verification:
             for kind in kinds.values():
                 self._settle(kind)
             self._settle_together([[g for g in map(self._verdict, kind) if not g.refused] for kind in kinds.values()])
-        return [self._verdict(group) for group in groups]
+        return [_explained(self._verdict(group)) for group in groups]
 
     def _verdict(self, group: Group) -> Group:
         return self.verdicts.get(group.name, group)
@@ -157,9 +169,16 @@ class _Verification:
         """Sets of attributes that may count the channels of `group`, likely ones first.
 
         Tried are all candidates, none, those that count units, and those that count indices of an axis: first only
-        attributes of the block that holds all of the group's layers, and integers before items of tuples.
+        attributes of the block that holds all of the group's layers, and integers before items of tuples; last only
+        attributes whose names speak of channels or heads, not of a size that happens to be the same.
         """
-        per_unit, per_axis = self._candidates(group)
+        every = self._candidates(group)
+        named = ([one for one in some if _COUNTS.search(one.attribute)] for some in every)
+        return list(dict.fromkeys([*self._guesses_of(group, *every), *self._guesses_of(group, *named)]))
+
+    def _guesses_of(
+        self, group: Group, per_unit: Sequence[SizeAttribute], per_axis: Sequence[SizeAttribute]
+    ) -> list[tuple[SizeAttribute, ...]]:
         block, guesses = _common_parent({slot.module for slot in group.slots}), []
         for nearby in (True, False):
             for in_tuples in (False, True):
@@ -173,7 +192,7 @@ class _Verification:
                     for candidates in (per_unit, per_axis)
                 )
                 guesses += [(*group.attributes, *extra) for extra in ([*units, *indices], [], units, indices)]
-        return list(dict.fromkeys(guesses))
+        return guesses
 
     def _candidates(self, group: Group) -> tuple[list[SizeAttribute], list[SizeAttribute]]:
         """Attributes, of the group's layers and all modules above them, that equal its number of units, and those
@@ -224,7 +243,9 @@ class _Verification:
                 outputs = without_channels(model, groups, removed)(images)
             except Exception as reason:
                 pass_on_out_of_memory(reason)
-                return f"the network fails without them ({type(reason).__name__}: {first_line(reason)})"
+                line = failing_line(reason)
+                where = f" at {line}" if line else ""
+                return f"the network fails without them{where} ({type(reason).__name__}: {first_line(reason)})"
         if outputs.shape != expected.shape:
             return "they are the network's outputs"
         if not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
@@ -284,6 +305,8 @@ class _WidthInvariant(TorchDispatchMode):
             scale = (x.square().flatten(1).sum(1) + 1e-6).rsqrt().view(-1, *([1] * (x.dim() - 1))) * 16
             shape = (1, -1, *([1] * (x.dim() - 2)))
             return _affine(x * scale, given, shape), x.new_zeros(1), x.new_zeros(1)
+        if name == "avg_pool3d" and averages_neighbours(given["kernel_size"], given.get("stride")):
+            return torch.zeros_like(func(*args, **(kwargs or {})))  # of a local response norm
         if name in ("mean", "var", "std"):
             y, dim = given["self"] if name == "mean" else given["self"].square(), given.get("dim")
             return (y.sum(dim, keepdim=given.get("keepdim", False)) if dim else y.sum()) / 64

@@ -1,12 +1,14 @@
 """Networks of which channels can go, and what tests ask of them."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.prune import Pruned
+from edgeoe.pruning.removal import without_channels
 from edgeoe.pruning.verify import prunable_groups
 
 SHAPE = (3, 16, 16)
@@ -55,3 +57,24 @@ class Counts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, _, h, w = x.shape
         return x + self.two(torch.relu(self.one(x)).reshape(b, self.width, h, w))
+
+
+def refusals_of(model: nn.Module, shape: tuple[int, int, int] = SHAPE) -> dict[str, str]:
+    """{group: why it is refused} of those that are."""
+    return {name: group.refused for name, group in groups_of(model, shape).items() if group.refused}
+
+
+def without(model: nn.Module, name: str, units: Sequence[int], shape: tuple[int, int, int] = SHAPE) -> nn.Module:
+    """`model` without those units of a group, having checked that removing them does what zeroing them does."""
+    groups = groups_of(model, shape)
+    assert not groups[name].refused
+    student = without_channels(model, groups.values(), {name: tuple(units)})
+    zeroed = copy.deepcopy(model)
+    for slot, rows in groups[name].slots.items():
+        tensor = getattr(zeroed.get_submodule(slot.module), slot.tensor)
+        tensor.data.index_fill_(slot.axis, torch.tensor([index for unit in units for index in rows[unit]]), 0.0)
+    with torch.no_grad():
+        expected, got = zeroed(images(shape)), student(images(shape))
+    assert not torch.allclose(expected, model(images(shape)), rtol=1e-3), "the units did something"
+    assert torch.allclose(got, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+    return student

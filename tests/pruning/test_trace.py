@@ -248,13 +248,6 @@ def test_a_weight_that_two_layers_share_ties_both() -> None:
     assert refusals(model)["stem"] or goes_with(model, "stem", 2) == together
 
 
-@pytest.mark.parametrize("made", [nn.ConvTranspose2d(4, 4, 2, 2), nn.ConvTranspose2d(4, 4, 2, 2, groups=2)])
-def test_a_transposed_convolution_is_refused(made: nn.Module) -> None:
-    model = net(lambda n, x: n.head(pool(n.up(n.stem(x)))), stem=conv(3, 4), up=made, head=linear(4, 2))
-    assert refusals(model)["stem"] == "a convolution with computed weights mixes them"
-    assert refusals(model)["head"] == OUTPUTS
-
-
 def test_weights_that_are_standardised_before_use() -> None:
     class Standardised(nn.Conv2d):
         def __init__(self, inputs: int, outputs: int) -> None:
@@ -853,7 +846,6 @@ def test_attention_of_one_head_can_go_only_whole_so_it_stays() -> None:
         lambda x: x.sort(1)[0],
         lambda x: torch.fft.fft2(x, dim=(1, 2)).real,
         lambda x: x.flatten(2).topk(4, 1)[0][..., None],
-        lambda x: F.local_response_norm(x, 2),
         lambda x: F.conv3d(x[:, None], torch.ones(1, 1, 3, 3, 3), padding=1)[:, 0],
     ],
 )
@@ -1049,7 +1041,7 @@ def test_any_channels_of_any_network_may_go(steps: list[tuple[str, int, int, int
     allowed = {"", OUTPUTS, "they all depend on each other"}
     if "shuffle" in {kind for kind, *_ in steps}:  # whether its rows or its columns may go, nothing says
         allowed.add("removing them is not the same as zeroing them")
-    assert {group.refused for group in groups} <= allowed
+    assert {group.refused.partition(";")[0] for group in groups} <= allowed
     drawn = {
         group.name: tuple(rng.sample(group.order, rng.randint(1, len(group.order) - 1)))
         for group in groups
