@@ -9,26 +9,22 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
 from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
 from edgeoe.pruning.groups import Group
-from edgeoe.pruning.removal import is_counted, without_caches, without_channels
-from edgeoe.pruning.rules import averages_neighbours
+from edgeoe.pruning.removal import is_counted, without_caches
 from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
-from edgeoe.pruning.sources import failing_line
-from edgeoe.pruning.trace import trace_channels, unfused_attention
+from edgeoe.pruning.trace import trace_channels
+from edgeoe.pruning.trial import DIFFERS, FAILS, Trials, example
 
 __all__ = ["prunable_groups"]
 
-_DIFFERS = "removing them is not the same as zeroing them"
 _NUMBER = re.compile(r"\d+")
 _COUNTS = re.compile(r"head|group|chan|chs|dim|feat|width|planes|hidden|filters|embed|inner|mid|^(in|out|c|n)_")
 
@@ -41,7 +37,7 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
     Raises PruningError if the forward pass can't be traced.
     """
     try:
-        coupled = trace_channels(without_caches(copy.deepcopy(teacher)), _example(shape))
+        coupled = trace_channels(without_caches(copy.deepcopy(teacher)), example(shape))
     except Exception as reason:
         pass_on_out_of_memory(reason)
         raise PruningError(
@@ -89,21 +85,28 @@ def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
 
 def _explained(group: Group) -> Group:
     """`group`, whose reason names what to change if it is refused because code splits it at a fixed place."""
-    if not group.splits or not ("fails without them" in group.refused or _DIFFERS in group.refused):
+    if not group.splits or not (FAILS in group.refused or DIFFERS in group.refused):
         return group
     lines = f"{', '.join(group.splits)}: a split or slice there may have fixed sizes"
     return replace(group, refused=f"{group.refused}; {lines}, which shapes of tensors would replace")
 
 
 class _Verification:
-    """Removes a quarter of the channels of all groups of a kind at once and, where that fails, of ever fewer groups.
+    """Finds which groups can be pruned, by trials of many groups at once.
 
-    Groups are of one kind if their layers have the same names but for numbers, as in the blocks of a stage.
+    First all groups are pruned together, twice. Each group loses random units, and of a random number, so that groups
+    whose errors would cancel out if all lost the same share or the same places (a concatenation that is split in equal
+    parts, a ratio of two widths, two layers whose channels must stay aligned) don't look right. The second time only
+    half of the groups lose any, so that what a group breaks is also seen where others, which may hide it, are whole.
+
+    Where that fails, a quarter of the channels of all groups of a kind are removed at once and, where that fails too,
+    of ever fewer groups; then those of all kinds. Groups are of one kind if their layers have the same names but for
+    numbers, as in the blocks of a stage.
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
-        self.model, self.images = _randomised(teacher), _example(shape)
-        self.progress = progress
+        self.trials, self.progress = Trials(teacher, shape), progress
+        self.model = self.trials.model
         self.verdicts: dict[str, Group] = {}
 
     def verify(self, groups: Sequence[Group]) -> list[Group]:
@@ -114,10 +117,24 @@ class _Verification:
                 kinds.setdefault(key, []).append(group)
         with self.progress("Verifying channel groups", sum(map(len, kinds.values()))) as advance:
             self._advance = advance
-            for kind in kinds.values():
-                self._settle(kind)
-            self._settle_together([[g for g in map(self._verdict, kind) if not g.refused] for kind in kinds.values()])
+            if len(kinds) < 2 or not self._settle_at_once([group for kind in kinds.values() for group in kind]):
+                for kind in kinds.values():
+                    self._settle(kind)
+                self._settle_together(
+                    [[g for g in map(self._verdict, kind) if not g.refused] for kind in kinds.values()]
+                )
         return [_explained(self._verdict(group)) for group in groups]
+
+    def _settle_at_once(self, groups: Sequence[Group]) -> bool:
+        """Whether all of `groups` can be pruned, in any number and company; if not, it does not say which."""
+        tried = [replace(group, attributes=self._guesses(group)[0]) for group in groups]
+        generator = torch.Generator().manual_seed(0)
+        half = [tried[at] for at in torch.randperm(len(tried), generator=generator).tolist()[: len(tried) // 2]]
+        for pruned in (tried, half):
+            if self.trials.failure(pruned, _random_units(pruned, generator)):
+                return False
+        self._note(tried)
+        return True
 
     def _verdict(self, group: Group) -> Group:
         return self.verdicts.get(group.name, group)
@@ -217,40 +234,17 @@ class _Verification:
         return per_unit, per_axis
 
     def _failure(self, groups: Sequence[Group]) -> str:
-        """Why channels of `groups` can't be pruned; "" if removing them equals zeroing them.
+        """Why a quarter of the units of each of `groups` can't be pruned; "" if it can."""
+        return self.trials.failure(groups, {g.name: g.order[: max(1, len(g.order) // 4)] for g in groups})
 
-        Where float32 differs, float64 decides: a deep network may amplify rounding errors.
-        """
-        reason = self._difference(groups, self.model, self.images)
-        if reason != _DIFFERS:
-            return reason
-        exact = self._difference(groups, copy.deepcopy(self.model).double(), self.images.double())
-        return exact if exact in ("", _DIFFERS) else reason
 
-    @torch.no_grad()
-    def _difference(self, groups: Sequence[Group], model: nn.Module, images: Tensor) -> str:
-        removed = {group.name: group.order[: max(1, len(group.order) // 4)] for group in groups}
-        zeroed = copy.deepcopy(model)
-        for group in groups:
-            for slot, rows in group.slots.items():
-                tensor = getattr(zeroed.get_submodule(slot.module), slot.tensor)
-                indices = torch.tensor([index for channel in removed[group.name] for index in rows[channel]])
-                tensor.data.index_fill_(slot.axis, indices, 0.0)
-        with unfused_attention(), _WidthInvariant():  # type: ignore[no-untyped-call]
-            expected = zeroed(images)
-            del zeroed
-            try:
-                outputs = without_channels(model, groups, removed)(images)
-            except Exception as reason:
-                pass_on_out_of_memory(reason)
-                line = failing_line(reason)
-                where = f" at {line}" if line else ""
-                return f"the network fails without them{where} ({type(reason).__name__}: {first_line(reason)})"
-        if outputs.shape != expected.shape:
-            return "they are the network's outputs"
-        if not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-            return _DIFFERS
-        return ""
+def _random_units(groups: Iterable[Group], generator: torch.Generator) -> dict[str, tuple[int, ...]]:
+    """{group: some of its units, at most half of them}."""
+    removed = {}
+    for group in groups:
+        count = int(torch.randint(1, max(1, len(group.order) // 2) + 1, (), generator=generator))
+        removed[group.name] = tuple(torch.randperm(len(group.order), generator=generator)[:count].tolist())
+    return removed
 
 
 def _common_parent(modules: Iterable[str]) -> str:
@@ -267,56 +261,3 @@ def _integers(module: nn.Module) -> Iterator[tuple[str, int]]:
             yield attribute, value
         elif type(value) is tuple and all(type(one) is int for one in value):
             yield from ((f"{attribute}.{at}", one) for at, one in enumerate(value))
-
-
-def _randomised(teacher: nn.Module) -> nn.Module:
-    """A copy with random values in place of every constant tensor.
-
-    Freshly initialised networks scale whole branches by zero, which would hide differences in them.
-    """
-    model = without_caches(copy.deepcopy(teacher)).requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
-            noise = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(0.5 + noise if name.endswith(("running_var", "weight", "gamma")) else noise - 0.5)
-    return model
-
-
-def _example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
-    return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(0))
-
-
-class _WidthInvariant(TorchDispatchMode):
-    """Replaces operators whose result depends on the number of channels by ones that zeroed channels don't change.
-
-    Layer norms divide by a length instead of a mean square, means become sums, and weights are not standardised.
-    """
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.split("::")[-1]
-        given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
-        if name in ("native_layer_norm", "_fused_rms_norm"):
-            x, axes = given["input"], tuple(range(-len(given["normalized_shape"]), 0))
-            y = _affine(x * (x.square().sum(axes, keepdim=True) + 1e-6).rsqrt() * 16, given)
-            return (y, *(x.new_zeros(1) for _ in func._schema.returns[1:]))
-        if name == "native_group_norm" and given["group"] == 1:
-            x = given["input"]
-            scale = (x.square().flatten(1).sum(1) + 1e-6).rsqrt().view(-1, *([1] * (x.dim() - 1))) * 16
-            shape = (1, -1, *([1] * (x.dim() - 2)))
-            return _affine(x * scale, given, shape), x.new_zeros(1), x.new_zeros(1)
-        if name == "avg_pool3d" and averages_neighbours(given["kernel_size"], given.get("stride")):
-            return torch.zeros_like(func(*args, **(kwargs or {})))  # of a local response norm
-        if name in ("mean", "var", "std"):
-            y, dim = given["self"] if name == "mean" else given["self"].square(), given.get("dim")
-            return (y.sum(dim, keepdim=given.get("keepdim", False)) if dim else y.sum()) / 64
-        if name == "native_batch_norm" and given["training"]:
-            x = given["input"]
-            return _affine(x, given, (1, -1, *([1] * (x.dim() - 2)))), x.new_zeros(1), x.new_zeros(1)
-        return func(*args, **(kwargs or {}))
-
-
-def _affine(x: Tensor, given: Mapping[str, Any], shape: tuple[int, ...] | None = None) -> Tensor:
-    weight, bias = given.get("weight"), given.get("bias")
-    x = x if weight is None else x * (weight if shape is None else weight.view(shape))
-    return x if bias is None else x + (bias if shape is None else bias.view(shape))

@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 from layers import layer_of
-from pruning.grouped import Attention, Counts, Network, deep, groups_of, images
+from pruning.grouped import SHAPE, Attention, Counts, Network, deep, groups_of, images
 from torch import Tensor, nn
 
 from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_channels
 from edgeoe.pruning.slots import SizeAttribute
-from edgeoe.pruning.verify import _Verification
+from edgeoe.pruning.trial import Trials
 
 
 def each(*channels: int) -> tuple[tuple[int, ...], ...]:
@@ -58,28 +58,67 @@ class Rigid(Counts):
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The groups of each verification, as they happen."""
     seen: list[list[str]] = []
-    failure = _Verification._failure
+    failure = Trials.failure
 
-    def spy(self: _Verification, groups: list[Group]) -> str:
+    def spy(self: Trials, groups: list[Group], removed: dict[str, tuple[int, ...]]) -> str:
         seen.append([group.name for group in groups])
-        return failure(self, groups)
+        assert removed.keys() == set(seen[-1])
+        return failure(self, groups, removed)
 
-    monkeypatch.setattr(_Verification, "_failure", spy)
+    monkeypatch.setattr(Trials, "failure", spy)
     return seen
 
 
-def test_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None:
-    class Plain(Counts):
-        def forward(self, x: Tensor) -> Tensor:
-            return x + self.two(torch.relu(self.one(x)))
+class Plain(Counts):
+    """The same without any number."""
 
-    model = deep(*(Plain(10) for _ in range(6)))
-    for at in range(1, 7):
-        del layer_of(model, str(at)).width
-    found = groups_of(model)
+    def __init__(self) -> None:
+        super().__init__(10)
+        del self.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(torch.relu(self.one(x)))
+
+
+def test_all_groups_are_verified_at_once_and_then_half_of_them(tried: list[list[str]]) -> None:
+    found = groups_of(deep(*(Plain() for _ in range(6))))
     assert [name for name, group in found.items() if group.refused] == ["9"]
+    everything, half = map(set, tried)
+    assert everything == {"0", *(f"{at}.one" for at in range(1, 7))}
+    assert half < everything
+    assert len(half) == 3
+
+
+def test_where_one_can_not_go_groups_of_one_kind_are_verified_at_once(tried: list[list[str]]) -> None:
+    groups_of(deep(*(Plain() for _ in range(6)), nn.Sequential(Rigid(10))))
     inner = [f"{at}.one" for at in range(1, 7)]
-    assert [sorted(names) for names in tried] == [["0"], inner, ["0", *inner]], "a kind each, then all together"
+    assert sorted(tried[0]) == sorted(["0", *inner, "7.0.one"]), "all"
+    assert [sorted(names) for names in tried[1:] if "7.0.one" not in names] == [["0"], inner, ["0", *inner]]
+
+
+class Pair(nn.Module):
+    """A ratio of widths that stays the same if both layers lose the same share, and changes if one of them does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 16, 1), nn.Conv2d(8, 8, 1)
+        self.c, self.d = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.a(x), self.b(x)
+        return x + self.c(a) * (a.shape[1] / b.shape[1]) + self.d(b)
+
+
+def test_two_errors_that_hide_each_other_are_seen() -> None:
+    model = deep(Pair(), Plain())
+    refused = {name: group.refused for name, group in groups_of(model).items() if group.refused}
+    assert refused.keys() == {"1.a", "1.b", "5"}
+    assert "not the same as zeroing" in refused["1.a"]
+    groups = [group for name, group in groups_of(model).items() if name in ("1.a", "1.b")]
+    quarter = {group.name: group.order[: len(group.order) // 4] for group in groups}
+    trials = Trials(model, SHAPE)
+    assert not trials.failure(groups, quarter), "which a quarter of each would not show"
+    assert trials.failure(groups[:1], {"1.a": quarter["1.a"]})
 
 
 @pytest.mark.parametrize("wrong", [0, 2, 3, 7])
