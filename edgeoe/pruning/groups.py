@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 
+import torch
+
 from edgeoe.pruning.slots import SizeAttribute, Slot
 
-__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "ChannelIndices", "Group", "narrow_groups"]
+__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "ChannelIndices", "Group", "narrow_groups", "random_units"]
 
 FIRST_STAYS = "the first layer stays as it is unless --include names it"
 NOT_INCLUDED = "--include does not name it"
@@ -67,3 +69,12 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
             reason = EXCLUDED
         narrowed.append(replace(group, refused=reason) if reason and not group.refused else group)
     return narrowed
+
+
+def random_units(groups: Iterable[Group], generator: torch.Generator) -> dict[str, tuple[int, ...]]:
+    """{group: some of its units, at most half of them}."""
+    removed = {}
+    for group in groups:
+        count = int(torch.randint(1, max(1, len(group.order) // 2) + 1, (), generator=generator))
+        removed[group.name] = tuple(torch.randperm(len(group.order), generator=generator)[:count].tolist())
+    return removed

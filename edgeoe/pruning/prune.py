@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -11,7 +11,8 @@ from torch import nn
 
 from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
-from edgeoe.pruning.allocation import Cut, is_met, nearest_cut, prunable_units
+from edgeoe.pruning.allocation import Cut, Share, is_met, nearest_cut, prunable_units
+from edgeoe.pruning.arithmetic import Arithmetic
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.macs import counting_macs
 from edgeoe.pruning.names import by_reason, shortened
@@ -118,36 +119,76 @@ def prune_channels(
     groups: from `prunable_groups`, perhaps narrowed or ranked; None traces them.
     Raises PruningError if nothing can be pruned.
     """
-    count: Callable[[nn.Module], int] = count_params if of == "params" else lambda model: count_macs(model, shape)
-    original = count(teacher)
     groups = tuple(prunable_groups(teacher, shape=shape, progress=progress) if groups is None else groups)
     if keep >= 1:
         return drop_channels(teacher, groups, {}, shape=shape)
 
-    def share(removed: Mapping[str, tuple[int, ...]]) -> float:
-        try:
-            return count(without_channels(teacher, groups, removed)) / original
-        except Exception as reason:
-            pass_on_out_of_memory(reason)
-            raise PruningError(
-                f"the pruned network fails: {type(reason).__name__}: {first_line(reason)}. "
-                "Narrow the cut with --exclude."
-            ) from reason
+    def nearest(share: Share) -> Cut:
+        cuts: list[Cut] = []
+        for below in (False, True) if below_multiple else (False,):
+            units = prunable_units(groups, multiple=channel_multiple, share=share, compete=compete, below=below)
+            cuts += [nearest_cut(units, keep=keep, share=share)] if units else []
+            if cuts and is_met(cuts[-1].kept, keep):
+                break
+        if not cuts:
+            raise PruningError(_nothing_to_prune(groups, channel_multiple))
+        return min(cuts, key=lambda cut: abs(cut.kept - keep))
 
-    cuts: list[Cut] = []
-    for below in (False, True) if below_multiple else (False,):
-        units = prunable_units(groups, multiple=channel_multiple, share=share, compete=compete, below=below)
-        cuts += [nearest_cut(units, keep=keep, share=share)] if units else []
-        if cuts and is_met(cuts[-1].kept, keep):
-            break
-    if not cuts:
-        narrow = f"too few channels for --channel-multiple {channel_multiple}"
-        reasons = by_reason({group.name: group.refused or narrow for group in groups})
-        explained = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
+    arithmetic = Arithmetic(teacher, shape, groups)
+    if calculated := _calculated_share(arithmetic, of):
+        cut = nearest(calculated)
+        pruned = _without(cut.removed, teacher, groups, shape=shape, whole=arithmetic)
+        if pruned.kept(of) == cut.kept:
+            return pruned
+    counted = _counted_share(teacher, groups, shape=shape, whole=arithmetic, of=of)
+    return _without(nearest(counted).removed, teacher, groups, shape=shape, whole=arithmetic)
+
+
+def _calculated_share(whole: Arithmetic, of: Measure) -> Share | None:
+    """The share that is kept, by arithmetic; None where that is not known."""
+    if of == "params":
+        return (lambda removed: whole.params_without(removed) / whole.params) if whole.params_known else None
+    return (lambda removed: whole.macs_without(removed) / whole.macs) if whole.macs_known else None
+
+
+def _counted_share(
+    teacher: nn.Module, groups: tuple[Group, ...], *, shape: tuple[int, int, int], whole: Arithmetic, of: Measure
+) -> Share:
+    """The share that is kept, counted in a pruned network each time."""
+
+    def share(removed: Mapping[str, tuple[int, ...]]) -> float:
+        if of == "params":
+            return count_params(without_channels(teacher, groups, removed)) / whole.params
+        return _without(removed, teacher, groups, shape=shape, whole=whole).macs_kept
+
+    return share
+
+
+def _without(
+    removed: Mapping[str, tuple[int, ...]],
+    teacher: nn.Module,
+    groups: tuple[Group, ...],
+    *,
+    shape: tuple[int, int, int],
+    whole: Arithmetic,
+) -> Pruned:
+    """`teacher` without `removed`. Raises PruningError if that network fails."""
+    try:
+        student = without_channels(teacher, groups, removed)
+        pruned = _pruned(student, shape=shape, macs=whole.macs, params=whole.params)
+    except Exception as reason:
+        pass_on_out_of_memory(reason)
         raise PruningError(
-            f"no channel of this teacher can be pruned. {explained or 'No convolution or linear layer was found'}."
-        )
-    return drop_channels(teacher, groups, min(cuts, key=lambda cut: abs(cut.kept - keep)).removed, shape=shape)
+            f"the pruned network fails: {type(reason).__name__}: {first_line(reason)}. Narrow the cut with --exclude."
+        ) from reason
+    return replace(pruned, removed=_sorted(removed), groups=groups)
+
+
+def _nothing_to_prune(groups: Iterable[Group], channel_multiple: int) -> str:
+    narrow = f"too few channels for --channel-multiple {channel_multiple}"
+    reasons = by_reason({group.name: group.refused or narrow for group in groups})
+    explained = "; ".join(f"{shortened(names)}: {reason}" for reason, names in reasons.items())
+    return f"no channel of this teacher can be pruned. {explained or 'No convolution or linear layer was found'}."
 
 
 def drop_channels(
@@ -166,28 +207,32 @@ def drop_channels(
     start: a network of the teacher's architecture whose weights the student gets instead; None takes the teacher's.
     """
     student = without_channels(teacher if start is None else start, groups, removed)
-    original = count_macs(teacher, shape)
-    return Pruned(
-        model=student,
-        removed={name: tuple(sorted(channels)) for name, channels in removed.items()},
-        groups=groups,
-        macs=original,
-        macs_kept=count_macs(student, shape) / original,
-        params_kept=count_params(student) / count_params(teacher),
-    )
+    pruned = _pruned(student, shape=shape, macs=count_macs(teacher, shape), params=count_params(teacher))
+    return replace(pruned, removed=_sorted(removed), groups=groups)
 
 
 def drop_blocks(teacher: nn.Module, blocks: Iterable[str], *, shape: tuple[int, int, int]) -> Pruned:
     """A copy of `teacher` in which `blocks` pass their input on unchanged."""
     dropped = tuple(blocks)
     student = without_blocks(teacher, dropped)
-    original = count_macs(teacher, shape)
+    pruned = _pruned(student, shape=shape, macs=count_macs(teacher, shape), params=count_params(teacher))
+    return replace(pruned, dropped=dropped)
+
+
+def _pruned(student: nn.Module, *, shape: tuple[int, int, int], macs: int, params: int) -> Pruned:
+    """The record of `student`, without what was removed.
+
+    macs, params: of the teacher.
+    """
     return Pruned(
         model=student,
         removed={},
         groups=(),
-        macs=original,
-        macs_kept=count_macs(student, shape) / original,
-        params_kept=count_params(student) / count_params(teacher),
-        dropped=dropped,
+        macs=macs,
+        macs_kept=count_macs(student, shape) / macs,
+        params_kept=count_params(student) / params,
     )
+
+
+def _sorted(removed: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(sorted(units)) for name, units in removed.items()}

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
-from edgeoe.pruning.groups import Group
+from edgeoe.pruning.groups import Group, random_units
 from edgeoe.pruning.removal import is_counted, without_caches
 from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
 from edgeoe.pruning.trace import trace_channels
@@ -131,7 +131,7 @@ class _Verification:
         generator = torch.Generator().manual_seed(0)
         half = [tried[at] for at in torch.randperm(len(tried), generator=generator).tolist()[: len(tried) // 2]]
         for pruned in (tried, half):
-            if self.trials.failure(pruned, _random_units(pruned, generator)):
+            if self.trials.failure(pruned, random_units(pruned, generator)):
                 return False
         self._note(tried)
         return True
@@ -236,15 +236,6 @@ class _Verification:
     def _failure(self, groups: Sequence[Group]) -> str:
         """Why a quarter of the units of each of `groups` can't be pruned; "" if it can."""
         return self.trials.failure(groups, {g.name: g.order[: max(1, len(g.order) // 4)] for g in groups})
-
-
-def _random_units(groups: Iterable[Group], generator: torch.Generator) -> dict[str, tuple[int, ...]]:
-    """{group: some of its units, at most half of them}."""
-    removed = {}
-    for group in groups:
-        count = int(torch.randint(1, max(1, len(group.order) // 2) + 1, (), generator=generator))
-        removed[group.name] = tuple(torch.randperm(len(group.order), generator=generator)[:count].tolist())
-    return removed
 
 
 def _common_parent(modules: Iterable[str]) -> str:
