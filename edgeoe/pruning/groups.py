@@ -72,9 +72,10 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
 
 
 def random_units(groups: Iterable[Group], generator: torch.Generator) -> dict[str, tuple[int, ...]]:
-    """{group: some of its units, at most half of them}."""
+    """{group: some of its units, from a quarter to half of them}."""
     removed = {}
     for group in groups:
-        count = int(torch.randint(1, max(1, len(group.order) // 2) + 1, (), generator=generator))
+        least, most = (max(1, len(group.order) // part) for part in (4, 2))
+        count = int(torch.randint(least, most + 1, (), generator=generator))
         removed[group.name] = tuple(torch.randperm(len(group.order), generator=generator)[:count].tolist())
     return removed

@@ -94,10 +94,11 @@ def _explained(group: Group) -> Group:
 class _Verification:
     """Finds which groups can be pruned, by trials of many groups at once.
 
-    First all groups are pruned together, twice. Each group loses random units, and of a random number, so that groups
-    whose errors would cancel out if all lost the same share or the same places (a concatenation that is split in equal
-    parts, a ratio of two widths, two layers whose channels must stay aligned) don't look right. The second time only
-    half of the groups lose any, so that what a group breaks is also seen where others, which may hide it, are whole.
+    First all groups are pruned together, twice. Each group loses random units, a quarter to half of them, so that
+    groups whose errors would cancel out if all lost the same share or the same places (a concatenation that is split in
+    equal parts, a ratio of two widths, two layers whose channels must stay aligned) don't look right. The second time
+    only half of the groups lose any, so that what a group breaks is also seen where others, which may hide it, are
+    whole.
 
     Where that fails, a quarter of the channels of all groups of a kind are removed at once and, where that fails too,
     of ever fewer groups; then those of all kinds. Groups are of one kind if their layers have the same names but for
