@@ -287,7 +287,8 @@ class BudgetMeter:
         backend = backend_of(target)
         with TemporaryDirectory() as folder:
             graph, artifact = Path(folder, "model.onnx"), Path(folder, f"model{backend.traits.suffix}")
-            onnx.save(timing_graph(model, target, self._preprocess, kept_fp32=self._kept_on(target)), graph)
+            kept = self._kept_on(target)
+            onnx.save(timing_graph(model, target, self._preprocess, kept_fp32=kept, as_exported=True), graph)
             built = artifact if artifact != graph else Path(folder, f"built{backend.traits.suffix}")
             backend.build(graph, target, built)
             speed = self._speed(built, target)

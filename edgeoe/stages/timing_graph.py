@@ -10,7 +10,7 @@ from torch import nn
 
 from edgeoe.data.preprocess import Preprocess
 from edgeoe.errors import ExportError
-from edgeoe.graph.export import onnx_from_student
+from edgeoe.graph.export import Exporter, onnx_from_student
 from edgeoe.graph.precision import Int8Settings, Source, precision_of
 from edgeoe.progress import silent
 from edgeoe.targets.profile import Target
@@ -27,21 +27,30 @@ def timing_graph(
     *,
     here: bool = True,
     kept_fp32: Collection[str] = (),
+    as_exported: bool = False,
 ) -> onnx.ModelProto:
     """The graph of `model` that `target` would run, calibrated on noise.
 
     here, kept_fp32: as for `in_precision`.
+    as_exported: as for `fp32_graph`.
     Raises ExportError if the network can't be exported.
     """
-    return in_precision(fp32_graph(model, preprocess), target, preprocess, here=here, kept_fp32=kept_fp32)
+    graph = fp32_graph(model, preprocess, as_exported=as_exported)
+    return in_precision(graph, target, preprocess, here=here, kept_fp32=kept_fp32)
 
 
-def fp32_graph(model: nn.Module, preprocess: Preprocess) -> onnx.ModelProto:
-    """The graph of `model`. Raises ExportError if the network can't be exported."""
-    try:  # much faster than dynamo
-        return onnx_from_student(model, preprocess=preprocess, metadata={}, exporter="legacy")
+def fp32_graph(model: nn.Module, preprocess: Preprocess, *, as_exported: bool = False) -> onnx.ModelProto:
+    """The graph of `model`. Raises ExportError if the network can't be exported.
+
+    as_exported: by the exporter that `export` tries first. It is much slower than the legacy one, and writes some
+        networks otherwise: attention as operators that take 6 % longer.
+    """
+    first: Exporter = "dynamo" if as_exported else "legacy"
+    second: Exporter = "legacy" if as_exported else "dynamo"
+    try:
+        return onnx_from_student(model, preprocess=preprocess, metadata={}, exporter=first)
     except ExportError:
-        return onnx_from_student(model, preprocess=preprocess, metadata={})
+        return onnx_from_student(model, preprocess=preprocess, metadata={}, exporter=second)
 
 
 def in_precision(
