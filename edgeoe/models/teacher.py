@@ -20,6 +20,7 @@ from edgeoe.models.classifier import only_logits, plain_weights
 from edgeoe.models.returned import returned_network
 from edgeoe.models.teacher_code import TeacherCode
 from edgeoe.models.weights import load_weights, log_conversion
+from edgeoe.pruning.attention import with_explicit_attention
 from edgeoe.records.student import CodeFiles
 from edgeoe.registry import nearest
 from edgeoe.settings import Weights
@@ -88,7 +89,7 @@ class TeacherSource:
         Raises TeacherError with what failed.
         """
         model = self._in_float32(self._create(classes, channels, pretrained))
-        return only_logits(plain_weights(model), classes=classes)
+        return only_logits(with_explicit_attention(plain_weights(model)), classes=classes)
 
     def _in_float32(self, model: nn.Module) -> nn.Module:
         try:
@@ -284,5 +285,5 @@ def load_teacher(
     model = source._in_float32(model)
     if isinstance(weights, Path):
         load_weights(model, weights, key=key, architecture=str(source))
-    model = only_logits(plain_weights(model), classes=classes)
+    model = only_logits(with_explicit_attention(plain_weights(model)), classes=classes)
     return model.eval().requires_grad_(False)

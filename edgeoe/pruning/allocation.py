@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeoe.pruning.groups import Group
+from edgeoe.pruning.groups import Group, crossed
 
 __all__ = ["TOLERANCE", "Cut", "Share", "Unit", "is_met", "nearest_cut", "prunable_units", "width_steps"]
 
@@ -53,7 +53,8 @@ def prunable_units(
     """Every unit that can be pruned, lowest rank first; those of a group stay in the group's order.
 
     The rank is the error that a unit adds for each MAC (or parameter) it saves, where a group's sensitivity is known;
-    else its norm, where groups compete; else the share of its group that is pruned with it.
+    else its norm, where groups compete; else the share of its group, or of the group and one that crosses it, that is
+    pruned with it.
 
     multiple: the width of every layer stays a multiple of it.
     share: the share of the network that is kept without some units.
@@ -64,6 +65,7 @@ def prunable_units(
 
 
 def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bool, below: bool) -> Iterator[Unit]:
+    both = crossed(group for group in groups if not group.refused)
     for group in groups:
         steps = [] if group.refused else list(width_steps(group, multiple, below=below))
         if group.sensitivity and steps:
@@ -77,17 +79,20 @@ def _ranked(groups: Sequence[Group], multiple: int, share: Share, *, compete: bo
         elif compete:
             yield from (Unit(group.norms[edge - 1], group.name, channels) for edge, channels in steps)
         else:
-            yield from (Unit(edge / len(group.order), group.name, channels) for edge, channels in steps)
+            power = 2 if group.name in both else 1
+            for edge, channels in steps:
+                yield Unit(1 - (1 - edge / len(group.order)) ** power, group.name, channels)
 
 
 def width_steps(group: Group, multiple: int, *, below: bool = False) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(units pruned so far, units) of each step in which `group` shrinks.
 
     The first step narrows every layer to the next lower multiple of `multiple`, each further step by one multiple.
-    With `below`, a group of one multiple or less is then halved repeatedly. A group keeps a sixteenth.
+    With `below`, a group of one multiple or less is then halved repeatedly. A group keeps a sixteenth. Of groups that
+    cross heads, the dimensions of a head are a multiple, since heads may go too.
     """
     width = len(group.order)
-    rows = {len(rows[0]) for rows in group.producers.values()} or {1}
+    rows = {1 if group.crossing else len(rows[0]) for rows in group.producers.values()} or {1}
     step = math.lcm(*(multiple // math.gcd(multiple, each) for each in rows))
     least = max(1, -(-width // _FLOOR))
     widths = [kept for kept in range(width - (width % step or step), 0, -step) if kept >= max(step, least)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from edgeoe.errors import pass_on_out_of_memory
 from edgeoe.pruning.groups import Group, random_units
 from edgeoe.pruning.removal import without_channels
+from edgeoe.pruning.slots import Slot
 from edgeoe.pruning.state import LAYERS
 from edgeoe.pruning.trace import unfused_attention
 
@@ -87,11 +88,28 @@ def _operation(
     return Operation(running, None, (macs,))
 
 
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """Indices along an axis that some groups hold together: several cross, as heads and the dimensions of heads do.
+
+    each: indices in which one unit of each of them crosses.
+    """
+
+    groups: tuple[str, ...]
+    each: int
+
+    def lost(self, groups: Mapping[str, Group], removed: _Removed) -> int:
+        """How many indices go with the `removed` units."""
+        units = [len(groups[name].order) for name in self.groups]
+        remaining = [count - len(removed.get(name, ())) for name, count in zip(self.groups, units, strict=True)]
+        return self.each * (math.prod(units) - math.prod(remaining))
+
+
 class Arithmetic:
     """MACs and parameters of `model` without some units of its groups.
 
     The MACs of a layer follow from the size of its weight. Which groups shorten the factors of a product of activations
-    is read off from two networks without random units. Where that is ambiguous, or a tensor is shared or holds units
+    is read off from three networks without random units. Where that is ambiguous, or a tensor is shared or holds units
     of unequal size, nothing is known.
 
     model: in eval mode.
@@ -109,7 +127,7 @@ class Arithmetic:
             for module_name, module in model.named_modules()
             for name, tensor in module.named_parameters(recurse=False)
         }
-        self._axes: dict[str, list[tuple[_Owner, int, int]]] = {}  # group -> (tensor, axis, indices of a unit)
+        self._axes: dict[tuple[_Owner, int], list[_Cells]] = {}  # (tensor, axis) -> what of it groups hold
         self._factors: dict[tuple[int, int], tuple[str, int]] = {}  # (product, its length) -> (group, share of a unit)
         self._uses: Counter[_Owner] = Counter()  # how often each entry of a weight multiplies
         for operation in self._operations:
@@ -138,11 +156,10 @@ class Arithmetic:
     def _changed(self, removed: _Removed) -> Iterator[tuple[_Owner, int, int]]:
         """(parameter, size before, size after) of each parameter that changes."""
         shapes: dict[_Owner, list[int]] = {}
-        for name, units in removed.items():
-            for owner, axis, each in self._axes[name] if units else ():
-                if owner not in shapes:
-                    shapes[owner] = list(self._shapes[owner])
-                shapes[owner][axis] -= each * len(units)
+        for (owner, axis), cells in self._axes.items():
+            if any(removed.get(name) for one in cells for name in one.groups):
+                shape = shapes.setdefault(owner, list(self._shapes[owner]))
+                shape[axis] -= sum(one.lost(self._groups, removed) for one in cells)
         for owner, shape in shapes.items():
             yield owner, math.prod(self._shapes[owner]), math.prod(shape)
 
@@ -151,24 +168,42 @@ class Arithmetic:
         parameters = [parameter for module in model.modules() for parameter in module.parameters(recurse=False)]
         if len({id(parameter) for parameter in parameters}) < len(parameters):
             return False
-        taken: dict[object, set[int]] = {}
+        holders: dict[Slot, dict[int, list[tuple[str, int]]]] = {}  # slot -> index -> (group, unit)
         for group in self._groups.values():
-            axes = self._axes[group.name] = []
             for slot, rows in group.slots.items():
-                indices = {index for row in rows for index in row}
-                before = taken.setdefault(slot, set())
-                if len(indices) != len(rows) * len(rows[0]) or len({len(row) for row in rows}) > 1 or before & indices:
-                    return False
-                before |= indices
-                if slot[:2] in self._shapes:  # else it is a buffer
-                    axes.append((slot[:2], slot.axis, len(rows[0])))
+                at = holders.setdefault(slot, {})
+                for unit, row in enumerate(rows):
+                    for index in row:
+                        at.setdefault(index, []).append((group.name, unit))
+        for slot, at in holders.items():
+            cells = self._cells(at.values())
+            if cells is None:
+                return False
+            if slot[:2] in self._shapes:  # else it is a buffer
+                self._axes[slot[:2], slot.axis] = cells
         return True
+
+    def _cells(self, holders: Iterable[Sequence[tuple[str, int]]]) -> list[_Cells] | None:
+        """Indices by the groups that hold them; None if units, or crossings of units, have unequal numbers of them.
+
+        holders: (group, unit) of all that hold an index, for each.
+        """
+        counts: dict[tuple[str, ...], Counter[tuple[int, ...]]] = {}
+        for held in holders:
+            counts.setdefault(tuple(name for name, _ in held), Counter())[tuple(unit for _, unit in held)] += 1
+        cells = []
+        for names, sizes in counts.items():
+            crossings = math.prod(len(self._groups[name].order) for name in names)
+            if len(set(names)) < len(names) or len(sizes) < crossings or len(set(sizes.values())) > 1:
+                return None
+            cells.append(_Cells(names, next(iter(sizes.values()))))
+        return cells
 
     def _read_products(self, model: nn.Module, shape: tuple[int, int, int]) -> bool:
         """Note which group shortens each length of a product. Returns whether each is shortened by one alone."""
         generator = torch.Generator().manual_seed(0)
         probes: list[tuple[_Removed, list[Operation]]] = []
-        for some in (1, 2):  # all groups; each other one
+        for some in (1, 2, 3):  # all groups; each other one; each third one
             removed = random_units(list(self._groups.values())[::some], generator)
             try:
                 probes.append((removed, operations(without_channels(model, self._groups.values(), removed), shape)))

@@ -10,7 +10,16 @@ import torch
 
 from edgeoe.pruning.slots import SizeAttribute, Slot
 
-__all__ = ["EXCLUDED", "FIRST_STAYS", "NOT_INCLUDED", "ChannelIndices", "Group", "narrow_groups", "random_units"]
+__all__ = [
+    "EXCLUDED",
+    "FIRST_STAYS",
+    "NOT_INCLUDED",
+    "ChannelIndices",
+    "Group",
+    "crossed",
+    "narrow_groups",
+    "random_units",
+]
 
 FIRST_STAYS = "the first layer stays as it is unless --include names it"
 NOT_INCLUDED = "--include does not name it"
@@ -33,6 +42,11 @@ class Group:
     consumers: layers that take the channels as inputs, and which of their inputs belong to each unit.
     slots: every tensor axis that holds the channels, and which indices belong to each unit.
     attributes: module attributes that count the channels.
+    outputs, inputs: those of `slots` along which layers output the channels, and take them.
+    crossing: whether each unit takes a share of every unit of other groups: a dimension of every head.
+    summed: whether outputs of several layers are added up in the channels: a residual stream.
+    scaled: indices of slots that are scaled by the root of the share of units that remains, since what they compute is
+        divided by the root of the number of units (the dimensions of attention).
     norms: L1 norms in the order of `order`, as shares of their mean.
     splits: lines of the teacher's code that split the channels or take a slice of them.
     sensitivity: error that each further unit of `order` adds when it is pruned; empty if it was not measured.
@@ -45,15 +59,40 @@ class Group:
     consumers: ChannelIndices = field(default_factory=dict)
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     attributes: tuple[SizeAttribute, ...] = ()
+    outputs: tuple[Slot, ...] = ()
+    inputs: tuple[Slot, ...] = ()
+    crossing: bool = False
+    summed: bool = False
+    scaled: Mapping[Slot, tuple[int, ...]] = field(default_factory=dict)
     norms: tuple[float, ...] = ()
     splits: tuple[str, ...] = ()
     sensitivity: tuple[float, ...] = ()
+
+    def shares_channels(self, other: Group) -> bool:
+        """Whether both hold some of the same channels, in different units."""
+        return any(
+            not {index for row in rows for index in row}.isdisjoint(index for row in other.slots[slot] for index in row)
+            for slot, rows in self.slots.items()
+            if slot in other.slots
+        )
+
+
+def crossed(groups: Iterable[Group]) -> set[str]:
+    """Names of those of `groups` that another one crosses, and of those that cross them.
+
+    A layer that loses p of the units of both keeps (1 - p)^2 of its channels.
+    """
+    groups = list(groups)
+    across = [group for group in groups if group.crossing]
+    pairs = [(one, other) for one in across for other in groups if not other.crossing and one.shares_channels(other)]
+    return {group.name for pair in pairs for group in pair}
 
 
 def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Group]:
     """`groups`, with those refused that the user does not want pruned.
 
-    include: globs over the names of producers; empty takes all but the groups of the first layer.
+    include: globs over the names of producers; empty takes all but the groups of the first layer, unless that writes
+        into a residual stream.
     exclude: globs over the names of producers, stronger than `include`.
     """
     narrowed, first = [], None
@@ -63,7 +102,7 @@ def narrow_groups(groups: Iterable[Group], *, include: Sequence[str] = (), exclu
         reason = ""
         if include and not any(fnmatch(name, glob) for name in names for glob in include):
             reason = NOT_INCLUDED
-        elif not include and first in names:
+        elif not include and first in names and not group.summed:
             reason = FIRST_STAYS
         if any(fnmatch(name, glob) for name in names for glob in exclude):
             reason = EXCLUDED

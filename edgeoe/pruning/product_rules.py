@@ -24,7 +24,7 @@ def matrix_product(state: TraceState, a: Tensor, b: Tensor, result: Tensor) -> T
     left, right = state.labels(a), state.labels(b)
     batches = range(a.dim() - 2)
     if left is not None and right is not None:
-        if _contracted(state, left, -1, right, -2) or _contracted(state, right, -2, left, -1):
+        if _is_statistic(state, left, -1, right, -2) or _is_statistic(state, right, -2, left, -1):
             return None
         if _is_shared(state, left, batches) and not state.from_parameters(right):
             left = None
@@ -33,11 +33,41 @@ def matrix_product(state: TraceState, a: Tensor, b: Tensor, result: Tensor) -> T
     if left is None or right is None:
         labels, axis = (left, -1) if left is not None else (right, -2)
         return None if labels is None else spread_along(state, labels, [axis]).narrow(axis, 0, 1).expand(result.shape)
+    state.has_products = True
+    if state.within_heads:
+        return _contracted(state, left, right, result)
+    return _per_matrix(state, left, right, result)
+
+
+def _per_matrix(state: TraceState, left: Tensor, right: Tensor, result: Tensor) -> Tensor:
+    """Labels of a product in which all that multiplies in one matrix of the batch depends on each other: a head."""
+    batches = range(left.dim() - 2)
     one = torch.stack([state.sets.union_along(left, batches), state.sets.union_along(right, batches)], -1)
     return state.sets.union_along(one, batches)[..., None, None].expand(result.shape)
 
 
-def _contracted(state: TraceState, channels: Tensor, axis: int, parameter: Tensor, other: int) -> bool:
+def _contracted(state: TraceState, left: Tensor, right: Tensor, result: Tensor) -> Tensor | None:
+    """Labels of a product that sums over channels, of however many, or hands on those of one of its factors.
+
+    Where both factors would hand theirs on, channels multiply channels: they depend on each other. Parameters, such as
+    biases of attention, hand none on.
+    """
+    sums = [state.sets.varies(left, [-1]), state.sets.varies(right, [-2])]
+    hands_on = [
+        state.sets.varies(labels, [axis]) and not summed and not state.from_parameters(labels)
+        for labels, axis, summed in ((left, -2, sums[0]), (right, -1, sums[1]))
+    ]
+    if all(hands_on) or not any((*sums, *hands_on)):
+        return _per_matrix(state, left, right, result)
+    if any(sums):
+        batches = list(range(left.dim() - 2))
+        state.sets.union(*(state.sets.union_along(*part) for part in ((left, [*batches, -1]), (right, [*batches, -2]))))
+    if not any(hands_on):
+        return None
+    return (left.narrow(-1, 0, 1) if hands_on[0] else right.narrow(-2, 0, 1)).expand(result.shape)
+
+
+def _is_statistic(state: TraceState, channels: Tensor, axis: int, parameter: Tensor, other: int) -> bool:
     """Whether a parameter sums over `channels` along `axis`, as the prototypes of a head do, which are then united
     with its elements along its axis `other`: these channels may go, and what it computes from them stays."""
     if state.from_parameters(channels) or not state.from_parameters(parameter):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgeoe.pruning.attention import ExplicitAttention, with_explicit_attention
+from edgeoe.pruning.caches import without_caches
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.recurrent_rules import RECURRENT, gates_of
 from edgeoe.pruning.slots import Slot
 
-__all__ = ["Dropped", "is_counted", "set_tensor", "without_blocks", "without_caches", "without_channels"]
+__all__ = ["Dropped", "is_counted", "set_tensor", "without_blocks", "without_channels"]
 
 _COUNTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, *RECURRENT)
 
@@ -31,22 +35,23 @@ def without_channels(model: nn.Module, groups: Iterable[Group], removed: Mapping
     groups: all groups of `model`.
     removed: {group: units to remove}.
     """
-    student = without_caches(copy.deepcopy(model))
+    student = with_explicit_attention(copy.deepcopy(model))
+    pruning = [group for group in groups if removed.get(group.name)]
     pruned: dict[Slot, set[int]] = {}
-    for group in groups:
-        channels = removed.get(group.name, ())
-        if not channels:
-            continue
+    for group in pruning:
         for slot, rows in group.slots.items():
-            pruned.setdefault(slot, set()).update(index for channel in channels for index in rows[channel])
-        for name, attribute, each in group.attributes:
-            _lower(student.get_submodule(name), attribute, each * len(channels))
+            pruned.setdefault(slot, set()).update(index for channel in removed[group.name] for index in rows[channel])
+        for slot, rows_scaled in group.scaled.items():
+            share = 1 - len(removed[group.name]) / len(group.order)
+            _scale(student.get_submodule(slot.module), slot, rows_scaled, share)
+    for (name, attribute), by in _lowered(student, pruning, removed).items():
+        _lower(student.get_submodule(name), attribute, by)
     shared = _sharing(student)
     for slot, indices in pruned.items():
         _remove(student, shared[slot[:2]], slot, indices)
     for name in {name for slot in pruned for name, _ in shared[slot[:2]]}:
         _update_sizes(student.get_submodule(name))
-    return student
+    return without_caches(student)
 
 
 def without_blocks(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
@@ -58,13 +63,33 @@ def without_blocks(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
     return student
 
 
-def without_caches(model: nn.Module) -> nn.Module:
-    """`model`, in place, without what an earlier pass computed from its parameters and cached."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if "cache" in name and isinstance(value, dict):  # as in timm's LeViT
-                value.clear()
-    return model
+def _lowered(
+    model: nn.Module, groups: Sequence[Group], removed: Mapping[str, tuple[int, ...]]
+) -> dict[tuple[str, str], int]:
+    """{(module, attribute): by how much it falls}.
+
+    Groups that cross, as heads and the dimensions of heads do, share channels, which fall once.
+    """
+    parts: dict[tuple[str, str], list[tuple[Group, int]]] = {}
+    for group in groups:
+        for name, attribute, each in group.attributes:
+            parts.setdefault((name, attribute), []).append((group, each * len(removed[group.name])))
+    lowered = {}
+    for (name, attribute), counts in parts.items():
+        old = _value(model.get_submodule(name), attribute)
+        shared = sum(
+            by * other_by // old
+            for (group, by), (other, other_by) in itertools.combinations(counts, 2)
+            if group.shares_channels(other)
+        )
+        lowered[name, attribute] = sum(by for _, by in counts) - shared
+    return lowered
+
+
+def _value(module: nn.Module, attribute: str) -> int:
+    attribute, _, place = attribute.partition(".")
+    value = getattr(module, attribute)
+    return int(value[int(place)] if place else value)
 
 
 def _lower(module: nn.Module, attribute: str, by: int) -> None:
@@ -75,6 +100,11 @@ def _lower(module: nn.Module, attribute: str, by: int) -> None:
         setattr(module, attribute, tuple(value - by * (at == int(place)) for at, value in enumerate(old)))
     else:
         setattr(module, attribute, old - by)
+
+
+def _scale(module: nn.Module, slot: Slot, indices: Sequence[int], share: float) -> None:
+    tensor = getattr(module, slot.tensor).data
+    tensor[torch.tensor(indices, device=tensor.device)] *= math.sqrt(share)
 
 
 def _sharing(model: nn.Module) -> dict[tuple[str, str], list[tuple[str, str]]]:
@@ -115,7 +145,9 @@ def set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 def _update_sizes(module: nn.Module) -> None:
     """Set the attributes in which torch's own layers store the sizes of their tensors."""
     weight = getattr(module, "weight", None)
-    if isinstance(module, nn.modules.conv._ConvNd):
+    if isinstance(module, ExplicitAttention):
+        module.update_sizes()
+    elif isinstance(module, nn.modules.conv._ConvNd):
         rows, columns = module.weight.shape[0], module.weight.shape[1] * module.groups
         module.out_channels, module.in_channels = (columns, rows) if module.transposed else (rows, columns)
     elif isinstance(module, RECURRENT):
@@ -145,4 +177,6 @@ def _update_recurrent(module: nn.Module) -> None:
 
 def is_counted(module: nn.Module, attribute: str) -> bool:
     """Whether `without_channels` sets that attribute from the sizes of the module's tensors."""
+    if isinstance(module, ExplicitAttention):
+        return attribute != "num_heads"
     return attribute == "normalized_shape" or isinstance(module, _COUNTED)

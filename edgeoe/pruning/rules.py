@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,19 +116,23 @@ def _reshape(state: TraceState, call: Call) -> Tensor | None:
 
 def _constrain_split_axes(state: TraceState, before: torch.Size, after: Tensor) -> None:
     """Note each axis of `before` of which the view `after` makes several."""
-    at = 0
-    for size in before:
-        start, product = at, 1
-        while at < after.dim() and product < size:
-            product *= after.shape[at]
-            at += 1
-        if product != size:
-            return
-        axes = [axis for axis in range(start, at) if after.shape[axis] > 1]
-        for first in range(len(axes) - 1):
-            _constrain_axes(state, after, axes[first:])
-        while at < after.dim() and after.shape[at] == 1 and size == 1:
-            at += 1
+    for merged, parts in _aligned(before, after.shape):
+        axes = [axis for axis in parts if after.shape[axis] > 1]
+        if sum(before[axis] > 1 for axis in merged) == 1:
+            for first in range(len(axes) - 1):
+                _constrain_axes(state, after, axes[first:])
+
+
+def _aligned(before: torch.Size, after: torch.Size) -> Iterator[tuple[list[int], list[int]]]:
+    """Axes of `before` and axes of `after`, of one shape viewed as another, that hold the same elements: as few each
+    as can be."""
+    left, right = (0, 0) if 0 not in before else (len(before), len(after))
+    while left < len(before) and right < len(after):
+        ends = [left + 1, right + 1]
+        while (sizes := (math.prod(before[left : ends[0]]), math.prod(after[right : ends[1]])))[0] != sizes[1]:
+            ends[sizes[0] > sizes[1]] += 1
+        yield list(range(left, ends[0])), list(range(right, ends[1]))
+        left, right = ends
 
 
 def _constrain_axes(state: TraceState, labels: Tensor, axes: list[int]) -> None:
@@ -154,7 +158,10 @@ def _split(state: TraceState, call: Call) -> Any:
 def _elementwise(state: TraceState, call: Call) -> Any:
     inputs = _input_labels(state, call)
     if isinstance(call.result, Tensor) and call.result.shape == _broadcast([t.shape for t in call.tensors]):
-        return combined(state, call.result.shape, inputs)
+        result = combined(state, call.result.shape, inputs)
+        if call.name in ("add", "sub") and sum(not state.from_parameters(labels) for labels in inputs) > 1:
+            state.sums += [] if result is None else [torch.unique(result)]
+        return result
     return state.refuse_mixed(call.name, inputs, call.result)
 
 
@@ -168,14 +175,20 @@ def _broadcast(shapes: Sequence[torch.Size]) -> torch.Size | None:
 def combined(state: TraceState, shape: torch.Size, inputs: Sequence[Tensor]) -> Tensor | None:
     """Labels of elementwise arithmetic on tensors with the labels `inputs`, broadcast to `shape`.
 
-    An input that is broadcast over the channels of another belongs to none of them: it is refused.
+    An input that is broadcast over the channels of another belongs to none of them: it is refused, unless these turn
+    out to be the same channels later.
     """
     wide = [labels.reshape([1] * (len(shape) - labels.dim()) + list(labels.shape)) for labels in inputs]
     kept = []
     for labels in wide:
         spread = [axis for axis in range(len(shape)) if labels.shape[axis] == 1 < shape[axis]]
-        if any(_is_spread_over(state, labels, other, spread) for other in wide if other is not labels):
-            state.sets.refuse(labels, "they are spread over other channels")
+        over = [
+            (other, axes)
+            for other in wide
+            if other is not labels and (axes := [axis for axis in spread if other.shape[axis] > 1])
+        ]
+        if any(_is_spread_over(state, labels, other, axes) for other, axes in over):
+            state.spread += [(labels, other, axes) for other, axes in over]
         else:
             kept.append(labels)
     result: Tensor | None = None
@@ -184,15 +197,14 @@ def combined(state: TraceState, shape: torch.Size, inputs: Sequence[Tensor]) -> 
     return result
 
 
-def _is_spread_over(state: TraceState, labels: Tensor, other: Tensor, spread: Sequence[int]) -> bool:
-    """Whether `labels`, broadcast along the axes `spread`, are so over the channels of `other`.
+def _is_spread_over(state: TraceState, labels: Tensor, other: Tensor, axes: Sequence[int]) -> bool:
+    """Whether `labels`, broadcast along `axes`, are so over the channels of `other`.
 
     The elements of a parameter are no channels yet: those that meet channels on another axis belong to them.
     """
-    axes = [axis for axis in spread if other.shape[axis] > 1]
     if not state.sets.varies(other, axes):
         return False
-    own = [axis for axis in range(labels.dim()) if axis not in spread and other.shape[axis] > 1]
+    own = [axis for axis in range(labels.dim()) if axis not in axes and other.shape[axis] > 1]
     meets = state.from_parameters(other) and not state.from_parameters(labels) and state.sets.varies(labels, own)
     return not meets
 
@@ -311,7 +323,7 @@ _RULES: dict[str, Rule] = {
         ["upsample_nearest1d", "upsample_linear1d", "_upsample_nearest_exact1d"], _of_labelled_input(_resample_last)
     ),
     "avg_pool3d": _of_labelled_input(_neighbours),
-    **dict.fromkeys(["_softmax", "_log_softmax", "cumsum"], _of_labelled_input(_mix_along)),
+    **dict.fromkeys(["_softmax", "_safe_softmax", "_log_softmax", "cumsum"], _of_labelled_input(_mix_along)),
     **dict.fromkeys(
         [
             *("max_pool2d_with_indices", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_max_pool2d"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 __all__ = ["CoupledChannels", "SizeAttribute", "Slot"]
@@ -45,6 +45,10 @@ class CoupledChannels:
     outputs: those of `slots` along which a layer outputs the channels.
     inputs: those of `slots` along which a layer takes them.
     splits: lines of the teacher's code that split the channels or take a slice of them.
+    crossing: whether each unit takes a share of every unit of other groups: a dimension of every head.
+    summed: whether outputs of several layers are added up in the channels: a residual stream.
+    scaled: indices of slots that are scaled by the root of the share of units that remains, since what they compute is
+        divided by the root of the number of units.
     """
 
     slots: Mapping[Slot, tuple[tuple[int, ...], ...]]
@@ -53,6 +57,9 @@ class CoupledChannels:
     outputs: tuple[Slot, ...] = ()
     inputs: tuple[Slot, ...] = ()
     splits: tuple[str, ...] = ()
+    crossing: bool = False
+    summed: bool = False
+    scaled: Mapping[Slot, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def units(self) -> int:

@@ -58,12 +58,21 @@ class TraceState:
     group_sizes: {(module, attribute that counts groups): channels of one group}.
     constraints: axes that the forward splits.
     splits: {line of the teacher's code: labels of what it splits, or takes a slice of}.
-    transposed: {transposed view of a weight: (module, tensor)}.
+    parts: {view of some rows of a weight: ((module, tensor), rows)}.
+    transposed: {transposed view of a weight, or of some rows: ((module, tensor), rows)}.
+    roots: for each attention that divides by the root of the size of its heads {slot: what holds its queries}.
+    spread: (labels, other labels, the axes along which the first are broadcast over the second).
     running: layers that are being called, the innermost last.
+    within_heads: whether the channels of a matrix of activations are told apart (the dimensions of a head); else all
+        of a matrix are one (a head).
+    sums: labels of activations that are sums of several.
+    has_products: whether activations were multiplied as matrices.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, within_heads: bool = False) -> None:
         self.model = model
+        self.within_heads, self.has_products = within_heads, False
+        self.sums: list[Tensor] = []
         self.sets = UnionFind()
         self.slots: list[tuple[Slot, Tensor]] = []
         self.inputs: set[Slot] = set()
@@ -73,15 +82,20 @@ class TraceState:
         self.group_sizes: dict[tuple[str, str], int] = {}
         self.constraints: list[SplitConstraint] = []
         self.splits: dict[str, list[Tensor]] = {}
+        self.parts: Any = WeakIdKeyDictionary()
+        self.spread: list[tuple[Tensor, Tensor, list[int]]] = []
         self.transposed: Any = WeakIdKeyDictionary()
+        self.roots: list[dict[Slot, tuple[int, ...]]] = []
         self.running: list[str] = []
         self._labels: Any = WeakIdKeyDictionary()  # tensor -> labels, in its shape
         self._parameter_ranges: list[tuple[int, int]] = []  # first label, and the one after the last
+        self._alive: list[Tensor] = []  # so that no two tensors share an id
         self._owners: dict[int, tuple[str, str]] = {}  # id of a tensor of a module -> module, name
         for module_name, module in model.named_modules():
             for name, tensor in _tensors_of(module):
                 if tensor.is_floating_point():
                     self._owners.setdefault(id(tensor), (module_name, name))
+                    self._alive.append(tensor)
 
     # Labels of tensors
 
@@ -149,6 +163,10 @@ class TraceState:
             for label in (labels.amin(), labels.amax())
         )
 
+    def summed(self) -> set[int]:
+        """Representatives of the sets in which activations are added to each other."""
+        return {int(root) for labels in self.sums for root in self.sets.find(labels).tolist()}
+
     # Slots
 
     def hold(self, owner: tuple[str, str], axis: int, labels: Tensor) -> None:
@@ -188,6 +206,25 @@ class TraceState:
             return
         if line := calling_line():
             self.splits.setdefault(line, []).append(torch.unique(labels))
+
+    def note_root(self, queries: Tensor) -> None:
+        """Note what holds `queries`, each dimension of which attention divides by the root of how many there are.
+
+        That is the last layer or norm before it, and biases that were added to it.
+        """
+        labels = self.recorded(queries)
+        if labels is None or not self.within_heads:
+            return
+        roots = torch.unique(self.sets.find(labels))
+        held: dict[Slot, tuple[int, ...]] = {}
+        own = [(Slot(*owner, 0), labels) for owner, labels in self.parameters.items() if labels.dim() == 1]
+        for slot, along in [*self.slots, *own]:
+            indices = torch.isin(self.sets.find(along), roots[roots != 0]).nonzero()[:, 0].tolist()
+            if slot.axis == 0 and slot.tensor.endswith(("weight", "bias")) and indices:
+                held[slot] = tuple(indices)
+        last = next((slot.module for slot in reversed(held) if slot.tensor.endswith("weight")), None)
+        ends = [Slot(*owner, 0) for owner in self.parameters]
+        self.roots.append({slot: rows for slot, rows in held.items() if slot.module == last or slot in ends})
 
     # What can't be pruned
 

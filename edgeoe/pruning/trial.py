@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeoe.errors import first_line, pass_on_out_of_memory
+from edgeoe.pruning.attention import with_explicit_attention
+from edgeoe.pruning.caches import without_caches
 from edgeoe.pruning.groups import Group
-from edgeoe.pruning.removal import without_caches, without_channels
+from edgeoe.pruning.removal import without_channels
 from edgeoe.pruning.rules import averages_neighbours
 from edgeoe.pruning.sources import failing_line
 from edgeoe.pruning.trace import unfused_attention
@@ -51,8 +53,9 @@ class Trials:
 def _difference(
     model: nn.Module, images: Tensor, groups: Sequence[Group], removed: Mapping[str, tuple[int, ...]]
 ) -> str:
-    with unfused_attention(), _WidthInvariant():  # type: ignore[no-untyped-call]
-        expected = _zeroed(model, groups, removed)(images)
+    with unfused_attention(), _WidthInvariant() as mode:
+        expected = without_caches(_zeroed(model, groups, removed))(images)
+        mode.begin_again()
         try:
             outputs = without_channels(model, groups, removed)(images)
         except Exception as reason:
@@ -83,13 +86,13 @@ def _randomised(teacher: nn.Module) -> nn.Module:
 
     Freshly initialised networks scale whole branches by zero, which would hide differences in them.
     """
-    model = without_caches(copy.deepcopy(teacher)).requires_grad_(False)
+    model = with_explicit_attention(copy.deepcopy(teacher)).requires_grad_(False)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
             noise = torch.rand(tensor.shape, generator=generator)
             tensor.copy_(0.5 + noise if name.endswith(("running_var", "weight", "gamma")) else noise - 0.5)
-    return model
+    return without_caches(model)
 
 
 def example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
@@ -99,12 +102,34 @@ def example(shape: tuple[int, int, int], rows: int = 1) -> Tensor:
 class _WidthInvariant(TorchDispatchMode):
     """Replaces operators whose result depends on the number of channels by ones that zeroed channels don't change.
 
-    Layer norms divide by a length instead of a mean square, means become sums, and weights are not standardised.
+    Layer norms divide by a length instead of a mean square, means become sums, weights are not standardised, and a
+    softmax, which may run over the dimensions of a head, weighs each entry by itself.
+    Attention that is nearly even, as that of a network without training is, would hide which dimensions multiply: it is
+    sharpened, by the same factors in each pass.
     """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._factors: list[float] = []  # of each softmax, in order
+        self._at = 0
+
+    def begin_again(self) -> None:
+        """Expect another pass through the same operators."""
+        self._at = 0
+
+    def _sharpness(self, scores: Tensor) -> float:
+        """The factor that the first pass gives the usual score a size of 2 by, if it is smaller."""
+        if self._at == len(self._factors):
+            usual = float(scores[scores.isfinite()].abs().median())
+            self._factors.append(min(1e4, max(1.0, 2 / max(usual, 1e-12))))
+        self._at += 1
+        return self._factors[self._at - 1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.split("::")[-1]
         given = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | (kwargs or {})
+        if name in ("_softmax", "_safe_softmax"):
+            return (args[0] * self._sharpness(args[0])).tanh()
         if name in ("native_layer_norm", "_fused_rms_norm"):
             x, axes = given["input"], tuple(range(-len(given["normalized_shape"]), 0))
             y = _affine(x * (x.square().sum(axes, keepdim=True) + 1e-6).rsqrt() * 16, given)

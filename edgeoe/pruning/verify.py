@@ -17,8 +17,11 @@ from torch import nn
 
 from edgeoe.errors import PruningError, first_line, pass_on_out_of_memory
 from edgeoe.progress import Progress, silent
+from edgeoe.pruning.attention import with_explicit_attention
+from edgeoe.pruning.compounds import compounds_with, heads_reading
 from edgeoe.pruning.groups import Group, random_units
-from edgeoe.pruning.removal import is_counted, without_caches
+from edgeoe.pruning.norms import unit_norms
+from edgeoe.pruning.removal import is_counted
 from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
 from edgeoe.pruning.trace import trace_channels
 from edgeoe.pruning.trial import DIFFERS, FAILS, Trials, example
@@ -26,7 +29,6 @@ from edgeoe.pruning.trial import DIFFERS, FAILS, Trials, example
 __all__ = ["prunable_groups"]
 
 _NUMBER = re.compile(r"\d+")
-_COUNTS = re.compile(r"head|group|chan|chs|dim|feat|width|planes|hidden|filters|embed|inner|mid|^(in|out|c|n)_")
 
 
 def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress: Progress = silent) -> list[Group]:
@@ -37,7 +39,7 @@ def prunable_groups(teacher: nn.Module, *, shape: tuple[int, int, int], progress
     Raises PruningError if the forward pass can't be traced.
     """
     try:
-        coupled = trace_channels(without_caches(copy.deepcopy(teacher)), example(shape))
+        coupled = trace_channels(with_explicit_attention(copy.deepcopy(teacher)), example(shape))
     except Exception as reason:
         pass_on_out_of_memory(reason)
         raise PruningError(
@@ -60,14 +62,10 @@ def _named(groups: Iterable[Group]) -> list[Group]:
 def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
     producers: dict[str, tuple[tuple[int, ...], ...]] = {}
     consumers: dict[str, tuple[tuple[int, ...], ...]] = {}
-    norms = []
     for slot, rows in channels.slots.items():
         if slot in channels.outputs or slot in channels.inputs:
             (producers if slot in channels.outputs else consumers)[slot.module] = rows
-            tensor = getattr(teacher.get_submodule(slot.module), slot.tensor)
-            sums = tensor.detach().movedim(slot.axis, 0).flatten(1).abs().sum(1)
-            norms.append(sums[torch.tensor(rows)].sum(1))
-    norm = torch.stack(norms).mean(0)
+    norm = unit_norms(teacher, {slot: channels.slots[slot] for slot in (*channels.outputs, *channels.inputs)})
     order = torch.argsort(norm, stable=True)
     relative = norm[order] / norm.mean().clamp(min=1e-12)
     return Group(
@@ -78,6 +76,11 @@ def _group(teacher: nn.Module, channels: CoupledChannels) -> Group:
         consumers=consumers,
         slots=channels.slots,
         attributes=channels.attributes,
+        outputs=channels.outputs,
+        inputs=channels.inputs,
+        crossing=channels.crossing,
+        summed=channels.summed,
+        scaled=channels.scaled,
         norms=tuple(relative.tolist()),
         splits=channels.splits,
     )
@@ -106,7 +109,7 @@ class _Verification:
     """
 
     def __init__(self, teacher: nn.Module, shape: tuple[int, int, int], progress: Progress) -> None:
-        self.trials, self.progress = Trials(teacher, shape), progress
+        self.teacher, self.trials, self.progress = teacher, Trials(teacher, shape), progress
         self.model = self.trials.model
         self.verdicts: dict[str, Group] = {}
 
@@ -114,15 +117,16 @@ class _Verification:
         kinds: dict[object, list[Group]] = {}
         for group in groups:
             if not group.refused:
-                key = frozenset((_NUMBER.sub("#", slot.module), slot[1:]) for slot in group.slots)
-                kinds.setdefault(key, []).append(group)
+                places = frozenset((_NUMBER.sub("#", slot.module), slot[1:]) for slot in group.slots)
+                kinds.setdefault((places, group.crossing), []).append(group)
         with self.progress("Verifying channel groups", sum(map(len, kinds.values()))) as advance:
             self._advance = advance
             if len(kinds) < 2 or not self._settle_at_once([group for kind in kinds.values() for group in kind]):
                 for kind in kinds.values():
                     self._settle(kind)
+                groups = self._compounded(groups)
                 self._settle_together(
-                    [[g for g in map(self._verdict, kind) if not g.refused] for kind in kinds.values()]
+                    [[g for g in map(self._verdict, kind) if not g.refused and g in groups] for kind in kinds.values()]
                 )
         return [_explained(self._verdict(group)) for group in groups]
 
@@ -136,6 +140,38 @@ class _Verification:
                 return False
         self._note(tried)
         return True
+
+    def _compounded(self, groups: Sequence[Group]) -> list[Group]:
+        """`groups` as they are by now, a stream and heads that can only be pruned together as one."""
+        settled = [self._verdict(group) for group in groups]
+        accepted = [group for group in settled if not group.refused]
+        refused = [
+            after
+            for before, after in zip(groups, settled, strict=True)
+            if after.refused and not before.refused and not any(after.shares_channels(other) for other in accepted)
+        ]
+        compounds: list[Group] = []
+        for stream in sorted(refused, key=lambda group: len(group.slots), reverse=True):
+            waiting = [group for group in refused if not any(group.shares_channels(one) for one in compounds)]
+            heads = heads_reading(stream, waiting)
+            if stream in waiting and heads and (compound := self._compound(stream, heads)):
+                compounds.append(compound)
+                self.verdicts[stream.name] = compound
+        whole = [self._verdict(group) for group in settled]
+        return [
+            group
+            for group in whole
+            if not (group.refused and any(group.shares_channels(compound) for compound in compounds))
+        ]
+
+    def _compound(self, stream: Group, heads: Sequence[Group]) -> Group | None:
+        """`stream` in compound units with `heads`, where they can be pruned; None if they can't."""
+        for channels in compounds_with(self.teacher, stream, heads):
+            compound = replace(_group(self.teacher, channels), name=stream.name)
+            for attributes in self._guesses(compound):
+                if not self._failure([guess := replace(compound, attributes=attributes)]):
+                    return guess
+        return None
 
     def _verdict(self, group: Group) -> Group:
         return self.verdicts.get(group.name, group)
@@ -187,16 +223,10 @@ class _Verification:
         """Sets of attributes that may count the channels of `group`, likely ones first.
 
         Tried are all candidates, none, those that count units, and those that count indices of an axis: first only
-        attributes of the block that holds all of the group's layers, and integers before items of tuples; last only
-        attributes whose names speak of channels or heads, not of a size that happens to be the same.
+        attributes of the block that holds all of the group's layers, and integers before items of tuples. Last, those
+        of one name, alone and beside those that count indices.
         """
-        every = self._candidates(group)
-        named = ([one for one in some if _COUNTS.search(one.attribute)] for some in every)
-        return list(dict.fromkeys([*self._guesses_of(group, *every), *self._guesses_of(group, *named)]))
-
-    def _guesses_of(
-        self, group: Group, per_unit: Sequence[SizeAttribute], per_axis: Sequence[SizeAttribute]
-    ) -> list[tuple[SizeAttribute, ...]]:
+        per_unit, per_axis = self._candidates(group)
         block, guesses = _common_parent({slot.module for slot in group.slots}), []
         for nearby in (True, False):
             for in_tuples in (False, True):
@@ -210,7 +240,12 @@ class _Verification:
                     for candidates in (per_unit, per_axis)
                 )
                 guesses += [(*group.attributes, *extra) for extra in ([*units, *indices], [], units, indices)]
-        return guesses
+        units, indices = (
+            [one for one in all_of if f"{one.module}.".startswith(block)] for all_of in (per_unit, per_axis)
+        )
+        guesses += [(*group.attributes, *alike, *indices) for alike in _by_name(units)]
+        guesses += [(*group.attributes, *alike) for alike in _by_name([*per_unit, *per_axis])]
+        return list(dict.fromkeys(guesses))
 
     def _candidates(self, group: Group) -> tuple[list[SizeAttribute], list[SizeAttribute]]:
         """Attributes, of the group's layers and all modules above them, that equal its number of units, and those
@@ -244,6 +279,14 @@ def _common_parent(modules: Iterable[str]) -> str:
     paths = [name.split(".") for name in modules]
     shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*(path[:-1] for path in paths)))  # noqa: B905
     return "".join(f"{parts[0]}." for parts in shared)
+
+
+def _by_name(candidates: Iterable[SizeAttribute]) -> Iterable[list[SizeAttribute]]:
+    """`candidates` in lists of one name each."""
+    named: dict[str, list[SizeAttribute]] = {}
+    for candidate in candidates:
+        named.setdefault(candidate.attribute, []).append(candidate)
+    return named.values()
 
 
 def _integers(module: nn.Module) -> Iterator[tuple[str, int]]:

@@ -43,7 +43,7 @@ def test_inspect_shows_what_can_go_and_what_stays(edgeoe: Edgeoe, teacher: Calla
     assert re.search(r"│ down\.0 \+ 2 tied +│ +16 │ +16 │ 25\.4 % │ +39\.9 % │\n", out)
     assert re.search(r"│ late\.\* \(2\) +│ 45\.1 % │ +70\.9 % │\n", out)
     assert "head: head (--method mir also keeps its inputs: down.0)\nfeatures: outputs of late\n" in out
-    assert "  left alone: stem.0: the first layer stays as it is unless --include names it\n" in out
+    assert "the first layer stays" not in out, "it writes into a residual stream"
     assert "units: " not in out, "nothing is made of several channels"
     assert "Verifying channel groups" in err
     record = read_json("i.json")
@@ -68,7 +68,7 @@ def test_latencies_beside_the_noise_are_shown(
     edgeoe: Edgeoe, teacher: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def probe_on(target: object, preprocess: object) -> Callable[[list[object]], list[float]]:
-        return lambda models: [2.0, 2.0, 2.1, 1.9, *[1.0, 1.9, 2.1, 1.5, 3.0][: len(models) - 4]]
+        return lambda models: [2.0, 2.0, 2.1, 1.9, *[1.5, 1.0, 1.9, 2.1, 1.5, 3.0][: len(models) - 4]]
 
     monkeypatch.setattr("edgeoe.stages.inspect.probe_on", probe_on)
     code, out, err = edgeoe(
@@ -78,6 +78,7 @@ def test_latencies_beside_the_noise_are_shown(
     assert "host-cpu, here: 2.000 ms, repeated runs within 0.200 ms\n" in out
     shown = re.findall(r"^│ (\S+).*│ +(\S+)(?: %)? │$", out, re.M)
     assert shown == [
+        ("stem.0", "25.0"),
         ("early.*.one.0", "50.0"), ("down.0", "-"), ("late.*.one.0", "-"), ("early.*", "25.0"), ("late.*", "-50.0"),
     ]  # fmt: skip
     assert read_json("i.json")["noise_ms"] == pytest.approx(0.2)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeoe.errors import TeacherError
 from edgeoe.models.outputs import check_outputs
 from edgeoe.models.teacher import TeacherSource, load_teacher
+from edgeoe.pruning.attention import ExplicitAttention
 
 
 def source_file(folder: Path, body: str) -> TeacherSource:
@@ -50,6 +51,20 @@ def test_any_other_form_is_refused(text: str) -> None:
 def test_a_file_without_a_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=rf"no file {re.escape(str(tmp_path))}/gone\.py"):
         TeacherSource.parse(f"{tmp_path}/gone.py:network").build(3)
+
+
+def test_torchs_own_attention_becomes_one_that_can_be_pruned(tmp_path: Path) -> None:
+    source = source_file(tmp_path, "return nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)")
+    torch.manual_seed(0)
+    original = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+    torch.manual_seed(0)
+    model = source.build(3)
+    assert type(model.get_submodule("self_attn")) is ExplicitAttention
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in original.state_dict().items()
+    }
+    x = torch.randn(2, 5, 8)
+    torch.testing.assert_close(model.eval()(x), original.eval()(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_missing_factory_is_answered_with_the_nearest(teacher_file: Path) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from edgeoe.pruning.groups import Group, narrow_groups
 from edgeoe.pruning.prune import prune_channels
 
+STAYS = "the first layer stays as it is unless --include names it"
+
 
 def narrowed(groups: list[Group], **globs: Any) -> dict[str, str]:
     return {group.name: group.refused for group in narrow_groups(groups, **globs)}
@@ -17,11 +19,10 @@ def narrowed(groups: list[Group], **globs: Any) -> dict[str, str]:
 def test_the_first_layer_stays_unless_it_is_named(network: Network) -> None:
     groups = list(groups_of(network("chain")).values())
     assert [group.name for group in groups] == ["0.0", "2.0", "4.0", "8"]
-    stays = "the first layer stays as it is unless --include names it"
     outputs = "they are the network's outputs"
-    assert narrowed(groups) == {"0.0": stays, "2.0": "", "4.0": "", "8": outputs}
+    assert narrowed(groups) == {"0.0": STAYS, "2.0": "", "4.0": "", "8": outputs}
     assert narrowed(groups, exclude=["4.*"]) == {
-        "0.0": stays, "2.0": "", "4.0": "--exclude names it", "8": outputs
+        "0.0": STAYS, "2.0": "", "4.0": "--exclude names it", "8": outputs
     }  # fmt: skip
     unnamed = "--include does not name it"
     assert narrowed(groups, include=["0.*", "8"]) == {"0.0": "", "2.0": unnamed, "4.0": unnamed, "8": outputs}
@@ -37,6 +38,27 @@ def test_a_group_is_named_by_any_layer_that_makes_its_channels(network: Network)
     assert narrowed(groups, include=["nothing"])["down.0"] == "--include does not name it"
 
 
+def test_the_first_layer_is_pruned_where_it_writes_into_a_residual_stream(network: Network) -> None:
+    groups = list(groups_of(network("stages")).values())
+    assert groups[0].name == "stem.0"
+    assert narrowed(groups)["stem.0"] == ""
+    assert narrowed(groups, exclude=["stem.*"])["stem.0"] == "--exclude names it"
+
+
+def test_a_gate_makes_no_stream_of_the_first_layer() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.gate, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return self.head((x * self.gate(x).sigmoid()).mean((2, 3)))
+
+    torch.manual_seed(0)
+    assert narrowed(list(groups_of(Gated().eval()).values()))["stem"] == STAYS
+
+
 def test_all_that_the_first_layer_makes_stays() -> None:
     class Uneven(nn.Module):
         def __init__(self) -> None:
@@ -45,7 +67,7 @@ def test_all_that_the_first_layer_makes_stays() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.stem(x)
-            return self.head(torch.cat([x[:, :2] + self.part(x[:, :2]), x[:, 2:]], 1).mean((2, 3)))
+            return self.head(torch.cat([x[:, :2] * self.part(x[:, :2]), x[:, 2:]], 1).mean((2, 3)))
 
     torch.manual_seed(0)
     groups = list(groups_of(Uneven().eval()).values())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.slots import CoupledChannels, SizeAttribute
+from edgeoe.pruning.slots import CoupledChannels, SizeAttribute, Slot
 from edgeoe.pruning.trace import trace_channels, unfused_attention
 from edgeoe.pruning.verify import prunable_groups
 
@@ -823,7 +823,108 @@ def test_attention_over_channels_ties_those_of_a_head() -> None:
     assert goes_with(model, "qkv", 5) == {"qkv.weight 0": rows, "temperature 0": (1,), "proj.weight 1": HEADS[1]}
 
 
-def test_attention_of_one_head_can_go_only_whole_so_it_stays() -> None:
+def crossing(model: nn.Module) -> list[Places]:
+    """The first unit of each group that crosses others."""
+    return [
+        {f"{'.'.join(filter(None, slot[:2]))} {slot.axis}": rows[0] for slot, rows in tied.slots.items()}
+        for tied in read(model)
+        if tied.crossing
+    ]
+
+
+@pytest.mark.parametrize("attend", [packed, fused, einsums, chunked])
+def test_a_dimension_of_every_head_is_a_unit(attend: Callable[[Any, Tensor], Tensor]) -> None:
+    model = net(
+        lambda n, x: n.head((y := tokens(n.stem(x))).mean(1) + attend(n, y).mean(1)),
+        stem=conv(3, 8),
+        qkv=nn.Linear(8, 24),
+        proj=linear(8, 8),
+        heads=2,
+        head=linear(8, 2),
+    )
+    rows = (0, 4, 8, 12, 16, 20)
+    assert crossing(model) == [{"qkv.weight 0": rows, "qkv.bias 0": rows, "proj.weight 1": (0, 4)}]
+    (group,) = (tied for tied in read(model) if tied.crossing)
+    assert group.units == 4
+    queries = {Slot("qkv", name, 0): tuple(range(8)) for name in ("weight", "bias")}
+    assert group.scaled == (queries if attend is fused else {}), "others divide by a number that stays"
+
+
+def test_dimensions_of_queries_and_keys_go_apart_from_those_of_values() -> None:
+    def run(n: Any, x: Tensor) -> Tensor:
+        y = tokens(n.stem(x))
+        q, k, v = (heads_of(layer(y), n.heads) for layer in (n.q, n.k, n.v))
+        z = (q @ k.mT * n.temperature).softmax(-1) @ v
+        return n.head(n.proj(z.transpose(1, 2).flatten(2)).mean(1))
+
+    model = net(run, stem=conv(3, 6), q=linear(6, 4), k=linear(6, 4), v=linear(6, 8), proj=linear(8, 5),
+                temperature=weight(2, 1, 1), heads=2, head=linear(5, 2))  # fmt: skip
+    assert crossing(model) == [
+        {"q.weight 0": (0, 2), "k.weight 0": (0, 2)},
+        {"v.weight 0": (0, 4), "proj.weight 1": (0, 4)},
+    ]
+
+
+def test_dimensions_of_parts_with_sizes_of_their_own_go_apart() -> None:
+    """As in LeViT: queries, keys and wider values of each head side by side, a norm behind them."""
+
+    def run(n: Any, x: Tensor) -> Tensor:
+        y = n.norm(n.qkv(tokens(n.stem(x))).flatten(0, 1)).view(1, -1, n.heads, 8)
+        q, k, v = (part.transpose(1, 2) for part in y.split([2, 2, 4], -1))
+        z = (q @ k.mT).softmax(-1) @ v
+        return n.head(n.proj(z.transpose(1, 2).flatten(2)).mean(1))
+
+    model = net(run, stem=conv(3, 6), qkv=linear(6, 16), norm=nn.BatchNorm1d(16), proj=linear(8, 5), heads=2,
+                head=linear(5, 2))  # fmt: skip
+    assert [places["qkv.weight 0"] for places in crossing(model)] == [(0, 2, 8, 10), (4, 12)]
+    assert crossing(model)[0]["norm.running_mean 0"] == (0, 2, 8, 10)
+
+
+def test_dimensions_stay_alike_where_places_are_merged_as_channels_are_split() -> None:
+    """As in the Hiera of SAM 2, which keeps rows and columns up to its attention."""
+
+    def run(n: Any, x: Tensor) -> Tensor:
+        y = n.qkv(n.stem(x).permute(0, 2, 3, 1)).reshape(1, SIDE * SIDE, 3, n.heads, -1)
+        q, k, v = (part.transpose(1, 2) for part in y.unbind(2))
+        z = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(1, SIDE, SIDE, -1)
+        return n.head(n.proj(z).mean((1, 2)))
+
+    model = net(run, stem=conv(3, 6), qkv=linear(6, 24), proj=linear(8, 5), heads=2, head=linear(5, 2))
+    assert [found["qkv.weight 0"] for found in crossing(model)] == [(0, 4, 8, 12, 16, 20)]
+
+
+def test_biases_of_attention_leave_dimensions_alone() -> None:
+    """As in BEiT: the class token has biases of its own, so that not all rows share some."""
+
+    def run(n: Any, x: Tensor) -> Tensor:
+        y = tokens(n.stem(x))
+        q, k, v = n.qkv(y).reshape(1, -1, 3, n.heads, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = n.table[n.index].permute(2, 0, 1)[None]
+        z = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return n.head(n.proj(z.transpose(1, 2).flatten(2)).mean(1))
+
+    model = net(run, stem=conv(3, 6), qkv=linear(6, 24), proj=linear(8, 5), table=weight(128, 2), heads=2,
+                head=linear(5, 2))  # fmt: skip
+    places = torch.arange(SIDE * SIDE)
+    model.register_buffer("index", torch.where(places[:, None] > 0, (places[:, None] - places).abs(), 64 + places))
+    assert [found["qkv.weight 0"] for found in crossing(model)] == [(0, 4, 8, 12, 16, 20)]
+    assert goes_with(model, "qkv", 5)["table 1"] == (1,)
+
+
+def test_norms_of_queries_are_scaled_instead_of_what_they_norm() -> None:
+    def run(n: Any, x: Tensor) -> Tensor:
+        y = tokens(n.stem(x))
+        q, k, v = (heads_of(layer(y), n.heads) for layer in (n.q, n.k, n.v))
+        z = F.scaled_dot_product_attention(n.q_norm(q), n.k_norm(k), v)
+        return n.head(n.proj(z.transpose(1, 2).flatten(2)).mean(1))
+
+    model = net(run, stem=conv(3, 6), q=linear(6, 8), k=linear(6, 8), v=linear(6, 8), proj=linear(8, 5), heads=2,
+                q_norm=nn.LayerNorm(4), k_norm=nn.LayerNorm(4), head=linear(5, 2))  # fmt: skip
+    queries = next(tied for tied in read(model) if tied.crossing)
+    assert queries.scaled == {Slot("q_norm", name, 0): (0, 1, 2, 3) for name in ("weight", "bias")}
+
+
+def test_attention_of_one_head_loses_dimensions_and_no_head() -> None:
     model = net(
         lambda n, x: n.head((y := tokens(n.stem(x))).mean(1) + packed(n, y).mean(1)),
         stem=conv(3, 8),
@@ -832,7 +933,32 @@ def test_attention_of_one_head_can_go_only_whole_so_it_stays() -> None:
         heads=1,
         head=linear(8, 2),
     )
-    assert refusals(model) == {"stem": "", "qkv": "they all depend on each other", "head": OUTPUTS}
+    assert refusals(model) == {"stem": "", "qkv": "", "head": OUTPUTS}
+    assert goes_with(model, "qkv", 9) == {"qkv.weight 0": (1, 9, 17), "proj.weight 1": (1,)}
+
+
+def test_channels_that_attend_to_channels_have_no_dimension_that_goes_alone() -> None:
+    def run(n: Any, x: Tensor) -> Tensor:
+        q, k, v = n.qkv(tokens(n.stem(x))).reshape(1, -1, 3, n.heads, 4).permute(2, 0, 3, 4, 1)
+        z = (q @ k.mT).softmax(-1) @ v
+        return n.head(n.proj(z.permute(0, 3, 1, 2).reshape(1, -1, n.heads * 4)).mean(1))
+
+    model = net(run, stem=conv(3, 6), qkv=linear(6, 24), proj=linear(8, 5), heads=2, head=linear(5, 2))
+    assert crossing(model) == []
+
+
+def test_a_sum_of_several_activations_is_noted() -> None:
+    model = net(
+        lambda n, x: n.head(pool((y := n.stem(x) + n.places) + n.two(n.one(y) * n.gate(y).sigmoid()))),
+        stem=conv(3, 4), one=conv(4, 6), two=conv(6, 4), gate=conv(4, 6), places=weight(1, 4, SIDE, SIDE),
+        head=linear(4, 2),
+    )  # fmt: skip
+    assert {next(iter(tied.slots)).module: tied.summed for tied in read(model)} == {
+        "stem": True, "one": False, "head": False
+    }  # fmt: skip
+    model = net(lambda n, x: n.head(pool(n.stem(x) + n.places)), stem=conv(3, 4), places=weight(1, 4, SIDE, SIDE),
+                head=linear(4, 2))  # fmt: skip
+    assert not any(tied.summed for tied in read(model)), "a position embedding is no activation"
 
 
 # What is refused

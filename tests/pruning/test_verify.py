@@ -1,6 +1,7 @@
 """Which channels can go: who makes and who reads them, and that it is verified."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from edgeoe.models.checkpoint import apply_plan, plan_between
 from edgeoe.pruning.groups import Group
 from edgeoe.pruning.removal import without_channels
-from edgeoe.pruning.slots import SizeAttribute
+from edgeoe.pruning.slots import SizeAttribute, Slot
 from edgeoe.pruning.trial import Trials
 
 
@@ -226,6 +227,99 @@ def test_a_table_that_was_kept_from_an_earlier_pass_does_not_hold_channels_back(
     found = groups_of(model)["stem"]
     assert not found.refused
     assert without_channels(model, [found], {"stem": (1,)})(images()).shape == (4, 3)
+
+
+def test_a_table_that_a_change_of_mode_computes_anew_does_not_hold_channels_back() -> None:
+    """As in the LeViT and TinyViT of their authors: eval() computes it, train() drops it."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 3)
+            self.bias = nn.Parameter(torch.randn(8))
+
+        def train(self, mode: bool = True) -> Any:
+            self.kept = None if mode else self.bias.sigmoid()
+            return super().train(mode)
+
+        def forward(self, x: Tensor) -> Tensor:
+            bias = self.bias.sigmoid() if self.kept is None else self.kept
+            return self.head((self.stem(x) * bias.view(1, -1, 1, 1)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model = nn.Sequential(Keeping()).requires_grad_(False).eval()
+    group = groups_of(model)["0.stem"]
+    assert not group.refused
+    assert Slot("0", "bias", 0) in group.slots
+    student = without_channels(model, [group], {"0.stem": (1,)})
+    layer_of(student, "0").train()
+    expected = student(images())
+    layer_of(student, "0").eval()
+    assert torch.equal(without_channels(model, [group], {"0.stem": (1,)})(images()), expected), "no stale table"
+
+
+def test_modules_of_another_mode_than_the_network_keep_it() -> None:
+    model = deep(nn.BatchNorm2d(8))
+    layer_of(model, "1").train()
+    student = without_channels(model, groups_of(deep(nn.BatchNorm2d(8))).values(), {"0": (1,)})
+    assert [module.training for module in student.modules()] == [module.training for module in model.modules()]
+    assert layer_of(student, "1").training
+
+
+def test_heads_and_dimensions_that_go_together_count_once() -> None:
+    """Three heads of eight, of which one goes, and two dimensions of each: what counts all of them is 2 * 6."""
+
+    class Counting(Attention):
+        def __init__(self) -> None:
+            super().__init__(3, 8)
+            self.inner, self.size = 24, 8
+
+        def forward(self, x: Tensor) -> Tensor:
+            b, _, h, w = x.shape
+            y = x.flatten(2).mT
+            q, k, v = self.qkv(y).reshape(b, h * w, 3, self.heads, self.size).permute(2, 0, 3, 1, 4).unbind(0)
+            y = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, self.inner)
+            return x + self.proj(y).mT.reshape(b, -1, h, w)
+
+    model = deep(Counting())
+    groups = groups_of(model)
+    assert not groups["1.qkv"].refused
+    assert not groups["1.qkv#2"].refused
+    assert groups["1.qkv#2"].crossing
+    removed: dict[str, tuple[int, ...]] = {"1.qkv": (1,), "1.qkv#2": (0, 5)}
+    student = without_channels(model, groups.values(), removed)
+    attention = layer_of(student, "1")
+    assert (attention.heads, attention.size, attention.inner) == (2, 6, 12)
+    zeroed = copy.deepcopy(model)
+    for name, units in removed.items():
+        for slot, rows in groups[name].slots.items():
+            tensor = getattr(zeroed.get_submodule(slot.module), slot.tensor)
+            tensor.data.index_fill_(slot.axis, torch.tensor([i for unit in units for i in rows[unit]]), 0.0)
+    torch.testing.assert_close(student(images()), zeroed(images()))
+
+
+def test_a_constant_that_no_state_dict_holds_shrinks_too() -> None:
+    """As the biases of keys in BEiT, which are always zero."""
+
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(8, 6, 1), nn.Conv2d(6, 8, 1)
+            self.level: Tensor
+            self.register_buffer("level", torch.full((6,), 0.5), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(self.one(x) + self.level.view(1, -1, 1, 1))
+
+    model = deep(Constant())
+    group = groups_of(model)["1.one"]
+    assert not group.refused
+    student = without_channels(model, [group], {"1.one": (1, 2)})
+    again = copy.deepcopy(model)
+    apply_plan(again, plan_between(model, student))
+    again.load_state_dict(student.state_dict())
+    assert torch.equal(again(images()), student(images()))
 
 
 def test_a_table_that_is_never_made_again_is_kept() -> None:

@@ -75,8 +75,8 @@ def test_every_limit_that_is_missed_is_named_and_a_size_is_saved_in_parameters(
     ("changes", "multiple", "precision", "advice", "not_advised"),
     [
         ({}, 8, "fp32", ['precision = "int8" in the profile of board', "--channel-multiple 4"], ["--exclude"]),
-        ({}, 1, "int8", ["--include '*'", "--method kd"], ["precision", "--channel-multiple"]),
-        ({"method": "kd"}, 1, "int8", ["--include '*'"], ["--method"]),
+        ({}, 1, "int8", ["--method kd"], ["precision", "--channel-multiple", "--include"]),
+        ({"method": "kd"}, 1, "int8", [], ["--method"]),
         ({"exclude": ("late*",)}, 1, "int8", ["a narrower --exclude"], []),
         ({"method": "practise"}, 8, "int8", ["--method mir, which narrows channels, too"], ["--channel-multiple"]),
     ],
