@@ -70,7 +70,7 @@ def layer_statistics(
 def input_moments(
     model: nn.Module, layers: Mapping[str, nn.Module], rows: Rows, *, progress: Progress = silent
 ) -> dict[str, Tensor]:
-    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`, of layers whose modules run."""
+    """{layer: (D, D) weighted mean of u u^T over its patches u}, in one pass over `rows`, where the module runs."""
     moments = _no_moments(layers, rows)
     _pass(model, rows, moments, {}, {}, progress=progress)
     return {name: moments.pop(name).mean() for name in layers if not moments[name].is_empty}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from edgeoe.errors import TeacherError, first_line
+from edgeoe.errors import TeacherError, first_line, pass_on_out_of_memory
 
 __all__ = ["returned_network"]
 
@@ -86,6 +86,7 @@ def _require_modes(model: nn.Module, source: str) -> None:
     try:
         returned = model.train(model.training)
     except Exception as reason:  # a network from torch.export raises
+        pass_on_out_of_memory(reason)
         raise TeacherError(
             f"{source}: its train() fails: {first_line(reason).rstrip('.')}. Return the network that it was made of."
         ) from reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,6 +28,7 @@ from edgeoe.stages.golden import synthetic_golden_images
 
 __all__ = ["strip"]
 
+_LINE = re.compile(r"[^\s,;()]+\.py:\d+")  # in the reasons of a refusal
 _FP32 = layout.graph_file("fp32", precision="fp32")
 _CLASSES = "edgeoe.classes"  # metadata of a graph
 _SOURCE = "teacher.py"  # in place of the names of the user's files
@@ -118,7 +120,9 @@ def _rewrite(run: Run, *, class_names: bool) -> Iterator[str]:
     yield layout.CONFIG.name
     plan = run.read(layout.PLAN)
     if plan.code is not None:
-        run.save(layout.PLAN, replace(plan, teacher=f"{_SOURCE}:teacher", code=CodeFiles(_SOURCE, (".",), (_SOURCE,))))
+        code = CodeFiles(_SOURCE, (".",), (_SOURCE,))
+        reasons = {name: _LINE.sub("a line of its source", reason) for name, reason in plan.left_alone.items()}
+        run.save(layout.PLAN, replace(plan, teacher=f"{_SOURCE}:teacher", code=code, left_alone=reasons))
         yield layout.PLAN.name
     record = run.read(layout.COMPRESS)
     agreement = record.teacher_agreement

@@ -272,7 +272,7 @@ def test_memory_that_runs_out_in_a_search_for_groups_makes_no_other_student(
     def without_channels(*_: object) -> NoReturn:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 5 bytes.")
 
-    monkeypatch.setattr("edgeoe.pruning.verify.without_channels", without_channels)
+    monkeypatch.setattr("edgeoe.pruning.trial.without_channels", without_channels)
     code, _, err = edgeoe("compress", "--out", "a")
     assert code == 2
     assert err.splitlines()[-1].startswith("error: out of memory: DefaultCPUAllocator: not enough memory")

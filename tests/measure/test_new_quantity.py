@@ -107,7 +107,7 @@ def test_it_is_measured_judged_and_shown(
     assert got == code
     text = f"energy_mj 2, at most {limit}"
     assert any(line.split() == [outcome, *text.split()] for line in out.splitlines())
-    assert "2.000 mJ  [2.000, 2.000]" in out
+    assert "2.000 mJ" in out
     cases = {case.get("name"): case for case in ElementTree.parse("j.xml").iter("testcase")}  # noqa: S314
     assert (cases["energy_mj"].find("failure") is not None) == (outcome == "failed")
     assert text.replace("_", r"\_") in Path("m.md").read_text(encoding="utf-8")

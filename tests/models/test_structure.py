@@ -254,7 +254,7 @@ def test_outputs_that_no_single_layer_makes_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.mean((2, 3)) * self.scale
 
-    with pytest.raises(PruningError, match="makes this teacher's outputs, .+ Use --method kd"):
+    with pytest.raises(PruningError, match=r"makes this teacher's outputs, .+ Use --method kd"):
         read_structure(Ensemble().eval(), SHAPE)
 
 

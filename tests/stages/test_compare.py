@@ -253,12 +253,12 @@ def test_a_side_is_a_run_a_result_an_artifact_or_a_baseline(target: Target, expo
     assert side.artifact.parent.name == "objects"
 
 
-def test_a_result_collected_from_a_device_is_not_of_the_artifact_that_lies_here(target: Target, exported: Path) -> None:
+def test_a_result_that_is_not_of_the_artifact_beside_it_is_refused(target: Target, exported: Path) -> None:
     run = Run.open(exported)
     build(run, target)
     run.save(layout.TargetFiles("host-cpu").result, result())
-    side = find_side(str(exported), target, Store(exported))
-    assert (side.artifact, side.result is None) == (None, False)
+    with pytest.raises(RunError, match="on another artifact than that of"):
+        find_side(str(exported), target, Store(exported))
 
 
 @pytest.mark.parametrize(

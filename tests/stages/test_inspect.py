@@ -115,7 +115,7 @@ def written(folder: Path, forward: str) -> str:
 
 
 def test_no_single_head_is_a_finding_and_no_error(tmp_path: Path) -> None:
-    record = inspect(written(tmp_path, "self.shift + self.head(x)"), weights="random", preprocess=SMALL)
+    record = inspect(written(tmp_path, "self.head(x) * self.head(x).sigmoid()"), weights="random", preprocess=SMALL)
     assert (record.head, record.features, record.blocks) == (None, None, ())
     assert record.unread.startswith("no single linear layer or convolution makes this teacher's outputs, ")
     assert [group.name for group in going(record)] == ["middle"]

@@ -375,7 +375,7 @@ def test_what_is_no_table_of_its_device_is_refused_by_its_field(
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff\xfe\x00", b"[" * 100_000, b'{"format": 1'])
 def test_a_damaged_file_is_refused_and_in_the_cache_ignored(data: bytes, tmp_path: Path, cache: Path) -> None:
     (tmp_path / "t.json").write_bytes(data)
-    with pytest.raises(RunError, match="not a latency table of this version of edgeoe"):
+    with pytest.raises(RunError, match="not a latency table"):
         collect_table(tmp_path / "t.json")
     cache.mkdir(parents=True)
     (cache / "x.json").write_bytes(data)
