@@ -11,6 +11,7 @@ EdgeoeError          one line: what, what it got, what is allowed, how to fix it
 ├── RunError         a run directory: a missing stage, a file changed since it was written
 ├── ExportError      the exporter failed, or the graph does not compute what the student does
 ├── BackendError     a runtime is missing, or cannot load or run an artifact
+├── DeviceError      a device can't be reached, or what runs there failed
 └── OutOfMemoryError this machine, or its GPU, has too little memory
 
 Messages are written for the command line and name its options only within `on_command_line`; elsewhere `str(error)`
@@ -34,6 +35,7 @@ __all__ = [
     "BackendError",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "EdgeoeError",
     "ExportError",
     "OutOfMemoryError",
@@ -129,6 +131,10 @@ class ExportError(EdgeoeError):
 
 class BackendError(EdgeoeError):
     """An inference runtime is missing or refuses the artifact."""
+
+
+class DeviceError(EdgeoeError):
+    """A device can't be reached by SSH, or what runs there failed."""
 
 
 class OutOfMemoryError(EdgeoeError):
