@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         BackendError,
         ConfigError,
         DataError,
+        DeviceError,
         EdgeoeError,
         ExportError,
         OutOfMemoryError,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from edgeoe.run.directory import Run
     from edgeoe.settings import CompressSettings, OESettings, PreprocessSettings
     from edgeoe.stages.compare import GateSettings
-    from edgeoe.stages.deployed import Bundled, Judged
+    from edgeoe.stages.deployed import Bundled, Judged, Unreached
     from edgeoe.stages.sides import Side
     from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
 
@@ -73,6 +74,7 @@ __all__ = [
     "CompressSettings",
     "ConfigError",
     "DataError",
+    "DeviceError",
     "DeviceFacts",
     "EdgeoeError",
     "EngineSettings",
@@ -111,6 +113,7 @@ __all__ = [
     "TargetError",
     "TeacherError",
     "TrainingError",
+    "Unreached",
     "Validation",
     "Verdict",
     "build",
@@ -149,6 +152,7 @@ _HOMES = {
         "BackendError",
         "ConfigError",
         "DataError",
+        "DeviceError",
         "EdgeoeError",
         "ExportError",
         "OutOfMemoryError",
@@ -209,6 +213,7 @@ _HOMES = {
     "edgeoe.stages.deployed": (
         "Bundled",
         "Judged",
+        "Unreached",
     ),
     "edgeoe.stages.sides": ("Side",),
     "edgeoe.targets.profile": (

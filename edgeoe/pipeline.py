@@ -7,7 +7,7 @@ started again anywhere that the directory is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import lcm
@@ -16,11 +16,12 @@ from pathlib import Path
 from torch import nn
 
 from edgeoe.data.samples import find_samples, find_test
-from edgeoe.errors import RunError
+from edgeoe.errors import DeviceError, RunError
 from edgeoe.graph.precision import Int8Settings
 from edgeoe.machine.environment import environment
 from edgeoe.methods import load_cut
 from edgeoe.progress import Progress, silent
+from edgeoe.records.measurement import Validation
 from edgeoe.run import layout
 from edgeoe.run.creation import require_free
 from edgeoe.run.directory import Run
@@ -33,20 +34,24 @@ from edgeoe.stages.bundle import bundle
 from edgeoe.stages.collect import collect
 from edgeoe.stages.compress import compress
 from edgeoe.stages.contents import changed_contents, contents_now
-from edgeoe.stages.deployed import Bundled, Judged
+from edgeoe.stages.deployed import Bundled, Deployed, Judged, Unreached
 from edgeoe.stages.export import ExporterChoice, export
 from edgeoe.stages.inspect import inspect
 from edgeoe.stages.latency_table import collect_table
+from edgeoe.stages.on_devices import fetch_tables, validate_on
 from edgeoe.stages.precisions import variant_for
 from edgeoe.stages.table_bundle import bundle_table, measure_parts
 from edgeoe.stages.validate import validate
+from edgeoe.targets.address_book import Device
 from edgeoe.targets.here import differences
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
 
 __all__ = [
     "Bundled",
+    "Deployed",
     "Judged",
+    "Unreached",
     "build",
     "bundle",
     "bundle_table",
@@ -55,6 +60,7 @@ __all__ = [
     "compress",
     "deploy",
     "export",
+    "fetch_tables",
     "inspect",
     "measure_parts",
     "validate",
@@ -76,30 +82,34 @@ def deploy(
     out: Path,
     targets: Iterable[Target],
     test: Path,
+    devices: Mapping[str, Device] | None = None,
     teacher: nn.Module | None = None,
     exporter: ExporterChoice = "auto",
     one_student: bool = False,
     overwrite: bool = False,
-    each: Callable[[Judged | Bundled], object] = lambda _: None,
+    each: Callable[[Deployed], object] = lambda _: None,
     progress: Progress = silent,
-) -> tuple[Judged | Bundled, ...]:
+) -> tuple[Deployed, ...]:
     """The whole line for several targets; finished students with the same settings, limits and contents are kept.
 
     Without a budget one student at `out` serves all targets: its widths suit all at once, unless the settings name a
     multiple. With a budget each of several targets gets its own, a run at `out`/TARGET. What can't work is refused
     before anything is trained.
 
+    devices: where SSH reaches targets, by their names. Latency tables that a budget needs are measured there, and the
+        student is built and measured on all devices at once; one that gives no result does not stop the others.
     teacher: as for `compress`.
     one_student: one student at `out` meets the budgets of all targets.
     each: is called with the outcome on each target as soon as it is known.
-    Returns, for each target, what was judged here, or for a target that is not this machine the bundle to take there;
-    nothing in torchrun's other processes.
+    Returns, for each target, what was judged, or for a target that is neither this machine nor reached the bundle to
+    take there; nothing in torchrun's other processes.
+    Raises DeviceError if a latency table can't be measured on a device.
     """
-    targets, facts = list(targets), environment()
+    targets, facts, devices = list(targets), environment(), devices or {}
     elsewhere = {target.name: differences(target, facts) for target in targets}
     for target in targets:
         require_buildable(target)
-        if not elsewhere[target.name]:
+        if not elsewhere[target.name] and target.name not in devices:
             require_runtime(Run(out), target)
     follow_links = settings.follow_links
     few = find_samples(
@@ -124,10 +134,13 @@ def deploy(
                     "Choose another --out, or pass --overwrite."
                 )
             missing.append(student)
+    for student in missing:
+        reached = [target for target in student.targets if target.name in devices]
+        fetch_tables(student.settings, reached, devices, teacher=teacher, progress=progress)
     if len(missing) > 1:  # a single student is refused before it is trained
         alone = [target for student in missing for target in student.targets]
         require_tables(settings, alone, teacher=teacher, progress=progress)
-    outcomes: list[Judged | Bundled] = []
+    outcomes: list[Deployed] = []
     for student in students:
         run = Run(student.out) if os.environ.get("RANK", "0") == "0" else None  # torchrun may have started several
         if student in missing:
@@ -146,6 +159,7 @@ def deploy(
                 outcomes += _deliver(
                     run,
                     student,
+                    devices,
                     test=test,
                     follow_links=follow_links,
                     exporter=exporter,
@@ -180,37 +194,56 @@ def _students(
 def _deliver(
     run: Run,
     student: _Student,
+    devices: Mapping[str, Device],
     *,
     test: Path,
     follow_links: bool,
     exporter: ExporterChoice,
-    each: Callable[[Judged | Bundled], object],
+    each: Callable[[Deployed], object],
     progress: Progress,
-) -> Iterator[Judged | Bundled]:
-    """Export the student of `run`, and build and validate it for each target, or bundle it."""
+) -> list[Deployed]:
+    """Export the student of `run`, and for each target build and validate it, here or on its device, or bundle it."""
     targets, max_drop, facts = student.targets, student.settings.max_drop, environment()
     export(
         run,
         exporter=exporter,
         precisions={target.precision for target in targets},
         int8=Int8Settings(max_drop=1.0 if max_drop is None else max_drop),  # not that of an earlier deploy
-        variants=sorted({variant_for(target) for target in targets}),
+        variants=sorted({variant_for(target, here=target.name not in devices) for target in targets}),
         progress=progress,
     )
+    outcomes: dict[str, Deployed] = {}
+
+    def note(outcome: Deployed) -> None:
+        outcomes[outcome.target.name] = outcome
+        each(outcome)
+
+    def judged(target: Target, result: Validation | DeviceError) -> None:
+        if isinstance(result, DeviceError):
+            note(Unreached(run=run, target=target, reason=str(result)))
+        else:
+            note(Judged(run=run, validation=result))
+
     for target in targets:
-        outcome: Judged | Bundled
+        if target.name in devices:
+            continue
         if differs := differences(target, facts):
             archive = TargetFiles(target.name).archive
             out = run.path / archive.name
             packed = bundle(run, target, out=out, test=test, follow_links=follow_links, progress=progress)
             run.note(archive)
-            outcome = Bundled(run=run, target=target, bundle=packed, differs=differs)
+            note(Bundled(run=run, target=target, bundle=packed, differs=differs))
         else:
             build(run, target, progress=progress)
-            validation = validate(run, target, test=test, follow_links=follow_links, progress=progress)
-            outcome = Judged(run=run, validation=validation)
-        each(outcome)
-        yield outcome
+            note(
+                Judged(
+                    run=run,
+                    validation=validate(run, target, test=test, follow_links=follow_links, progress=progress),
+                )
+            )
+    reached = [target for target in targets if target.name in devices]
+    validate_on(run, reached, devices, test=test, follow_links=follow_links, each=judged, progress=progress)
+    return [outcomes[target.name] for target in targets]
 
 
 def _is_made(student: _Student) -> bool:

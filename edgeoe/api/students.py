@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeoe.records.graphs import ExportRecord
     from edgeoe.records.inspection import InspectRecord
     from edgeoe.run.directory import Run
-    from edgeoe.stages.deployed import Bundled, Judged
+    from edgeoe.stages.deployed import Deployed
     from edgeoe.targets.profile import Target
 
 __all__ = ["compress", "deploy", "export", "inspect"]
@@ -154,34 +154,40 @@ def deploy(
     test: Text,
     teacher: str | nn.Module | None = None,
     target: Target | Text | Sequence[Target | Text] | None = None,
+    device: str | Sequence[str] = (),
     exporter: Literal["auto", "dynamo", "legacy"] = "auto",
     one_student: bool = False,
     overwrite: bool = False,
-    each: Callable[[Judged | Bundled], object] = lambda _: None,
+    each: Callable[[Deployed], object] = lambda _: None,
     progress: Progress | None = None,
     **given: Any,
-) -> tuple[Judged | Bundled, ...]:
+) -> tuple[Deployed, ...]:
     """The whole line: compress, export, build and validate, for one target or several.
 
     settings, teacher, exporter: as for `compress` and `export`.
     out: folder of the run; with a budget and several targets, each has its student in a folder of its name there.
     test: folder of test images, a folder per class.
     target: profiles of the devices.
+    device: names in your address book, besides; they are reached by SSH. Without `target` only these.
     one_student: one student meets the budgets of all targets.
     overwrite: replace a run that is there; one of the same settings, limits and teacher is kept without.
     each: is called with the outcome on each target as soon as it is known.
     progress: None shows bars in a terminal or a notebook.
-    Returns for each target what was judged here, or for a device elsewhere the bundle to take there.
+    Returns for each target what was judged, or for a machine elsewhere that is no `device` the bundle to take there.
     Raises EdgeoeError for anything that you can fix; what can't work is refused before anything is trained.
     """
     from edgeoe.pipeline import deploy as deploy_student
+    from edgeoe.targets.address_book import find_device
 
     strict, module = settings_from(settings, teacher, given)
+    devices = {name: find_device(name) for name in texts_from(device)}
+    named = (() if devices else strict.target) if target is None else target
     return deploy_student(
         strict,
         out=Path(out),
-        targets=targets_from(strict.target if target is None else target),
+        targets=[*targets_from(named), *targets_from(tuple(devices))],
         test=Path(test),
+        devices=devices,
         teacher=module,
         exporter=exporter,
         one_student=one_student,

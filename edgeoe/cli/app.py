@@ -20,6 +20,7 @@ from edgeoe.cli import (
     compress,
     demo,
     deploy,
+    devices,
     doctor,
     inspect,
     latency_table,
@@ -66,6 +67,7 @@ app.command("report")(everywhere(reports.report_command))
 app.add_typer(compare.baseline_app, name="baseline")
 app.add_typer(run_group.app, name="run")
 app.add_typer(targets.app, name="targets")
+app.add_typer(devices.app, name="devices")
 app.command("methods")(everywhere(methods.command, config=False))
 app.command("samples")(everywhere(samples.command))
 app.command("doctor")(everywhere(doctor.command, config=False))

@@ -1,4 +1,4 @@
-"""Shell completion of profiles, methods and runs, with light imports only."""
+"""Shell completion of profiles, devices, methods and runs, with light imports only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from pathlib import Path
 from edgeoe.conversions import with_home
 from edgeoe.registry import METHODS
 
-__all__ = ["complete_method", "complete_run", "complete_target"]
+__all__ = ["complete_device", "complete_method", "complete_run", "complete_target"]
 
 _DEPTH = 3  # of folders below the typed one, as in runs/july/a
+
+
+def complete_device(incomplete: str) -> list[str]:
+    """Names of the user's devices."""
+    from edgeoe.targets.address_book import read_address_book
+
+    with suppress(Exception):  # a damaged file is the command's to report
+        return [name for name in read_address_book() if name.startswith(incomplete)]
+    return []
 
 
 def complete_method(incomplete: str) -> list[str]:

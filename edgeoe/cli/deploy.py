@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeoe.cli.devices import DevicesOption, with_devices
 from edgeoe.cli.options import EXIT_CODES, JsonOption, next_step
 from edgeoe.cli.reports import write_page
 from edgeoe.cli.settings import takes_settings
@@ -21,7 +22,7 @@ from edgeoe.settings import CompressSettings
 from edgeoe.targets.here import not_measured
 
 if TYPE_CHECKING:
-    from edgeoe.pipeline import Bundled, Judged
+    from edgeoe.pipeline import Deployed
     from edgeoe.run.directory import Run
 
 __all__ = ["command"]
@@ -30,10 +31,11 @@ __all__ = ["command"]
 @takes_settings
 def command(
     *,
-    context: typer.Context,  # noqa: ARG001 - takes_settings reads it
+    context: typer.Context,
     settings: CompressSettings,
     out: Annotated[Path, typer.Option(help="Run directory to write or to continue.", show_default=False)],
     test: Annotated[Path, typer.Option(help="Test images: a folder per class.", show_default=False)],
+    device: DevicesOption = [],  # noqa: B006 - Typer's
     exporter: ExporterOption = "auto",
     one_student: Annotated[
         bool,
@@ -45,28 +47,34 @@ def command(
     """Run the whole pipeline, compress, export, build and validate, for one target or several.
 
     With a budget (--latency-ms, --speedup or \\[budget] of the profiles), each of several targets gets a student of its
-    own in OUT/TARGET. A target that is not this machine gets a bundle, with the commands that take it there. An
-    existing student with the same settings and limits is kept. The exit code is that of the worst verdict; 3 if a
-    target is not judged yet.
+    own in OUT/TARGET. On each --device the student is built and measured over SSH, on all at once. A target that is
+    neither gets a bundle, with the commands that take it there. An existing student with the same settings and limits
+    is kept. The exit code is that of the worst verdict; 3 if a target is not judged yet.
 
     Example: [bold]edgeoe deploy --config edgeoe.toml --out runs/a --target host-cpu --test test/[/]
     """
-    from edgeoe.pipeline import Judged, deploy
+    from edgeoe.pipeline import Judged, Unreached, deploy
+    from edgeoe.report.outcomes import outcome_table
     from edgeoe.report.terminal import bar, say, show_budget, show_speed, show_validation
+    from edgeoe.report.terminal import out as console
     from edgeoe.run import layout
     from edgeoe.targets.load import load_target
 
+    settings, devices = with_devices(context, settings, device)
     profiles, exporter_choice = [load_target(name) for name in settings.target], parse_exporter(exporter)
 
-    def show(result: Judged | Bundled) -> None:
+    def show(result: Deployed) -> None:
         if isinstance(result, Judged):
             show_validation(result.validation)
+        elif isinstance(result, Unreached):
+            say((result.reason, "red"))
 
     results = deploy(
         settings,
         out=out,
         targets=profiles,
         test=test,
+        devices=devices,
         exporter=exporter_choice,
         one_student=one_student,
         overwrite=overwrite,
@@ -82,6 +90,8 @@ def command(
         compressed = run.read(layout.COMPRESS)
         show_budget(compressed)
         show_speed(compressed)
+    if len(results) > 1:
+        console.print(outcome_table(results))
     write_json(json, _records(results, apart=len(runs) > 1))
     for run in runs.values():
         write_page(run)
@@ -90,7 +100,7 @@ def command(
     return EXIT_CODES[worst(result.outcome for result in results)]
 
 
-def _records(results: Sequence[Judged | Bundled], *, apart: bool) -> dict[str, object]:
+def _records(results: Sequence[Deployed], *, apart: bool) -> dict[str, object]:
     """The records for `--json`.
 
     apart: each target has a student, whose records stand beside its verdict.
@@ -110,25 +120,27 @@ def _student(run: Run) -> dict[str, object]:
     return {"compress": compressed, "export": run.read(layout.EXPORT)}
 
 
-def _record(result: Judged | Bundled) -> dict[str, object]:
+def _record(result: Deployed) -> dict[str, object]:
     """The record of one target for `--json`."""
-    from edgeoe.pipeline import Judged
+    from edgeoe.pipeline import Judged, Unreached
     from edgeoe.report.json import validation_json
 
     if isinstance(result, Judged):
         return validation_json(result.validation)
+    if isinstance(result, Unreached):
+        return {"verdict": result.outcome, "not_measured": result.reason}
     packed = replace(result.bundle, path=path_in_report(result.bundle.path))
     return {"verdict": result.outcome, "not_measured": not_measured(result.differs), "bundle": packed}
 
 
-def _show_next_steps(results: Sequence[Judged | Bundled], test: Path, profile_names: Mapping[str, str]) -> None:
+def _show_next_steps(results: Sequence[Deployed], test: Path, profile_names: Mapping[str, str]) -> None:
     """Print the commands for each device that is another machine, then the next step after the worst outcome.
 
     profile_names: the user's name or file of each target's profile, by name of the target.
     """
     from edgeoe.cli.bundle import show_bundle
     from edgeoe.cli.next_steps import after_verdict, lines_for_device
-    from edgeoe.pipeline import Bundled
+    from edgeoe.pipeline import Bundled, Judged, Unreached
     from edgeoe.report.terminal import say
     from edgeoe.run.layout import TargetFiles
 
@@ -142,11 +154,16 @@ def _show_next_steps(results: Sequence[Judged | Bundled], test: Path, profile_na
             for line in lines:
                 say(f"  {line}")
             step = step or lines[0]
-        elif result.outcome == outcome != "passed" and not step:
+        elif isinstance(result, Unreached):
+            step = step or f"edgeoe devices check {quoted(name)}"
+        elif isinstance(result, Judged) and result.outcome == outcome != "passed" and not step:
             again = f"edgeoe validate {quoted(path)} --target {quoted(profile_names[name])} --test {quoted(test)}"
             step = after_verdict(path, profile_names[name], result.validation, again=again)
     if not step:
         run = results[0].run
-        engine = run.read(TargetFiles(results[0].target.name).engine)
-        step = f"copy {quoted(run.path / engine.artifact)} to the device"
+        name = results[0].target.name
+        if not run.has(TargetFiles(name).engine):  # it was built on the device
+            step = f"edgeoe baseline save {quoted(run.path)} --target {quoted(name)} --name main"
+        else:
+            step = f"copy {quoted(run.path / run.read(TargetFiles(name).engine).artifact)} to the device"
     next_step(step)

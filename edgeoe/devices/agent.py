@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, List, Optional, Tuple
 
 GREETING = b"edgeoe-agent 1\n"
 CHUNK = 1 << 20
@@ -59,9 +59,9 @@ class Store:
 
 
 def _checked(name: str) -> str:
-    if not _ID.fullmatch(name):
-        raise Refused(f"not an identifier: {name!r}")
-    return name
+    if _ID.fullmatch(name):
+        return name
+    raise Refused(f"not an identifier: {name!r}")
 
 
 # Files
@@ -69,14 +69,10 @@ def _checked(name: str) -> str:
 
 def have(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
     """{sha256: bytes that are there} for each of `files` that is not there whole."""
-    missing = {}
-    for sha256 in request["files"]:
-        path = store.object(sha256)
-        if os.path.isfile(path):
-            os.utime(path)  # used last
-        else:
-            missing[sha256] = _size(store.part(sha256))
-    return {"missing": missing}, b""
+    there = [sha256 for sha256 in request["files"] if os.path.isfile(store.object(sha256))]
+    for sha256 in there:
+        os.utime(store.object(sha256))  # used last
+    return {"missing": {sha256: _size(store.part(sha256)) for sha256 in request["files"] if sha256 not in there}}, b""
 
 
 def put(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
@@ -120,8 +116,8 @@ def _sha256(path: str) -> str:
 def start(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
     """Start the job `job`, unless it was started: `files` {name: sha256} are its bundle, `command` is run in out/.
 
-    {python} and {bundle} in the command stand for this interpreter and the folder of the bundle. The reply names files
-    that are missing, as `have` does.
+    An `exclusive` job runs alone. {python} and {bundle} in the command stand for this interpreter and the folder of the
+    bundle. The reply names files that are missing, as `have` does.
     """
     name = request["job"]
     if os.path.exists(store.job(name, "command")):
@@ -137,11 +133,12 @@ def start(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _copy(store.object(sha256), path)
     words = {"python": sys.executable, "bundle": bundle}
-    command = {"command": [part.format(**words) for part in request["command"]], "who": request["who"]}
+    command = [part.format(**words) for part in request["command"]]
+    facts = {"command": command, "who": request["who"], "exclusive": request["exclusive"]}
     agent = os.path.join(store.job(name), "agent.py")
     with open(agent, "w", encoding="utf-8") as stream:
         stream.write(SOURCE)
-    _write(store.job(name, "command"), json.dumps(command))
+    _write(store.job(name, "command"), json.dumps(facts))
     subprocess.Popen(
         [sys.executable, agent, "run", store.folder, name],
         stdin=subprocess.DEVNULL,
@@ -254,24 +251,13 @@ def clean(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
         if (name == request.get("job") or age > _OLD_S) and not _is_alive(store, name):
             shutil.rmtree(os.path.join(store.jobs, name), ignore_errors=True)
     kept = 0
-    for path, _, size in sorted(_files(store), key=lambda one: -one[1]):
-        stale = path.endswith(".part") and time.time() - os.path.getmtime(path) > _OLD_S
-        if stale or kept + size > request["keep"]:
+    paths = [os.path.join(store.objects, name) for name in os.listdir(store.objects)]
+    for path in sorted(paths, key=os.path.getmtime, reverse=True):
+        is_old = path.endswith(".part") and time.time() - os.path.getmtime(path) > _OLD_S
+        kept += _size(path)
+        if is_old or kept > request["keep"]:
             os.unlink(path)
-        else:
-            kept += size
-    return {"bytes": kept + sum(_tree_size(os.path.join(store.jobs, name)) for name in os.listdir(store.jobs))}, b""
-
-
-def _files(store: Store) -> Iterator[Tuple[str, float, int]]:
-    for name in os.listdir(store.objects):
-        path = os.path.join(store.objects, name)
-        facts = os.stat(path)
-        yield path, facts.st_mtime, facts.st_size
-
-
-def _tree_size(folder: str) -> int:
-    return sum(_size(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names)
+    return {}, b""
 
 
 def remove(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
@@ -283,64 +269,11 @@ def remove(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
     return {}, b""
 
 
-# Facts
-
-
-def probe(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
-    """What must be known before a bundle can be sent: Python, the packages `imports`, the system, space and time."""
-    disk, system = shutil.disk_usage(store.folder), os.uname()
-    facts = {
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "machine": system.machine,
-        "system": system.sysname + " " + system.release,
-        "distribution": _os_release(),
-        "jetson": os.path.exists("/etc/nv_tegra_release"),
-        "externally_managed": _externally_managed(),
-        "virtual_environment": sys.prefix != sys.base_prefix,
-        "free_disk_mb": disk.free // 10**6,
-        "free_memory_mb": _free_memory_mb(),
-        "time": time.time(),
-        "packages": {name: _version(name) for name in request["imports"]},
-        "holder": _running(store),
-    }
-    return facts, b""
-
-
-def _os_release() -> str:
-    try:
-        with open("/etc/os-release", encoding="utf-8") as stream:
-            found = re.search(r'^PRETTY_NAME="?([^"\n]*)', stream.read(), re.MULTILINE)
-            return found.group(1) if found else ""
-    except OSError:
-        return ""
-
-
-def _externally_managed() -> bool:
-    """Whether pip may not install into this Python. Source: PEP 668."""
-    import sysconfig
-
-    return os.path.exists(os.path.join(sysconfig.get_path("stdlib"), "EXTERNALLY-MANAGED"))
-
-
-def _free_memory_mb() -> Optional[int]:
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as stream:
-            found = re.search(r"^MemAvailable:\s*(\d+) kB", stream.read(), re.MULTILINE)
-            return int(found.group(1)) * 1024 // 10**6 if found else None
-    except OSError:
-        return None
-
-
-def _version(package: str) -> Dict[str, str]:
-    """The version of a package, or why it can't be imported; in a process of its own, which a bad one may crash."""
-    program = f"import {package}; print(getattr({package}, '__version__', ''))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
-    )
-    if done.returncode == 0:
-        return {"version": done.stdout.decode().strip().splitlines()[-1:][0] if done.stdout.strip() else ""}
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    return {"error": lines[-1] if lines else f"killed by signal {-done.returncode}"}
+def evaluate(store: Store, request: Dict[str, Any], data: bytes) -> Reply:
+    """What the function `facts` of the program `data` returns for `arguments`, and who runs a job now as `holder`."""
+    program = {"__name__": "edgeoe-facts"}  # type: Dict[str, Any]
+    exec(compile(data, "edgeoe-facts", "exec"), program)
+    return {"facts": program["facts"](store.folder, **request["arguments"]), "holder": _running(store)}, b""
 
 
 def _running(store: Store) -> str:
@@ -373,10 +306,11 @@ def run(folder: str, name: str) -> int:
     code = 130
     try:
         with open(os.path.join(folder, "lock"), "a+", encoding="utf-8") as lock:
-            _wait_for(lock, store, name)
-            lock.truncate(0)
-            lock.write(f"{facts['who']}, since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}")
-            lock.flush()
+            if facts["exclusive"]:
+                _wait_for(lock, store, name)
+                lock.truncate(0)
+                lock.write(f"{facts['who']}, since {time.strftime('%Y-%m-%d %H:%M:%S %Z')}")
+                lock.flush()
             signal.signal(signal.SIGTERM, lambda *_: None)  # its program ends by the same signal
             code = _execute(facts["command"], store, name, lock.fileno())
     finally:
@@ -433,7 +367,7 @@ OPERATIONS: Dict[str, Callable[[Store, Dict[str, Any], bytes], Reply]] = {
     "stop": stop,
     "clean": clean,
     "remove": remove,
-    "probe": probe,
+    "evaluate": evaluate,
 }
 
 

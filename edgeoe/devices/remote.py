@@ -35,15 +35,17 @@ class Job:
     files: its bundle, by path.
     command: {python} and {bundle} stand for the device's Python and the folder of the bundle.
     result: file that it writes in its working folder.
+    exclusive: no other exclusive job runs meanwhile; needed for what is measured.
     """
 
     files: Mapping[str, bytes]
     command: Sequence[str]
     result: str
+    exclusive: bool = True
 
 
 async def run_job(connection: Connection, job: Job, *, progress: Progress = silent) -> bytes:
-    """Run `job` on a device, and return its result. Only one job runs on a device at a time: others wait.
+    """Run `job` on a device, and return its result. Exclusive ones wait for each other.
 
     Raises DeviceError if the device can't be reached or the program fails. Interrupted, the job there is, too.
     """
@@ -63,7 +65,9 @@ async def run_job(connection: Connection, job: Job, *, progress: Progress = sile
 async def _start(connection: Connection, name: str, job: Job, hashes: Mapping[str, str]) -> Mapping[str, int]:
     """Start the job. Returns what is missing for that."""
     who = f"{getpass.getuser()} on {socket.gethostname()}"
-    reply, _ = await connection.ask("start", job=name, files=hashes, command=list(job.command), who=who)
+    reply, _ = await connection.ask(
+        "start", job=name, files=hashes, command=list(job.command), who=who, exclusive=job.exclusive
+    )
     missing: Mapping[str, int] = reply["missing"]
     return missing
 

@@ -117,27 +117,49 @@ def shows_bars() -> bool:
     return find_spec("ipywidgets") is not None if err.is_jupyter else err.is_terminal
 
 
+_bars: list[Progress] = []  # the live display, while a bar is open
+_open = 0
+
+
 @contextmanager
 def bar(title: str, total: int) -> Iterator[Callable[[], None]]:
     """Show a progress bar with the remaining time, then a line with the elapsed time.
 
-    The bar ends full even if the work finishes before `total`.
+    The bar ends full even if the work finishes before `total`. Several may be open at once, as on several devices.
     """
-    columns = (
-        TextColumn("{task.description:<24}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     work_begins()
     started = perf_counter()
-    with Progress(*columns, console=err, refresh_per_second=4, disable=_quiet) as progress:
+    with _display() as progress:
         task = progress.add_task(visible(title), total=total)
         yield lambda: progress.advance(task)
-        progress.update(task, total=progress.tasks[0].completed)
-    _log.debug("%s: %d in %.1f s", title, progress.tasks[0].completed, perf_counter() - started)
+        steps = next(one.completed for one in progress.tasks if one.id == task)
+        progress.update(task, total=steps)
+    _log.debug("%s: %d in %.1f s", title, steps, perf_counter() - started)
+
+
+@contextmanager
+def _display() -> Iterator[Progress]:
+    """The display that all bars share: it starts with the first, and stops when none is open."""
+    global _open
+    if not _open:
+        columns = (
+            TextColumn("{task.description:<24}", markup=False),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        _bars[:] = [Progress(*columns, console=err, refresh_per_second=4, disable=_quiet)]
+        _bars[0].start()
+    _open += 1
+    progress = _bars[0]
+    try:
+        yield progress
+    finally:
+        _open -= 1
+        if not _open:
+            progress.stop()
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:

@@ -39,7 +39,15 @@ from edgeoe.stages.timing_graph import timing_graph
 from edgeoe.targets.here import differences, not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["BudgetMeter", "budget_limits", "has_budget", "pays_for_fp32", "require_tables", "same_limits"]
+__all__ = [
+    "BudgetMeter",
+    "budget_limits",
+    "has_budget",
+    "lacks_table",
+    "pays_for_fp32",
+    "require_tables",
+    "same_limits",
+]
 
 _CALLS, _MIN_TURNS, _SECONDS = 3, 20, 2.0
 _ATTEMPTS = 3  # to measure an artifact while the machine is noisy
@@ -125,6 +133,17 @@ def require_tables(
         meter.require_tables()
     for meter, target in zip(meters, elsewhere, strict=True):
         meter.require_tables(parts_for(subject, settings, target, progress=progress).variants())
+
+
+def lacks_table(
+    settings: CompressSettings, target: Target, *, teacher: nn.Module | None = None, progress: Progress = silent
+) -> bool:
+    """Whether a budget on `target`, another machine, needs a latency table that is not in the cache."""
+    try:
+        require_tables(settings, [target], teacher=teacher, progress=progress)
+    except TargetError:
+        return True
+    return False
 
 
 def _p50_limit(target: Target, limit_ms: float, *, origin: str) -> Limit:

@@ -34,7 +34,7 @@ from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
 from edgeoe.versions import versions
 
-__all__ = ["bundle"]
+__all__ = ["bundle", "bundle_files"]
 
 
 @writes_run
@@ -57,6 +57,28 @@ def bundle(
     Raises ConfigError for another suffix, TargetError for a profile with unsupported settings.
     """
     pack, signer = packer_of(out), signer_with(sign) if sign else None
+    files, facts = bundle_files(run, target, test=test, follow_links=follow_links, progress=progress)
+    digest, size_bytes = write_archive(out, pack, files, root=layout.unpacked_folder(target.name))
+    signature = str(signer(out)) if signer else ""
+    return BundleRecord(
+        path=str(out),
+        sha256=digest,
+        size_bytes=size_bytes,
+        target=target.name,
+        precision=target.precision,
+        test_images=facts.test.images if facts.test else 0,
+        files=tuple(sorted(files)),
+        signature=signature,
+    )
+
+
+def bundle_files(
+    run: Run, target: Target, *, test: Path | None, follow_links: bool = False, progress: Progress = silent
+) -> tuple[dict[str, bytes], BundleFacts]:
+    """The files of a bundle by path, and its facts, which the run keeps: `collect` takes results of this bundle alone.
+
+    Raises as `bundle` does.
+    """
     require_buildable(target)
     samples = read_test(run, test, follow_links=follow_links, progress=progress) if test else None
     pixels = samples.images.rows(np.arange(len(samples.labels))) if samples else None
@@ -67,7 +89,6 @@ def bundle(
     if samples and pixels is not None:
         files |= {"test-images.npy": _npy(pixels), "test-labels.npy": _npy(samples.labels)}
     files[SBOM] = _sbom(files, target).encode()
-    hashes = _hashes(files)
     run_facts = run.read(layout.FACTS)
     facts = BundleFacts(
         edgeoe=__version__,
@@ -78,26 +99,15 @@ def bundle(
         graph=_graph_record(run, graph_file(target, here=False).name),
         size_bytes=len(files["model.onnx"]),
         test=_test_facts(pixels, samples.labels) if samples and pixels is not None else None,
-        files=hashes,
+        files=_hashes(files),
     )
     target_files = layout.TargetFiles(target.name)
     files[FACTS] = record_text(facts, format=target_files.bundle.format).encode()
-    digest, size_bytes = write_archive(out, pack, files, root=layout.unpacked_folder(target.name))
-    signature = str(signer(out)) if signer else ""
     run.forget(target_files.bundle, target_files.teacher)
     if predictions:
         run.save(target_files.teacher, predictions)
     run.save(target_files.bundle, facts)
-    return BundleRecord(
-        path=str(out),
-        sha256=digest,
-        size_bytes=size_bytes,
-        target=target.name,
-        precision=target.precision,
-        test_images=len(samples.labels) if samples else 0,
-        files=tuple(sorted(files)),
-        signature=signature,
-    )
+    return files, facts
 
 
 def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:

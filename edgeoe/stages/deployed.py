@@ -1,4 +1,4 @@
-"""The result of `deploy` on one target: a verdict on this machine, or a bundle for another."""
+"""The result of `deploy` on one target: a verdict, a bundle for another machine, or why its device gave no result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edgeoe.run.directory import Run
 from edgeoe.targets.here import not_measured
 from edgeoe.targets.profile import Target
 
-__all__ = ["Bundled", "Judged"]
+__all__ = ["Bundled", "Deployed", "Judged", "Unreached"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Judged:
-    """A verdict for a target that is this machine: its artifact was built, measured and judged.
+    """A verdict for a target: its artifact was built and measured, here or on a device that SSH reaches, and judged.
 
     run: the student's.
     """
@@ -61,3 +61,27 @@ class Bundled:
 
     def __repr__(self) -> str:
         return f"Bundled({self.target.name!r}: {not_measured(self.differs)}; take {self.bundle.path} there)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unreached:
+    """A device that gave no result; nothing is judged.
+
+    run: the student's.
+    reason: why, and what to do.
+    """
+
+    run: Run
+    target: Target
+    reason: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """Inconclusive: it was not measured."""
+        return "inconclusive"
+
+    def __repr__(self) -> str:
+        return f"Unreached({self.reason})"
+
+
+Deployed = Judged | Bundled | Unreached

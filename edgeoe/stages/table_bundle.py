@@ -42,7 +42,7 @@ from edgeoe.targets.here import differences, is_of_every_machine, not_measured
 from edgeoe.targets.limits import require_buildable
 from edgeoe.targets.profile import Target
 
-__all__ = ["bundle_table", "measure_parts"]
+__all__ = ["bundle_table", "measure_parts", "table_files"]
 
 _PERIOD = 4093  # values after which the weights of a bundled graph repeat; a prime, so that its channels differ
 _WEIGHTS = (np.float32, np.float16, np.int8, np.uint8)
@@ -119,6 +119,23 @@ def bundle_table(
     device.
     """
     pack = packer_of(out)
+    files = table_files(settings, target, teacher=teacher, progress=progress)
+    digest, size_bytes = write_archive(out, pack, files, root=unpacked_table_folder(target.name))
+    return BundleRecord(
+        path=str(out),
+        sha256=digest,
+        size_bytes=size_bytes,
+        target=target.name,
+        precision=target.precision,
+        test_images=0,
+        files=tuple(sorted(files)),
+    )
+
+
+def table_files(
+    settings: CompressSettings, target: Target, *, teacher: nn.Module | None = None, progress: Progress = silent
+) -> dict[str, bytes]:
+    """The files of the bundle that measures a latency table, by path. Raises as `bundle_table` does."""
     require_buildable(target)
     if is_of_every_machine(target):
         raise TargetError(
@@ -150,16 +167,7 @@ def bundle_table(
         kept_fp32=tuple(sorted(kept_fp32)),
     )
     files[FACTS] = record_text(facts, format=FORMAT).encode()
-    digest, size_bytes = write_archive(out, pack, files, root=unpacked_table_folder(target.name))
-    return BundleRecord(
-        path=str(out),
-        sha256=digest,
-        size_bytes=size_bytes,
-        target=target.name,
-        precision=target.precision,
-        test_images=0,
-        files=tuple(sorted(files)),
-    )
+    return files
 
 
 def _graphs(

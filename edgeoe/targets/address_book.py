@@ -13,9 +13,17 @@ from annotated_types import Ge
 
 from edgeoe.errors import ConfigError, quoted
 from edgeoe.files import write_atomic
+from edgeoe.registry import nearest
 from edgeoe.toml_document import TomlDocument
 
-__all__ = ["Device", "address_book_file", "read_address_book", "require_device_name", "write_address_book"]
+__all__ = [
+    "Device",
+    "address_book_file",
+    "find_device",
+    "read_address_book",
+    "require_device_name",
+    "write_address_book",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
@@ -58,6 +66,17 @@ def read_address_book() -> dict[str, Device]:
                 raise document.complain(name, "", f"[{name}] lacks {field}.")
         devices[name] = document.record(name, Device)
     return devices
+
+
+def find_device(name: str) -> Device:
+    """The device of that name. Raises ConfigError for an unknown one."""
+    book = read_address_book()
+    if name not in book:
+        hint = nearest(name, book) if book else "There is none yet."
+        raise ConfigError(
+            f"unknown device {name!r}. {hint} To name one: edgeoe devices add NAME --host USER@HOST --target PROFILE"
+        )
+    return book[name]
 
 
 def write_address_book(devices: Mapping[str, Device]) -> None:

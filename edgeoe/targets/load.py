@@ -11,6 +11,7 @@ from typing import Any
 from edgeoe.codec import to_json
 from edgeoe.errors import TargetError
 from edgeoe.registry import QUANTITIES, nearest
+from edgeoe.targets.address_book import read_address_book
 from edgeoe.targets.backends import known_backends
 from edgeoe.targets.limits import unknown_names, unsupported_precision, unsupported_settings
 from edgeoe.targets.profile import Budget, DeviceFacts, EngineSettings, MeasureSettings, RuntimeSettings, Target
@@ -52,7 +53,8 @@ def find_target(name: str) -> Path:
         return Path(name)
     profiles = find_targets()
     if name not in profiles:
-        raise TargetError(f"unknown target {name!r}. {nearest(name, profiles)} Your own go into ./targets/<name>.toml.")
+        known = [*profiles, *read_address_book()]
+        raise TargetError(f"unknown target {name!r}. {nearest(name, known)} Your own go into ./targets/<name>.toml.")
     path, (own, shipped) = profiles[name], _folders()
     if path.parent == own and (shipped / path.name).is_file() and own.resolve() != shipped.resolve():
         _say_hidden(path.resolve())
@@ -68,14 +70,21 @@ def _say_hidden(path: Path) -> None:
 def load_target(name: str) -> Target:
     """The profile `name`, which may also be a path to a .toml file, with keys and types checked.
 
+    A device of the address book is a target of its own name, with the profile that describes it.
     Raises TargetError with file and line.
     """
-    return _target(TomlDocument(find_target(name), error=TargetError))
+    if not name.endswith(".toml") and name not in find_targets() and (device := read_address_book().get(name)):
+        return dataclasses.replace(_target(_document(device.target)), name=name)
+    return _target(_document(name))
+
+
+def _document(name: str) -> TomlDocument:
+    return TomlDocument(find_target(name), error=TargetError)
 
 
 def check_target(name: str) -> list[str]:
     """The issues of the profile `name`, each with file and line: keys and types, then unsupported settings."""
-    document = TomlDocument(find_target(name), error=TargetError)
+    document = _document(name)
     try:
         issue = unsupported_precision(document.tables.get("precision"), document.record("device", DeviceFacts))
         if issue:  # before unknown names: on a device that lacks fp8, that is the better reason
