@@ -214,15 +214,15 @@ def _deliver(
     )
     outcomes: dict[str, Deployed] = {}
 
-    def note(outcome: Deployed) -> None:
-        outcomes[outcome.target.name] = outcome
+    def note(target: Target, outcome: Deployed) -> None:
+        outcomes[target.name] = outcome
         each(outcome)
 
     def judged(target: Target, result: Validation | DeviceError) -> None:
         if isinstance(result, DeviceError):
-            note(Unreached(run=run, target=target, reason=str(result)))
+            note(target, Unreached(run=run, target=target, reason=str(result)))
         else:
-            note(Judged(run=run, validation=result))
+            note(target, Judged(run=run, validation=result))
 
     for target in targets:
         if target.name in devices:
@@ -232,15 +232,11 @@ def _deliver(
             out = run.path / archive.name
             packed = bundle(run, target, out=out, test=test, follow_links=follow_links, progress=progress)
             run.note(archive)
-            note(Bundled(run=run, target=target, bundle=packed, differs=differs))
+            note(target, Bundled(run=run, target=target, bundle=packed, differs=differs))
         else:
             build(run, target, progress=progress)
-            note(
-                Judged(
-                    run=run,
-                    validation=validate(run, target, test=test, follow_links=follow_links, progress=progress),
-                )
-            )
+            validation = validate(run, target, test=test, follow_links=follow_links, progress=progress)
+            note(target, Judged(run=run, validation=validation))
     reached = [target for target in targets if target.name in devices]
     validate_on(run, reached, devices, test=test, follow_links=follow_links, each=judged, progress=progress)
     return [outcomes[target.name] for target in targets]

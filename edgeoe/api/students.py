@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgeoe.records.graphs import ExportRecord
     from edgeoe.records.inspection import InspectRecord
     from edgeoe.run.directory import Run
-    from edgeoe.stages.deployed import Deployed
+    from edgeoe.stages.deployed import Bundled, Judged, Unreached
     from edgeoe.targets.profile import Target
 
 __all__ = ["compress", "deploy", "export", "inspect"]
@@ -158,10 +158,10 @@ def deploy(
     exporter: Literal["auto", "dynamo", "legacy"] = "auto",
     one_student: bool = False,
     overwrite: bool = False,
-    each: Callable[[Deployed], object] = lambda _: None,
+    each: Callable[[Judged | Bundled | Unreached], object] = lambda _: None,
     progress: Progress | None = None,
     **given: Any,
-) -> tuple[Deployed, ...]:
+) -> tuple[Judged | Bundled | Unreached, ...]:
     """The whole line: compress, export, build and validate, for one target or several.
 
     settings, teacher, exporter: as for `compress` and `export`.
