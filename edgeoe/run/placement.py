@@ -77,7 +77,12 @@ def _enter_work_folder(path: Path, stack: ExitStack, timeout_s: float) -> Lock |
         folder.unlink(missing_ok=True)
     with suppress(FileNotFoundError), ExitStack() as attempt:
         folder.mkdir(exist_ok=True)
-        lock = attempt.enter_context(locked(folder / LOCK, timeout_s=timeout_s))
+        try:
+            lock = attempt.enter_context(locked(folder / LOCK, timeout_s=timeout_s))
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()  # unless somebody else has just locked it
+            raise
         if all(file.name == LOCK for file in folder.iterdir()):
             stack.push(attempt.pop_all())
             return lock

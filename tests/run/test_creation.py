@@ -158,6 +158,20 @@ def test_a_kill_at_any_line_leaves_a_whole_run(tmp_path: Path, way: str) -> None
     assert int(ended.stdout) > 40, "lines"
 
 
+def test_a_disk_that_is_full_at_the_lock_leaves_no_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    make_run(tmp_path / "a")
+    before = everything(tmp_path)
+    monkeypatch.setattr("edgeoe.run.placement.locked", full)
+    with pytest.raises(RunError, match="No space left"):
+        make_run(tmp_path / "a", overwrite=True)
+    assert everything(tmp_path) == before
+
+
 def test_two_commands_do_not_make_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ended well, and one result was gone."""
     monkeypatch.setattr("edgeoe.run.creation.PATIENCE_S", 0.1)
