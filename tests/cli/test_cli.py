@@ -41,7 +41,8 @@ PROMISED = {  # the keys of each result record
 COMMANDS = [
     "inspect", "compress", "export", "build", "validate", "deploy", "bundle", "collect", "compare", "methods",
     "latency-table", "report", "samples", "doctor", "demo", "targets list", "targets show", "targets check",
-    "baseline save", "baseline list", "baseline show", "run strip", "trust", "sbom",
+    "baseline save", "baseline list", "baseline show", "run strip", "trust", "sbom", "devices add",
+    "devices list", "devices check", "devices remove",
 ]  # fmt: skip
 PASSED, FAILED, USER_ERROR, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -35,7 +35,6 @@ from edgeoe.progress import silent
 from edgeoe.records.latency_table import FORMAT, FP32_TEACHER, TEACHER, LatencyTable, TableFacts
 from edgeoe.run import layout
 from edgeoe.settings import CompressSettings
-from edgeoe.stages import table_bundle
 from edgeoe.stages.budget import BudgetMeter
 from edgeoe.stages.latency_table import cached_table, digest_of, keep_table
 from edgeoe.stages.subject import load_subject, parts_for
@@ -452,4 +451,3 @@ def test_facts_survive_their_file() -> None:
         edgeoe="0", target=AWAY, network="a" * 64, shape=(3, 8, 8), graphs={TEACHER: "graphs/000.onnx.gz"}, files={}
     )
     assert from_json(TableFacts, json.loads(json.dumps(to_json(facts)))) == facts
-    assert table_bundle.__all__ == ["bundle_table", "measure_parts"]
