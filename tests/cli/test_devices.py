@@ -79,7 +79,7 @@ def test_what_a_device_lacks_is_said_with_the_command_that_brings_it(three: dict
         }
     )
     three["attic"].switch_off()
-    code, out, _ = edgeoe("devices", "check", "--json", "-")
+    code, out, _ = edgeoe("devices", "check")
     assert code == 2
     assert "onnxruntime can't be imported: env PYTHONPATH" in out.replace("\n", " ")
     assert "-m pip install" in out
