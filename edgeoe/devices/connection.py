@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -20,9 +19,7 @@ from edgeoe.targets.address_book import Device
 if TYPE_CHECKING:
     import asyncssh
 
-__all__ = ["Connection", "Say"]
-
-Say = Callable[[str], None]
+__all__ = ["Connection"]
 
 _log = logging.getLogger(__name__)
 _CONNECT_S, _SILENCE_S = 20.0, 10.0  # for a connection to be made; between signs of life, of which three may be missed

@@ -20,7 +20,7 @@ from edgeoe.errors import DeviceError
 from edgeoe.progress import Progress, silent
 from edgeoe.text import visible
 
-__all__ = ["Job", "run_job"]
+__all__ = ["Job", "bundle_job", "run_job"]
 
 _log = logging.getLogger(__name__)
 _WAIT_S = 5.0  # for news of a job, in one request
@@ -42,6 +42,11 @@ class Job:
     command: Sequence[str]
     result: str
     exclusive: bool = True
+
+
+def bundle_job(files: Mapping[str, bytes], result: str, *, exclusive: bool = True) -> Job:
+    """The job that runs a bundle's own program, which writes `result`."""
+    return Job(files, ("{python}", "{bundle}/run.py", "--out", result), result, exclusive)
 
 
 async def run_job(connection: Connection, job: Job, *, progress: Progress = silent) -> bytes:

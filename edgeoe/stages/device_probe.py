@@ -11,7 +11,7 @@ from edgeoe.codec import from_json, json_from, record_text
 from edgeoe.devices import facts as device_facts
 from edgeoe.devices.advice import missing_on
 from edgeoe.devices.connection import Connection
-from edgeoe.devices.remote import Job, run_job
+from edgeoe.devices.remote import bundle_job, run_job
 from edgeoe.devices.unpacked import FACTS
 from edgeoe.errors import DeviceError
 from edgeoe.records.device import FORMAT, DeviceProbe, DeviceReport, ProbeFacts
@@ -72,8 +72,7 @@ async def _probe(connection: Connection, target: Target) -> DeviceProbe:
     )
     hashes = {name: sha256(data).hexdigest() for name, data in files.items()}
     files[FACTS] = record_text(ProbeFacts(target, hashes), format=FORMAT).encode()
-    job = Job(files, ("{python}", "{bundle}/run.py", "--out", _OUT), _OUT, exclusive=False)
-    answer = await run_job(connection, job)
+    answer = await run_job(connection, bundle_job(files, _OUT, exclusive=False))
     try:
         data = json_from(answer)
         return from_json(DeviceProbe, {key: value for key, value in dict(data).items() if key != "format"})

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from edgeoe.devices.connection import Connection
-from edgeoe.devices.remote import Job, run_job
+from edgeoe.devices.remote import Job, bundle_job, run_job
 from edgeoe.errors import DeviceError, RunError
 from edgeoe.progress import Progress, silent
 from edgeoe.records.measurement import Validation
@@ -51,7 +51,7 @@ def validate_on(
     jobs = {}
     for target in targets:
         files, _ = bundle_files(run, target, test=test, follow_links=follow_links, progress=progress)
-        jobs[target.name] = _job(files, _RESULT)
+        jobs[target.name] = bundle_job(files, _RESULT)
 
     async def one(target: Target) -> None:
         outcome: Validation | DeviceError
@@ -82,7 +82,7 @@ def fetch_tables(
     """
     missing = [target for target in targets if lacks_table(settings, target, teacher=teacher, progress=progress)]
     jobs = {
-        target.name: _job(table_files(settings, target, teacher=teacher, progress=progress), _TABLE)
+        target.name: bundle_job(table_files(settings, target, teacher=teacher, progress=progress), _TABLE)
         for target in missing
     }
 
@@ -92,10 +92,6 @@ def fetch_tables(
             collect_table(path)
 
     _run_all([one(target) for target in missing])
-
-
-def _job(files: Mapping[str, bytes], result: str) -> Job:
-    return Job(files, ("{python}", "{bundle}/run.py", "--out", result), result)
 
 
 async def _run_on(name: str, device: Device, job: Job, progress: Progress) -> bytes:
